@@ -1,0 +1,11 @@
+//! The generated wire types: etcd's packages, under their own names.
+//!
+//! Three rooms may look in: the edge and the client (`etcdserverpb` and what it needs), `machine/codec` (the command in a log
+//! entry) and `wal` and `peer` (frames and raft messages). Everybody else works with the types of its own room.
+
+#![allow(missing_docs, clippy::all, clippy::pedantic)]
+
+include!(concat!(env!("OUT_DIR"), "/etcd.rs"));
+
+/// The encoded `FileDescriptorSet` of everything in this module, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
