@@ -1,0 +1,332 @@
+//! Texts into the typed [`Config`], with all complaints at once.
+
+use super::flags::{FLAGS, Kind, Standing};
+use super::value::{Url, duration, url};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+/// Everything that a member can be told.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // each field is the flag of the same name; `flags.rs` says what it does
+pub struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub wal_dir: Option<PathBuf>,
+    pub snapshot_count: u64,
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    pub listen_peer_urls: Vec<Url>,
+    pub listen_client_urls: Vec<Url>,
+    pub initial_advertise_peer_urls: Vec<Url>,
+    pub advertise_client_urls: Vec<Url>,
+    pub initial_cluster_token: String,
+    pub quota_backend_bytes: i64,
+    pub backend_batch_interval: Duration,
+    pub max_txn_ops: usize,
+    pub max_request_bytes: usize,
+    pub max_concurrent_streams: u32,
+    pub grpc_keepalive_interval: Duration,
+    pub grpc_keepalive_timeout: Duration,
+    pub socket_reuse_port: bool,
+    pub socket_reuse_address: bool,
+    pub pre_vote: bool,
+    pub auto_compaction: Option<Compaction>,
+    pub log_level: String,
+    pub log_format: LogFormat,
+    pub log_outputs: Vec<String>,
+    pub warning_unary_request_duration: Duration,
+    pub warning_apply_duration: Duration,
+    pub compaction_batch_limit: usize,
+    pub compaction_sleep_interval: Duration,
+    pub watch_progress_notify_interval: Duration,
+    pub snapshot_catchup_entries: u64,
+    pub unsafe_no_fsync: bool,
+    pub storage_engine: StorageEngine,
+    pub storage_cache_bytes: usize,
+    pub wal_keep_all: bool,
+}
+
+/// How history is forgotten by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compaction {
+    /// Keep what is younger than this.
+    Periodic(Duration),
+    /// Keep this many revisions.
+    Revisions(i64),
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line, as etcd's default.
+    Json,
+    /// For people.
+    Console,
+}
+
+/// The store under the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageEngine {
+    /// The default.
+    Redb,
+    /// Selectable, experimental.
+    Sled,
+}
+
+impl Config {
+    /// Checks `settings` (flag name to text) and fills in defaults. Warnings are pushed to `warnings`.
+    ///
+    /// # Errors
+    /// One sentence for each mistake.
+    pub fn from_settings(
+        settings: &BTreeMap<&'static str, String>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Config, Vec<String>> {
+        let mut read = Reader { settings, mistakes: Vec::new() };
+        read.standings(warnings);
+        let config = read.config();
+        if read.mistakes.is_empty() { Ok(config) } else { Err(read.mistakes) }
+    }
+}
+
+struct Reader<'a> {
+    settings: &'a BTreeMap<&'static str, String>,
+    mistakes: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn config(&mut self) -> Config {
+        let name = self.text("name");
+        let data_dir = match self.text("data-dir") {
+            empty if empty.is_empty() => PathBuf::from(format!("{name}.etcd")),
+            dir => PathBuf::from(dir),
+        };
+        let config = Config {
+            data_dir,
+            wal_dir: Some(self.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            snapshot_count: self.int("snapshot-count", 1, i64::MAX) as u64,
+            heartbeat_interval: Duration::from_millis(self.int("heartbeat-interval", 1, 10_000) as u64),
+            election_timeout: Duration::from_millis(self.int("election-timeout", 1, 50_000) as u64),
+            listen_peer_urls: self.urls("listen-peer-urls"),
+            listen_client_urls: self.urls("listen-client-urls"),
+            initial_advertise_peer_urls: self.urls("initial-advertise-peer-urls"),
+            advertise_client_urls: self.urls("advertise-client-urls"),
+            initial_cluster_token: self.text("initial-cluster-token"),
+            quota_backend_bytes: self.int("quota-backend-bytes", i64::MIN, i64::MAX),
+            backend_batch_interval: self.duration("backend-batch-interval"),
+            max_txn_ops: self.int("max-txn-ops", 1, i64::from(u32::MAX)) as usize,
+            max_request_bytes: self.int("max-request-bytes", 1, 1 << 30) as usize,
+            max_concurrent_streams: self.int("max-concurrent-streams", 1, i64::from(u32::MAX)) as u32,
+            grpc_keepalive_interval: self.duration("grpc-keepalive-interval"),
+            grpc_keepalive_timeout: self.duration("grpc-keepalive-timeout"),
+            socket_reuse_port: self.bool("socket-reuse-port"),
+            socket_reuse_address: self.bool("socket-reuse-address"),
+            pre_vote: self.bool("pre-vote"),
+            auto_compaction: self.compaction(),
+            log_level: self.one_of("log-level", &["debug", "info", "warn", "error", "panic", "fatal"]),
+            log_format: match self.one_of("log-format", &["json", "console"]).as_str() {
+                "console" => LogFormat::Console,
+                _ => LogFormat::Json,
+            },
+            log_outputs: self.text("log-outputs").split(',').map(str::to_owned).collect(),
+            warning_unary_request_duration: self.duration("warning-unary-request-duration"),
+            warning_apply_duration: self.duration("warning-apply-duration"),
+            compaction_batch_limit: self.int("compaction-batch-limit", 1, 1_000_000) as usize,
+            compaction_sleep_interval: self.duration("compaction-sleep-interval"),
+            watch_progress_notify_interval: self.duration("watch-progress-notify-interval"),
+            snapshot_catchup_entries: self.int("snapshot-catchup-entries", 0, i64::MAX) as u64,
+            unsafe_no_fsync: self.bool("unsafe-no-fsync"),
+            storage_engine: match self.one_of("storage-engine", &["redb", "sled"]).as_str() {
+                "sled" => StorageEngine::Sled,
+                _ => StorageEngine::Redb,
+            },
+            storage_cache_bytes: self.int("storage-cache-bytes", 1 << 20, 1 << 40) as usize,
+            wal_keep_all: self.bool("wal-keep-all"),
+            name,
+        };
+        self.one_of("logger", &["zap"]);
+        self.combinations(&config);
+        config
+    }
+
+    /// What only several settings together can get wrong.
+    fn combinations(&mut self, config: &Config) {
+        if config.election_timeout < config.heartbeat_interval * 5 {
+            self.wrong(format!(
+                "--election-timeout[{}ms] should be at least as 5 times as --heartbeat-interval[{}ms]",
+                config.election_timeout.as_millis(),
+                config.heartbeat_interval.as_millis()
+            ));
+        }
+        if self.is_set("listen-client-urls") && !self.is_set("advertise-client-urls") {
+            self.wrong("--advertise-client-urls is required when --listen-client-urls is set explicitly".to_owned());
+        }
+        for url in config.listen_client_urls.iter().chain(&config.listen_peer_urls) {
+            let host = url.address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
+            let numeric = host.is_empty() || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok();
+            if url.scheme.starts_with("http") && !numeric {
+                self.wrong(format!("expected IP in URL for binding ({url})"));
+            }
+        }
+        self.initial_cluster(config);
+    }
+
+    /// The bootstrap flags name members; so far there can only be this one.
+    fn initial_cluster(&mut self, config: &Config) {
+        let text = self.text("initial-cluster");
+        if !text.is_empty() {
+            let members = text.split(',').filter_map(|member| member.split_once('=')).collect::<Vec<_>>();
+            if members.iter().any(|(name, _)| *name != config.name) {
+                self.wrong(format!(
+                    "--initial-cluster {text:?} names other members than {:?}: clusters of several members are not there yet",
+                    config.name
+                ));
+            } else if members.is_empty() {
+                self.wrong(format!("--initial-cluster {text:?} must be name=url pairs"));
+            }
+        }
+        if self.one_of("initial-cluster-state", &["new", "existing"]) == "existing" && !config.data_dir.exists() {
+            self.wrong("--initial-cluster-state existing: joining a cluster is not there yet".to_owned());
+        }
+    }
+
+    /// Flags that cannot do what they say.
+    fn standings(&mut self, warnings: &mut Vec<String>) {
+        for flag in FLAGS {
+            let Some(text) = self.settings.get(flag.name).filter(|text| *text != flag.default) else { continue };
+            match flag.standing {
+                Standing::Works => {}
+                Standing::Meaningless(why) => warnings.push(format!("--{}={text} has no effect: {why}", flag.name)),
+                Standing::Later(why) if !same(flag.kind, text, flag.default) => {
+                    self.wrong(format!("--{}={text} cannot be honoured: {why}", flag.name));
+                }
+                Standing::Later(_) => {}
+            }
+        }
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.settings.contains_key(name)
+    }
+
+    fn wrong(&mut self, mistake: String) {
+        self.mistakes.push(mistake);
+    }
+
+    fn text(&mut self, name: &str) -> String {
+        match self.settings.get(name) {
+            Some(text) => text.clone(),
+            None => default(name).to_owned(),
+        }
+    }
+
+    /// Reads with `parse`; a mistake is noted and the default stands in, so that the next mistake is found too.
+    fn value<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        parse(&self.text(name)).unwrap_or_else(|what| {
+            self.wrong(format!("invalid value for --{name}: {what}"));
+            parse(default(name)).expect("defaults are valid")
+        })
+    }
+
+    fn int(&mut self, name: &str, least: i64, most: i64) -> i64 {
+        self.value(name, |text| match text.parse::<i64>() {
+            Ok(number) if (least..=most).contains(&number) => Ok(number),
+            _ => Err(format!("{text:?} is not a whole number of {least} to {most}")),
+        })
+    }
+
+    fn bool(&mut self, name: &str) -> bool {
+        self.value(name, go_bool)
+    }
+
+    fn duration(&mut self, name: &str) -> Duration {
+        self.value(name, duration)
+    }
+
+    fn urls(&mut self, name: &str) -> Vec<Url> {
+        self.value(name, |text| text.split(',').map(url).collect())
+    }
+
+    fn one_of(&mut self, name: &str, choices: &[&str]) -> String {
+        self.value(name, |text| match choices.contains(&text) {
+            true => Ok(text.to_owned()),
+            false => Err(format!("{text:?} is none of {}", choices.join(", "))),
+        })
+    }
+
+    fn compaction(&mut self) -> Option<Compaction> {
+        let by_revision = self.one_of("auto-compaction-mode", &["periodic", "revision"]) == "revision";
+        self.value("auto-compaction-retention", |text| match (text, by_revision) {
+            ("0" | "", _) => Ok(None),
+            (_, true) => match text.parse::<i64>() {
+                Ok(count) if count > 0 => Ok(Some(Compaction::Revisions(count))),
+                _ => Err(format!("{text:?} is not a number of revisions")),
+            },
+            // A bare number is hours, from the days when retention had no units.
+            (_, false) => match text.parse::<u32>() {
+                Ok(hours) => Ok(Some(Compaction::Periodic(Duration::from_secs(u64::from(hours) * 3600)))),
+                Err(_) => duration(text).map(|keep| (!keep.is_zero()).then_some(Compaction::Periodic(keep))),
+            },
+        })
+    }
+}
+
+fn default(name: &str) -> &'static str {
+    FLAGS.iter().find(|flag| flag.name == name).expect("every setting has a row in the table").default
+}
+
+fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(true),
+        "false" | "False" | "FALSE" | "f" | "F" | "0" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    }
+}
+
+/// Whether two texts mean the same value.
+fn same(kind: Kind, a: &str, b: &str) -> bool {
+    match kind {
+        Kind::Bool => go_bool(a).is_ok() && go_bool(a) == go_bool(b),
+        Kind::Duration => duration(a).is_ok() && duration(a) == duration(b),
+        Kind::Int | Kind::Text | Kind::Urls => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(pairs: &[(&'static str, &str)]) -> Result<Config, Vec<String>> {
+        let settings = pairs.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
+        Config::from_settings(&settings, &mut Vec::new())
+    }
+
+    #[test]
+    fn the_defaults_are_etcds() {
+        let config = check(&[]).unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
+        assert_eq!(config.listen_client_urls[0].address, "localhost:2379");
+        assert_eq!(config.auto_compaction, None);
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let mistakes =
+            check(&[("max-txn-ops", "x"), ("log-level", "loud"), ("cert-file", "a.pem"), ("listen-client-urls", "y")])
+                .unwrap_err();
+        assert_eq!(mistakes.len(), 5, "{mistakes:?}");
+    }
+
+    #[test]
+    fn retention_is_hours_a_duration_or_revisions() {
+        let periodic = |text| check(&[("auto-compaction-retention", text)]).unwrap().auto_compaction;
+        assert_eq!(periodic("1"), Some(Compaction::Periodic(Duration::from_secs(3600))));
+        assert_eq!(periodic("30m"), Some(Compaction::Periodic(Duration::from_secs(1800))));
+        let mode = [("auto-compaction-mode", "revision"), ("auto-compaction-retention", "1000")];
+        assert_eq!(check(&mode).unwrap().auto_compaction, Some(Compaction::Revisions(1000)));
+    }
+
+    #[test]
+    fn a_flag_for_later_may_be_set_to_its_default() {
+        assert!(check(&[("client-cert-auth", "false"), ("corrupt-check-time", "0s")]).is_ok());
+    }
+}

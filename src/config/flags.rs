@@ -1,0 +1,187 @@
+//! The one table of flags.
+
+/// How a flag's text is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A whole number.
+    Int,
+    /// `true` or `false`; bare means `true`.
+    Bool,
+    /// Go's spelling: `100ms`, `1h30m`.
+    Duration,
+    /// URLs, separated by commas.
+    Urls,
+}
+
+/// What henge makes of a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It does what it says.
+    Works,
+    /// Accepted without an effect, for the reason given.
+    Meaningless(&'static str),
+    /// Refused if it is set to anything but its default, for the reason given.
+    Later(&'static str),
+}
+
+/// One row of the table. The variable is `ETCD_` and the name in capitals; the key in a file is the name.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// Without dashes.
+    pub name: &'static str,
+    /// How its text is read.
+    pub kind: Kind,
+    /// What holds if nobody sets it.
+    pub default: &'static str,
+    /// Heading in the help.
+    pub group: &'static str,
+    /// What it does, in one sentence.
+    pub help: &'static str,
+    /// What henge makes of it.
+    pub standing: Standing,
+}
+
+impl Flag {
+    /// The environment variable that stands in for the flag.
+    pub fn variable(&self) -> String {
+        format!("ETCD_{}", self.name.replace('-', "_").to_uppercase())
+    }
+}
+
+const fn flag(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    group: &'static str,
+    help: &'static str,
+    standing: Standing,
+) -> Flag {
+    Flag { name, kind, default, group, help, standing }
+}
+
+use Kind::{Bool, Duration, Int, Text, Urls};
+use Standing::{Later, Meaningless, Works};
+
+/// Every flag, grouped as the help shows them.
+#[rustfmt::skip]
+pub const FLAGS: &[Flag] = &[
+    flag("name", Text, "default", "Member", "Human-readable name of this member.", Works),
+    flag("data-dir", Text, "", "Member", "Folder of the member's data (default: ${name}.etcd).", Works),
+    flag("wal-dir", Text, "", "Member", "Folder of the log, if it should be on a disk of its own.", Works),
+    flag("snapshot-count", Int, "10000", "Member", "Entries between two marks in the log, before which segments may be released.", Works),
+    flag("heartbeat-interval", Int, "100", "Member", "Milliseconds between two heartbeats.", Works),
+    flag("election-timeout", Int, "1000", "Member", "Milliseconds without a heartbeat before an election.", Works),
+    flag("initial-election-tick-advance", Bool, "true", "Member", "Shortens the first election of a member that restarts.", Meaningless("a lone voter elects itself at once")),
+    flag("listen-peer-urls", Urls, "http://localhost:2380", "Member", "URLs to listen on for other members.", Works),
+    flag("listen-client-urls", Urls, "http://localhost:2379", "Member", "URLs to listen on for clients (gRPC and HTTP).", Works),
+    flag("listen-client-http-urls", Urls, "", "Member", "URLs for HTTP alone; then listen-client-urls serve gRPC alone.", Later("HTTP and gRPC share their ports")),
+    flag("max-snapshots", Int, "5", "Member", "Snapshot files to keep.", Meaningless("henge keeps no snapshot files: the store is always current")),
+    flag("max-wals", Int, "5", "Member", "Log files to keep.", Meaningless("segments are released as soon as the store has what they hold")),
+    flag("memory-mlock", Bool, "false", "Member", "Locks the process in memory.", Later("memory locking is not there yet")),
+    flag("quota-backend-bytes", Int, "0", "Member", "Space quota in bytes; 0 means 2 GiB, negative means none.", Works),
+    flag("backend-bbolt-freelist-type", Text, "map", "Member", "Free-list type of bbolt.", Meaningless("there is no bbolt")),
+    flag("backend-batch-interval", Duration, "100ms", "Member", "Longest time between two flushes of the store.", Works),
+    flag("backend-batch-limit", Int, "0", "Member", "Most operations between two flushes of the store.", Meaningless("flushes are bounded in bytes")),
+    flag("max-txn-ops", Int, "128", "Member", "Most operations in one transaction.", Works),
+    flag("max-request-bytes", Int, "1572864", "Member", "Largest request in bytes.", Works),
+    flag("max-concurrent-streams", Int, "4294967295", "Member", "Most concurrent streams of one connection.", Works),
+    flag("grpc-keepalive-min-time", Duration, "5s", "Member", "Shortest time between two pings of a client.", Meaningless("pings cost next to nothing and are never punished")),
+    flag("grpc-keepalive-interval", Duration, "2h", "Member", "Time between two pings to a silent client.", Works),
+    flag("grpc-keepalive-timeout", Duration, "20s", "Member", "Time to wait for the answer to a ping.", Works),
+    flag("socket-reuse-port", Bool, "false", "Member", "Sets SO_REUSEPORT on listeners.", Works),
+    flag("socket-reuse-address", Bool, "false", "Member", "Sets SO_REUSEADDR on listeners.", Works),
+    flag("enable-grpc-gateway", Bool, "true", "Member", "Serves the JSON gateway.", Meaningless("the JSON gateway is not there yet")),
+    flag("raft-read-timeout", Duration, "5s", "Member", "Read timeout between members.", Later("members of more than one come later")),
+    flag("raft-write-timeout", Duration, "5s", "Member", "Write timeout between members.", Later("members of more than one come later")),
+    flag("feature-gates", Text, "", "Member", "Feature gates, as Name=true,Name=false.", Meaningless("the gated behaviour is always on, or does not exist here")),
+    flag("initial-advertise-peer-urls", Urls, "http://localhost:2380", "Clustering", "URLs at which other members reach this one.", Works),
+    flag("initial-cluster", Text, "", "Clustering", "Members to bootstrap with, as name=url,… (default: this member alone).", Works),
+    flag("initial-cluster-state", Text, "new", "Clustering", "\"new\" or \"existing\".", Works),
+    flag("initial-cluster-token", Text, "etcd-cluster", "Clustering", "Keeps clusters apart that are bootstrapped alike.", Works),
+    flag("advertise-client-urls", Urls, "http://localhost:2379", "Clustering", "URLs at which clients reach this member.", Works),
+    flag("discovery", Text, "", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-token", Text, "", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-endpoints", Text, "", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-dial-timeout", Duration, "2s", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-request-timeout", Duration, "5s", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-keepalive-time", Duration, "2s", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-keepalive-timeout", Duration, "6s", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-insecure-transport", Bool, "true", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-insecure-skip-tls-verify", Bool, "false", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-cert", Text, "", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-key", Text, "", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-cacert", Text, "", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-user", Text, "", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-password", Text, "", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-fallback", Text, "exit", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-proxy", Text, "", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-srv", Text, "", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("discovery-srv-name", Text, "", "Clustering", "Part of bootstrapping by discovery.", Later("discovery comes with clusters of several members")),
+    flag("strict-reconfig-check", Bool, "true", "Clustering", "Refuses membership changes that would lose the quorum.", Later("membership changes come with clusters of several members")),
+    flag("pre-vote", Bool, "true", "Clustering", "Asks for votes without a new term first, so that a member that was cut off disturbs nobody.", Works),
+    flag("auto-compaction-retention", Text, "0", "Clustering", "History to keep: a duration (periodic; a bare number is hours) or a number of revisions; 0 turns it off.", Works),
+    flag("auto-compaction-mode", Text, "periodic", "Clustering", "\"periodic\" or \"revision\".", Works),
+    flag("v2-deprecation", Text, "write-only", "Clustering", "Phase of the v2 store's removal.", Meaningless("there is no v2 store")),
+    flag("cert-file", Text, "", "Security", "Certificate for clients.", Later("TLS is not there yet")),
+    flag("key-file", Text, "", "Security", "Key for clients.", Later("TLS is not there yet")),
+    flag("client-cert-auth", Bool, "false", "Security", "Demands client certificates.", Later("TLS is not there yet")),
+    flag("client-cert-file", Text, "", "Security", "Certificate to use as a client.", Later("TLS is not there yet")),
+    flag("client-key-file", Text, "", "Security", "Key to use as a client.", Later("TLS is not there yet")),
+    flag("client-crl-file", Text, "", "Security", "Revoked client certificates.", Later("TLS is not there yet")),
+    flag("client-cert-allowed-hostname", Text, "", "Security", "Host name that client certificates must have.", Later("TLS is not there yet")),
+    flag("trusted-ca-file", Text, "", "Security", "CA of the clients.", Later("TLS is not there yet")),
+    flag("auto-tls", Bool, "false", "Security", "Makes certificates for clients by itself.", Later("TLS is not there yet")),
+    flag("peer-cert-file", Text, "", "Security", "Certificate for members.", Later("TLS is not there yet")),
+    flag("peer-key-file", Text, "", "Security", "Key for members.", Later("TLS is not there yet")),
+    flag("peer-client-cert-auth", Bool, "false", "Security", "Demands certificates from members.", Later("TLS is not there yet")),
+    flag("peer-client-cert-file", Text, "", "Security", "Certificate to use towards members.", Later("TLS is not there yet")),
+    flag("peer-client-key-file", Text, "", "Security", "Key to use towards members.", Later("TLS is not there yet")),
+    flag("peer-trusted-ca-file", Text, "", "Security", "CA of the members.", Later("TLS is not there yet")),
+    flag("peer-cert-allowed-cn", Text, "", "Security", "Common name that members must have.", Later("TLS is not there yet")),
+    flag("peer-cert-allowed-hostname", Text, "", "Security", "Host name that members must have.", Later("TLS is not there yet")),
+    flag("peer-auto-tls", Bool, "false", "Security", "Makes certificates for members by itself.", Later("TLS is not there yet")),
+    flag("self-signed-cert-validity", Int, "1", "Security", "Years that self-made certificates are valid.", Later("TLS is not there yet")),
+    flag("peer-crl-file", Text, "", "Security", "Revoked certificates of members.", Later("TLS is not there yet")),
+    flag("cipher-suites", Text, "", "Security", "Cipher suites to allow.", Later("TLS is not there yet")),
+    flag("tls-min-version", Text, "TLS1.2", "Security", "Lowest TLS version.", Later("TLS is not there yet")),
+    flag("tls-max-version", Text, "", "Security", "Highest TLS version.", Later("TLS is not there yet")),
+    flag("peer-skip-client-san-verification", Bool, "false", "Security", "Skips the check of members' host names.", Later("TLS is not there yet")),
+    flag("cors", Text, "*", "Security", "Origins that browsers may call from.", Later("the JSON gateway is not there yet")),
+    flag("host-whitelist", Text, "*", "Security", "Host names that HTTP requests may be for.", Later("the JSON gateway is not there yet")),
+    flag("auth-token", Text, "simple", "Auth", "Kind of auth token.", Later("auth is not there yet")),
+    flag("bcrypt-cost", Int, "10", "Auth", "Cost of a password hash.", Later("auth is not there yet")),
+    flag("auth-token-ttl", Int, "300", "Auth", "Seconds that a simple token lives.", Later("auth is not there yet")),
+    flag("enable-pprof", Bool, "false", "Profiling and Monitoring", "Serves Go profiles.", Meaningless("there is no Go runtime to profile")),
+    flag("metrics", Text, "basic", "Profiling and Monitoring", "\"basic\" or \"extensive\" histograms.", Meaningless("what is measured does not depend on it")),
+    flag("listen-metrics-urls", Urls, "", "Profiling and Monitoring", "More URLs for /metrics and /health.", Later("/health is served on the client URLs")),
+    flag("logger", Text, "zap", "Logging", "Log lines as zap writes them; the only choice.", Works),
+    flag("log-outputs", Text, "default", "Logging", "\"default\" and \"stderr\", \"stdout\", or file paths, separated by commas.", Works),
+    flag("log-level", Text, "info", "Logging", "debug, info, warn, error, panic or fatal.", Works),
+    flag("log-format", Text, "json", "Logging", "\"json\" or \"console\".", Works),
+    flag("enable-log-rotation", Bool, "false", "Logging", "Rotates log files.", Later("use the rotation of the system")),
+    flag("log-rotation-config-json", Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", "Logging", "How log files are rotated.", Later("use the rotation of the system")),
+    flag("warning-unary-request-duration", Duration, "300ms", "Logging", "Requests slower than this are logged.", Works),
+    flag("enable-distributed-tracing", Bool, "false", "Distributed tracing", "Part of the export of traces.", Later("the export of traces is not there yet")),
+    flag("distributed-tracing-address", Text, "localhost:4317", "Distributed tracing", "Part of the export of traces.", Later("the export of traces is not there yet")),
+    flag("distributed-tracing-service-name", Text, "etcd", "Distributed tracing", "Part of the export of traces.", Later("the export of traces is not there yet")),
+    flag("distributed-tracing-instance-id", Text, "", "Distributed tracing", "Part of the export of traces.", Later("the export of traces is not there yet")),
+    flag("distributed-tracing-sampling-rate", Int, "0", "Distributed tracing", "Part of the export of traces.", Later("the export of traces is not there yet")),
+    flag("corrupt-check-time", Duration, "0s", "Features", "Time between two comparisons of the members' hashes.", Later("it comes with clusters of several members")),
+    flag("compact-hash-check-time", Duration, "1m", "Features", "Time between two comparisons of hashes after compaction.", Later("it comes with clusters of several members")),
+    flag("compaction-batch-limit", Int, "1000", "Features", "Rows that one step of compaction may touch.", Works),
+    flag("compaction-sleep-interval", Duration, "10ms", "Features", "Rest between two steps of compaction.", Works),
+    flag("watch-progress-notify-interval", Duration, "10m", "Features", "Time between two progress notifications of a silent watcher.", Works),
+    flag("warning-apply-duration", Duration, "100ms", "Features", "Applies slower than this are logged.", Works),
+    flag("bootstrap-defrag-threshold-megabytes", Int, "0", "Features", "Free megabytes that cause a defragmentation at the start.", Meaningless("space is reused all the time")),
+    flag("max-learners", Int, "1", "Features", "Most learners in the cluster.", Later("learners come with clusters of several members")),
+    flag("downgrade-check-time", Duration, "5s", "Features", "Time between two checks of a downgrade.", Meaningless("there is no older version of the store")),
+    flag("snapshot-catchup-entries", Int, "5000", "Features", "Entries that stay in memory for slow followers.", Works),
+    flag("force-new-cluster", Bool, "false", "Unsafe", "Makes a cluster of this member alone.", Later("it comes with clusters of several members")),
+    flag("unsafe-no-fsync", Bool, "false", "Unsafe", "Never waits for the disk: a crash of the machine loses acknowledged writes.", Works),
+    flag("config-file", Text, "", "henge", "YAML file with etcd's keys; all other flags and variables are then ignored.", Works),
+    flag("storage-engine", Text, "redb", "henge", "Store under the data: \"redb\", or \"sled\" (experimental).", Works),
+    flag("storage-cache-bytes", Int, "134217728", "henge", "Memory that the store may use for its cache.", Works),
+    flag("wal-keep-all", Bool, "false", "henge", "Keeps every segment of the log, for audits.", Works),
+];

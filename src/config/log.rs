@@ -1,0 +1,185 @@
+//! Log lines in the shape that etcd's supervisors and harnesses read: one JSON object a line, as zap writes them.
+
+use super::check::{Config, LogFormat};
+use serde_json::{Map, Value};
+use std::{
+    fmt,
+    fs::OpenOptions,
+    io::{self, Write},
+    sync::Mutex,
+};
+use tracing::{Event, Level, Subscriber, field::Field};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields, MakeWriter,
+        format::Writer,
+        time::{ChronoLocal, FormatTime},
+    },
+    registry::LookupSpan,
+};
+
+/// Starts logging as `config` says. Panics are logged too, as lines of level `panic`.
+///
+/// # Errors
+/// A sentence, if a log file can't be opened or logging was started before.
+pub fn init(config: &Config) -> Result<(), String> {
+    let level = match config.log_level.as_str() {
+        "panic" | "fatal" => "error",
+        level => level,
+    };
+    let filter = EnvFilter::new(format!("{level},h2=warn,hyper=warn,hyper_util=warn,tower=warn,sled=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Outputs::open(&config.log_outputs)?);
+    let started = match config.log_format {
+        LogFormat::Json => builder.event_format(ZapJson::default()).try_init(),
+        LogFormat::Console => builder.with_ansi(false).with_target(true).try_init(),
+    };
+    started.map_err(|error| format!("cannot start logging: {error}"))?;
+    std::panic::set_hook(Box::new(|panic| {
+        let caller = panic.location().map_or_else(|| "?".to_owned(), |at| format!("{}:{}", at.file(), at.line()));
+        let text = panic.payload().downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.payload().downcast_ref::<String>().cloned()).unwrap_or_default();
+        let line = serde_json::json!({ "level": "panic", "ts": now(), "caller": caller, "msg": text });
+        eprintln!("{line}");
+    }));
+    Ok(())
+}
+
+const TS_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.6f%:z";
+
+fn now() -> String {
+    let mut text = String::new();
+    // Formatting the time into a string cannot fail.
+    let _ = ChronoLocal::new(TS_FORMAT.to_owned()).format_time(&mut Writer::new(&mut text));
+    text
+}
+
+/// zap's JSON: `level`, `ts`, `caller`, `msg`, then the fields.
+struct ZapJson {
+    clock: ChronoLocal,
+}
+
+impl Default for ZapJson {
+    fn default() -> Self {
+        ZapJson { clock: ChronoLocal::new(TS_FORMAT.to_owned()) }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for ZapJson
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let meta = event.metadata();
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let mut ts = String::new();
+        self.clock.format_time(&mut Writer::new(&mut ts))?;
+        let level = match *meta.level() {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            Level::INFO => "info",
+            Level::DEBUG | Level::TRACE => "debug",
+        };
+        let file = meta.file().unwrap_or("?").trim_start_matches("src/");
+        let mut line = Map::new();
+        line.insert("level".into(), level.into());
+        line.insert("ts".into(), ts.into());
+        line.insert("caller".into(), format!("{file}:{}", meta.line().unwrap_or(0)).into());
+        line.insert("msg".into(), fields.message.into());
+        line.extend(fields.rest);
+        writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    rest: Map<String, Value>,
+}
+
+impl Fields {
+    fn set(&mut self, field: &Field, value: Value) {
+        self.rest.insert(field.name().replace('_', "-"), value);
+    }
+}
+
+impl tracing::field::Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            _ => self.set(field, format!("{value:?}").into()),
+        }
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => value.clone_into(&mut self.message),
+            _ => self.set(field, value.into()),
+        }
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.set(field, value.into());
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.set(field, value.into());
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.set(field, value.into());
+    }
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.set(field, value.into());
+    }
+}
+
+/// All places that a log line goes to.
+struct Outputs(Mutex<Vec<Box<dyn Write + Send>>>);
+
+impl Outputs {
+    fn open(names: &[String]) -> Result<Outputs, String> {
+        let open = |name: &String| -> Result<Box<dyn Write + Send>, String> {
+            match name.as_str() {
+                "default" | "stderr" => Ok(Box::new(io::stderr())),
+                "stdout" => Ok(Box::new(io::stdout())),
+                path => match OpenOptions::new().create(true).append(true).open(path) {
+                    Ok(file) => Ok(Box::new(file)),
+                    Err(error) => Err(format!("cannot open log file {path}: {error}")),
+                },
+            }
+        };
+        Ok(Outputs(Mutex::new(names.iter().map(open).collect::<Result<_, _>>()?)))
+    }
+}
+
+impl<'a> MakeWriter<'a> for Outputs {
+    type Writer = Line<'a>;
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { outputs: self, buffer: Vec::new() }
+    }
+}
+
+/// One line, written whole when it is dropped, so that lines of several threads never mix.
+struct Line<'a> {
+    outputs: &'a Outputs,
+    buffer: Vec<u8>,
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        let mut outputs = self.outputs.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for output in outputs.iter_mut() {
+            // There is nowhere left to complain to when the log itself can't be written.
+            let _ = output.write_all(&self.buffer).and_then(|()| output.flush());
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Flags, environment and file, in one typed struct.
+//!
+//! **Promises.** Every etcd flag is known: it works, is accepted because it has no meaning here, or is refused with the reason.
+//! All complaints about a command line are reported at once. **May not know** what the settings do.
+//!
+//! `flags` is the one table from which parser, environment, file and help are derived; `parse` reads it; `check` turns texts
+//! into the typed [`Config`]; `log` sets up the log lines that supervisors of etcd read.
+
+mod check;
+mod flags;
+mod log;
+mod parse;
+mod value;
+
+pub use check::{Compaction, Config, LogFormat, StorageEngine};
+pub use flags::{FLAGS, Flag, Kind, Standing};
+pub use log::init as init_log;
+pub use parse::{Invocation, parse};
+pub use value::Url;
+
+/// The etcd version whose API and behaviour this build claims.
+pub const ETCD_VERSION: &str = "3.7.1";
+
+/// The version that is told to clients: [`ETCD_VERSION`], or what `ETCD_HENGE_CLAIM_VERSION` says for clients that insist on
+/// another one.
+pub fn claimed_version() -> String {
+    std::env::var("ETCD_HENGE_CLAIM_VERSION").unwrap_or_else(|_| ETCD_VERSION.to_owned())
+}
+
+/// What `--version` prints: etcd's four lines first, because scripts read them, then henge's own.
+pub fn version_text() -> String {
+    format!(
+        "etcd Version: {}\nGit SHA: {}\nGo Version: none (henge is written in Rust)\nGo OS/Arch: {}/{}\nhenge Version: {}\n",
+        claimed_version(),
+        option_env!("HENGE_GIT_SHA").unwrap_or("unknown"),
+        std::env::consts::OS,
+        match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        },
+        env!("CARGO_PKG_VERSION"),
+    )
+}
