@@ -1,0 +1,190 @@
+//! Life and death of the process: bind, open, serve, stop.
+//!
+//! **Promises.** Nothing of the disk is touched before every port is bound; the line "ready to serve client requests" is written
+//! once every listener accepts. A signal lets calls in flight finish, within a deadline, and makes everything durable; a fault
+//! ends the process with one clear line and a failing exit. **May not know** what a request means.
+
+use crate::{
+    config::{Compaction, Config, StorageEngine},
+    engine, gateway,
+    io::real::{DirLock, lock_dir},
+    replica::{self, AutoCompaction, Handle, Settings},
+    server::{self, Edge, Limits, Listener, MemberBackend, Transport, Version},
+    types::Fault,
+    watch as hub,
+};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// How long calls in flight may take to finish once the process has been told to stop.
+const DRAIN: Duration = Duration::from_millis(900);
+/// Space that a member may use if nobody says otherwise (etcd's default).
+const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
+
+/// Runs a member until it is told to stop, or cannot go on.
+pub fn run(config: Config, warnings: &[String]) -> ExitCode {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return give_up(&format!("cannot start the runtime: {error}")),
+    };
+    let end = runtime.block_on(live(config));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match end {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => give_up(&why),
+    }
+}
+
+fn give_up(why: &str) -> ExitCode {
+    tracing::error!(error = %why, "henge stops");
+    // The log may be JSON, or a file: whoever stands at the terminal gets one plain line.
+    eprintln!("henge: {why}");
+    ExitCode::FAILURE
+}
+
+async fn live(config: Config) -> Result<(), String> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    tracing::info!(
+        version = crate::config::claimed_version(),
+        name = config.name,
+        data_dir = %config.data_dir.display(),
+        "starting henge"
+    );
+    let mut listeners = Vec::new();
+    for url in &config.listen_client_urls {
+        listeners.push(Listener::bind(&url.to_string()).await.map_err(|error| error.to_string())?);
+    }
+    let (handle, _lock) = open(&config).map_err(|fault| fault.to_string())?;
+
+    let stopping = Arc::new(watch::Sender::new(false));
+    let backend = MemberBackend::new(handle.clone(), quota_bytes(&config).max(0), Arc::clone(&stopping));
+    let edge = Edge::new(backend, edge_settings(&config));
+    let transport = Transport {
+        streams_max: config.max_concurrent_streams,
+        keepalive_interval: config.grpc_keepalive_interval,
+        keepalive_timeout: config.grpc_keepalive_timeout,
+    };
+    let serving = server::serve(listeners, edge.clone(), gateway::routes(edge), &transport);
+    tracing::info!("ready to serve client requests");
+    for url in &config.listen_client_urls {
+        tracing::info!(address = %url, "serving client traffic");
+    }
+    greet(&config);
+
+    let mut fault = handle.fault();
+    let end = tokio::select! {
+        _ = terminate.recv() => told("terminated"),
+        _ = interrupt.recv() => told("interrupt"),
+        found = fault.wait_for(Option::is_some) => {
+            Err(found.ok().and_then(|found| found.clone()).unwrap_or_else(|| "the member is gone".to_owned()))
+        }
+    };
+    stopping.send_replace(true);
+    // Clients get their answers first; then nobody is left to ask the member for anything.
+    serving.stop(DRAIN).await;
+    let stopped = handle.clone();
+    let joined = tokio::task::spawn_blocking(move || stopped.stop()).await;
+    if joined.is_err() {
+        return Err("the member panicked while it stopped".to_owned());
+    }
+    // The last flush can still have failed.
+    let last = handle.fault().borrow().clone();
+    end.and(last.map_or(Ok(()), Err))
+}
+
+fn told(signal: &str) -> Result<(), String> {
+    tracing::info!(signal, "received signal; shutting down");
+    Ok(())
+}
+
+/// Opens log and store and starts the member. The lock on the data directory lives as long as the process serves it.
+fn open(config: &Config) -> Result<(Handle, DirLock), Fault> {
+    let member_dir = config.data_dir.join("member");
+    let lock = lock_dir(&config.data_dir)?;
+    let kind = match config.storage_engine {
+        StorageEngine::Redb => engine::Kind::Redb,
+        StorageEngine::Sled => engine::Kind::Sled,
+    };
+    let options = engine::Options { cache_bytes: config.storage_cache_bytes, ..engine::Options::default() };
+    let store = engine::open(kind, &member_dir.join("store"), options)?;
+    let handle = replica::start(settings(config, wal_dir(config, &member_dir)), store)?;
+    Ok((handle, lock))
+}
+
+fn wal_dir(config: &Config, member_dir: &Path) -> PathBuf {
+    config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"))
+}
+
+fn quota_bytes(config: &Config) -> i64 {
+    match config.quota_backend_bytes {
+        0 => QUOTA_BYTES_DEFAULT,
+        bytes => bytes,
+    }
+}
+
+fn edge_settings(config: &Config) -> server::Settings {
+    server::Settings {
+        limits: Limits { txn_ops_max: config.max_txn_ops, request_bytes_max: config.max_request_bytes },
+        version: Version::claiming(&crate::config::claimed_version()),
+        slow_call: config.warning_unary_request_duration,
+        leaderless_max: config.election_timeout * 3,
+        ..server::Settings::default()
+    }
+}
+
+fn settings(config: &Config, wal_dir: PathBuf) -> Settings {
+    let texts = |urls: &[crate::config::Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let election_ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
+    Settings {
+        wal_dir,
+        name: config.name.clone(),
+        peer_urls: texts(&config.initial_advertise_peer_urls),
+        client_urls: texts(&config.advertise_client_urls),
+        cluster_token: config.initial_cluster_token.clone(),
+        heartbeat: config.heartbeat_interval,
+        election_ticks: u32::try_from(election_ticks).unwrap_or(u32::MAX),
+        pre_vote: config.pre_vote,
+        snapshot_count: config.snapshot_count,
+        catchup_entries: config.snapshot_catchup_entries,
+        request_bytes_max: config.max_request_bytes,
+        quota_bytes: quota_bytes(config),
+        flush_interval: config.backend_batch_interval,
+        sweep_step: (config.compaction_batch_limit, config.compaction_sleep_interval),
+        auto_compaction: config.auto_compaction.map(|mode| match mode {
+            Compaction::Periodic(keep) => AutoCompaction::Periodic(keep),
+            Compaction::Revisions(keep) => AutoCompaction::Revisions(keep),
+        }),
+        watch: hub::Options {
+            progress_interval: config.watch_progress_notify_interval,
+            fragment_bytes: config.max_request_bytes,
+            ..hub::Options::default()
+        },
+        warn_apply_after: config.warning_apply_duration,
+        unsafe_no_fsync: config.unsafe_no_fsync,
+        wal_keep_all: config.wal_keep_all,
+    }
+}
+
+/// Tells a newcomer how to talk to the member.
+fn greet(config: &Config) {
+    let Some(url) = config.advertise_client_urls.first() else { return };
+    let text = format!(
+        "henge serves etcd's v3 API on {url}, data in {}\n  hengectl --endpoints {url} put greeting hello\n  hengectl --endpoints {url} get greeting\n",
+        config.data_dir.display(),
+    );
+    // Nobody reads standard output? Then nobody needs the hint.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

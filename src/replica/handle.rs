@@ -1,0 +1,348 @@
+//! All that the edge holds of a member: propose, read, watch, keep alive, status, stop.
+
+use super::{
+    expiry::Expiry,
+    proposals::Proposals,
+    reads::Reads,
+    run::Inbox,
+};
+use crate::{
+    engine::{self, Engine},
+    lease::Renewal,
+    machine::{self, Applied, Command, RequestId, View},
+    mvcc::Reader,
+    types::{ClusterId, Error, Fault, Index, LeaseId, MemberId, Revision, Term},
+    watch::Hub,
+};
+use crossbeam_channel::{Sender, TrySendError};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use tokio::sync::{Notify, oneshot, watch};
+
+/// Most entries that may be committed and not yet applied before proposals are refused (etcd's bound).
+const APPLY_LAG_MAX: u64 = 5_000;
+/// The same for commands that must get through: lease grants and revokes, alarms, compaction.
+const APPLY_LAG_MAX_PRIORITY: u64 = 10_000;
+
+/// A running member. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the member's threads and its callers share. Every field is either a bounded queue or a fact with its own lock.
+pub(super) struct Shared {
+    pub(super) inbox: Sender<Inbox>,
+    pub(super) proposals: Proposals,
+    pub(super) reads: Reads,
+    pub(super) expiry: Expiry,
+    pub(super) facts: Facts,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) reader: Reader,
+    pub(super) view: View,
+    pub(super) hub: Hub,
+    pub(super) member_id: MemberId,
+    pub(super) cluster_id: ClusterId,
+    pub(super) limits: Limits,
+    pub(super) leader: watch::Sender<Option<MemberId>>,
+    pub(super) fault: watch::Sender<Option<String>>,
+    pub(super) swept: watch::Sender<Revision>,
+    pub(super) sweep: Notify,
+    pub(super) threads: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Bounds that the settings draw.
+pub(super) struct Limits {
+    /// Longest wait for the outcome of a proposal or a read.
+    pub(super) request_timeout: Duration,
+    /// Least time to live of a lease: the leader must have time to change.
+    pub(super) ttl_s_min: i64,
+    /// Largest command, in bytes.
+    pub(super) request_bytes_max: usize,
+}
+
+/// Numbers that change all the time, each written by one thread.
+#[derive(Default)]
+pub(super) struct Facts {
+    pub(super) term: AtomicU64,
+    pub(super) committed: AtomicU64,
+    pub(super) applied: AtomicU64,
+    /// This member is the only voter, leads, and has applied an entry of its own term. Then nothing is acknowledged that is not
+    /// applied here, so a read of the applied state is linearizable as it is.
+    pub(super) alone: AtomicBool,
+    wal_syncs: AtomicU64,
+    wal_sync_us: AtomicU64,
+}
+
+impl Facts {
+    pub(super) fn wal_sync(&self, took: Duration) {
+        self.wal_syncs.fetch_add(1, Ordering::Relaxed);
+        self.wal_sync_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// What a member knows of itself; needs no quorum.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Who leads, as far as this member knows.
+    pub leader: Option<MemberId>,
+    /// Raft term.
+    pub term: Term,
+    /// Highest index known to be committed.
+    pub committed: Index,
+    /// Highest applied index.
+    pub applied: Index,
+    /// Space that the store takes.
+    pub size: engine::Size,
+    /// How many syncs the log has had, and how long they took in all.
+    pub wal_syncs: (u64, Duration),
+    /// Proposals that wait for their outcome.
+    pub proposals_pending: usize,
+}
+
+impl Shared {
+    /// Stops the member: whoever waits is told, and so is whoever runs the process. The first fault is the one that counts.
+    pub(super) fn fail(&self, fault: &Fault) {
+        let first = self.fault.send_if_modified(|told| {
+            let first = told.is_none();
+            if first {
+                *told = Some(fault.to_string());
+            }
+            first
+        });
+        if first {
+            tracing::error!(error = %fault, "this member stops because of a fault");
+        }
+        self.proposals.fail_all(&Error::Stopped);
+        self.reads.fail_all(&Error::Stopped);
+    }
+
+    fn stopped(&self) -> bool {
+        self.fault.borrow().is_some()
+    }
+
+    fn send(&self, message: Inbox) -> Result<(), Error> {
+        match self.inbox.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(Error::RequestTooManyRequests),
+            Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
+        }
+    }
+}
+
+impl Handle {
+    /// Replicates `command` and waits until it is applied here.
+    ///
+    /// # Errors
+    /// Only where the outcome is unknown or the command was never proposed: [`Error::Timeout`], [`Error::Stopped`],
+    /// [`Error::NoLeader`], [`Error::RequestTooManyRequests`], [`Error::RequestTooLarge`], [`Error::NoSpace`] (quota). What the state
+    /// machine refused is in [`Applied::result`].
+    pub async fn propose(&self, command: Command) -> Result<Applied, Error> {
+        let shared = &*self.shared;
+        self.admit(&command)?;
+        let id = machine_request_id();
+        let data = machine::encode(id, &command);
+        if data.len() > shared.limits.request_bytes_max {
+            return Err(Error::RequestTooLarge);
+        }
+        let deadline = Instant::now() + shared.limits.request_timeout;
+        let answer = shared.proposals.wait(id.0, data.len() as u64, deadline)?;
+        if let Err(error) = shared.send(Inbox::Propose { id, data }) {
+            shared.proposals.fail(id.0, error.clone());
+            return Err(error);
+        }
+        if shared.stopped() {
+            shared.proposals.fail(id.0, Error::Stopped);
+        }
+        answer.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Refuses what could only wait in vain.
+    fn admit(&self, command: &Command) -> Result<(), Error> {
+        let facts = &self.shared.facts;
+        let lag = facts.committed.load(Ordering::Relaxed).saturating_sub(facts.applied.load(Ordering::Relaxed));
+        let bound = if command.is_priority() { APPLY_LAG_MAX_PRIORITY } else { APPLY_LAG_MAX };
+        if lag > bound {
+            return Err(Error::RequestTooManyRequests);
+        }
+        Ok(())
+    }
+
+    /// Returns once this member has applied all that any client may have been told about.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::NoLeader`] or [`Error::Stopped`].
+    pub async fn read_index(&self) -> Result<(), Error> {
+        let shared = &*self.shared;
+        if shared.facts.alone.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let (reply, answer) = oneshot::channel();
+        shared.send(Inbox::Read(reply))?;
+        answer.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Makes a lease; id 0 lets this member choose, and a `ttl_s` below the least that an election allows is raised to it.
+    ///
+    /// # Errors
+    /// As [`Handle::propose`].
+    pub async fn lease_grant(&self, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
+        let id = match id {
+            LeaseId::NONE => self.unused_lease_id(),
+            id => id,
+        };
+        let ttl_s = ttl_s.max(self.shared.limits.ttl_s_min);
+        self.propose(Command::LeaseGrant { id, ttl_s }).await
+    }
+
+    fn unused_lease_id(&self) -> LeaseId {
+        loop {
+            let id = LeaseId((rand::random::<u64>() >> 1) as i64);
+            if id != LeaseId::NONE && !self.shared.view.has_lease(id) {
+                return id;
+            }
+        }
+    }
+
+    /// Renews a lease: its time to live in seconds, or `None` if there is no such lease.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`] while nobody leads.
+    pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, Error> {
+        self.leads().await?;
+        match self.shared.expiry.renew(id) {
+            Renewal::Renewed { ttl_s, reset_checkpoint: false } => Ok(Some(ttl_s)),
+            Renewal::Renewed { ttl_s, reset_checkpoint: true } => {
+                // Else a new leader would give the lease less than is promised here.
+                self.propose(Command::LeaseCheckpoint(vec![(id, 0)])).await?;
+                Ok(Some(ttl_s))
+            }
+            Renewal::Expired | Renewal::Unknown => Ok(None),
+        }
+    }
+
+    /// Seconds left of a lease, as the leader's clock has it; `None` if there is no such lease.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`] while nobody leads.
+    pub async fn lease_remaining_s(&self, id: LeaseId) -> Result<Option<i64>, Error> {
+        self.leads().await?;
+        Ok(self.shared.expiry.remaining_s(id))
+    }
+
+    /// Waits, within the request timeout, until this member leads and has applied what earlier leaders committed.
+    async fn leads(&self) -> Result<(), Error> {
+        if self.shared.facts.alone.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut leader = self.shared.leader.subscribe();
+        let led = leader.wait_for(|leader| *leader == Some(self.shared.member_id));
+        match tokio::time::timeout(self.shared.limits.request_timeout, led).await {
+            Ok(Ok(_)) => self.read_index().await,
+            Ok(Err(_)) => Err(Error::Stopped),
+            Err(_) => Err(Error::NoLeader),
+        }
+    }
+
+    /// Returns once everything below `revision`, which has been compacted, is swept from disk.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the member stops first.
+    pub async fn wait_swept(&self, revision: Revision) -> Result<(), Error> {
+        let mut swept = self.shared.swept.subscribe();
+        let mut fault = self.shared.fault.subscribe();
+        tokio::select! {
+            done = swept.wait_for(|swept| *swept >= revision) => done.map(|_| ()).map_err(|_| Error::Stopped),
+            _ = fault.wait_for(Option::is_some) => Err(Error::Stopped),
+        }
+    }
+
+    /// Reads of stored versions, from any thread.
+    pub fn reader(&self) -> &Reader {
+        &self.shared.reader
+    }
+
+    /// Where watchers attach.
+    pub fn hub(&self) -> &Hub {
+        &self.shared.hub
+    }
+
+    /// Leases, members, alarms: the replicated state beside keys.
+    pub fn view(&self) -> &View {
+        &self.shared.view
+    }
+
+    /// This member.
+    pub fn member_id(&self) -> MemberId {
+        self.shared.member_id
+    }
+
+    /// Its cluster.
+    pub fn cluster_id(&self) -> ClusterId {
+        self.shared.cluster_id
+    }
+
+    /// Raft term, for the header of replies.
+    pub fn term(&self) -> Term {
+        Term(self.shared.facts.term.load(Ordering::Relaxed))
+    }
+
+    /// What this member knows of itself.
+    pub fn status(&self) -> Status {
+        let facts = &self.shared.facts;
+        // Applied first: read the other way round, it could overtake.
+        let applied = Index(facts.applied.load(Ordering::Acquire));
+        Status {
+            leader: *self.shared.leader.borrow(),
+            term: self.term(),
+            committed: Index(facts.committed.load(Ordering::Acquire)).max(applied),
+            applied,
+            size: self.shared.engine.size().unwrap_or_default(),
+            wal_syncs: (
+                facts.wal_syncs.load(Ordering::Relaxed),
+                Duration::from_micros(facts.wal_sync_us.load(Ordering::Relaxed)),
+            ),
+            proposals_pending: self.shared.proposals.len(),
+        }
+    }
+
+    /// Who leads, and a wake-up when that changes.
+    pub fn leader(&self) -> watch::Receiver<Option<MemberId>> {
+        self.shared.leader.subscribe()
+    }
+
+    /// Why the member stopped by itself, once it has.
+    pub fn fault(&self) -> watch::Receiver<Option<String>> {
+        self.shared.fault.subscribe()
+    }
+
+    /// Stops the member because of what somebody else found, such as a damaged row met by a read.
+    pub fn fail(&self, fault: &Fault) {
+        self.shared.fail(fault);
+    }
+
+    /// Stops the member in an orderly way: what is in flight is finished or failed, log and store are synced. Blocks.
+    pub fn stop(&self) {
+        // The loop is gone already if a fault was first.
+        let _ = self.shared.inbox.send(Inbox::Stop);
+        let threads = std::mem::take(&mut *self.shared.threads.lock());
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the member had panicked");
+            }
+        }
+        self.shared.proposals.fail_all(&Error::Stopped);
+        self.shared.reads.fail_all(&Error::Stopped);
+    }
+}
+
+/// Ids are random: unique among the proposals of all members and all restarts for as long as an entry may be waited for.
+fn machine_request_id() -> RequestId {
+    RequestId(rand::random())
+}

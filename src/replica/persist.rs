@@ -1,0 +1,108 @@
+//! The disk thread: append, sync, answer `Persisted`.
+
+use super::{handle::Shared, run::Inbox};
+use crate::{
+    io::Disk,
+    types::{ConfState, Entry, Fault, HardState, Index, Term},
+    wal::{Mark, Wal},
+};
+use crossbeam_channel::{Receiver, Sender};
+use std::sync::Arc;
+
+/// What the loop owes the disk.
+pub(super) enum Save {
+    /// Raft state, in the order of its making.
+    State {
+        hard_state: Option<HardState>,
+        entries: Vec<Entry>,
+    },
+    /// The store has everything up to the mark: remember that, and release segments wholly at or below `release`.
+    Mark {
+        mark: Mark,
+        conf_state: ConfState,
+        release: Index,
+    },
+}
+
+/// Owns the log until the loop hangs up; then everything is synced.
+pub(super) struct Persist<D: Disk> {
+    wal: Wal<D>,
+    /// What is on disk, to tell a commit index (which may lag) from a vote or a term (which must not).
+    durable: HardState,
+    /// A commit index that rides with the next append.
+    lagging: Option<HardState>,
+    inbox: Sender<Inbox>,
+    shared: Arc<Shared>,
+}
+
+impl<D: Disk> Persist<D> {
+    pub(super) fn new(wal: Wal<D>, durable: HardState, inbox: Sender<Inbox>, shared: Arc<Shared>) -> Persist<D> {
+        Persist { wal, durable, lagging: None, inbox, shared }
+    }
+
+    /// Runs until the loop hangs up or the disk fails.
+    pub(super) fn run(mut self, work: Receiver<Save>) {
+        while let Ok(first) = work.recv() {
+            if let Err(fault) = self.batch(first, &work) {
+                return self.shared.fail(&fault);
+            }
+        }
+        let rest = self.lagging.take().map_or(Ok(()), |state| self.wal.append(Some(&state), &[]));
+        if let Err(fault) = rest.and_then(|()| self.wal.sync()) {
+            self.shared.fail(&fault);
+        }
+    }
+
+    /// Everything that waits goes into one write and one sync.
+    fn batch(&mut self, first: Save, work: &Receiver<Save>) -> Result<(), Fault> {
+        let (mut persisted, mut sync): (Option<(Index, Term)>, bool) = (None, false);
+        for save in std::iter::once(first).chain(work.try_iter()) {
+            match save {
+                Save::State { hard_state, entries } => {
+                    sync |= self.append(hard_state, &entries)?;
+                    persisted = entries.last().map(|entry| (entry.index, entry.term)).or(persisted);
+                }
+                Save::Mark { mark, conf_state, release } => self.mark(&mark, &conf_state, release)?,
+            }
+        }
+        if sync {
+            let started = std::time::Instant::now();
+            self.wal.sync()?;
+            self.shared.facts.wal_sync(started.elapsed());
+        }
+        if let Some((upto, term)) = persisted {
+            // The loop is gone only when the member stops: nobody is left to tell.
+            let _ = self.inbox.send(Inbox::Persisted { upto, term });
+        }
+        Ok(())
+    }
+
+    /// Whether a sync is owed. A commit index alone owes none: it is found again from the entries (etcd's `MustSync`).
+    fn append(&mut self, hard_state: Option<HardState>, entries: &[Entry]) -> Result<bool, Fault> {
+        if let Some(state) = hard_state {
+            let vote_or_term = (state.term, state.vote) != (self.durable.term, self.durable.vote);
+            self.durable = state;
+            self.lagging = Some(state);
+            if !vote_or_term && entries.is_empty() {
+                return Ok(false);
+            }
+        }
+        if entries.is_empty() && self.lagging.is_none() {
+            return Ok(false);
+        }
+        let state = self.lagging.take();
+        self.wal.append(state.as_ref(), entries)?;
+        Ok(true)
+    }
+
+    fn mark(&mut self, mark: &Mark, conf_state: &ConfState, release: Index) -> Result<(), Fault> {
+        if let Some(state) = self.lagging.take() {
+            // A mark above the durable commit index would not be believed after a restart.
+            self.wal.append(Some(&state), &[])?;
+        }
+        self.wal.save_mark(mark, conf_state)?;
+        let released = self.wal.release(release)?;
+        tracing::info!(index = mark.index.0, term = mark.term.0, released, "saved snapshot to disk");
+        Ok(())
+    }
+}

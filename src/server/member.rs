@@ -1,0 +1,199 @@
+//! [`Backend`] over a member: the edge of the core.
+
+use super::backend::{Backend, Header, LeaseLeft, Pinned, Status};
+use crate::{
+    membership::Member,
+    machine::{self, AlarmAction, AlarmKind, Applied, Command, Txn, TxnReply},
+    mvcc::{HashKv, RangeQuery, RangeResult},
+    replica::Handle,
+    types::{Error, Fault, KeyRange, LeaseId, MemberId, Revision},
+    watch::Hub,
+};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Ranges of more keys than this are read off the runtime's threads, so that they hold up nobody else.
+const KEYS_INLINE_MAX: i64 = 2_000;
+
+/// A member, as the services see it.
+#[derive(Clone)]
+pub struct MemberBackend {
+    handle: Handle,
+    quota_bytes: i64,
+    stopping: Arc<watch::Sender<bool>>,
+}
+
+impl MemberBackend {
+    /// Serves `handle`. `stopping` is set by whoever stops the process; `quota_bytes` is 0 if there is no bound.
+    pub fn new(handle: Handle, quota_bytes: i64, stopping: Arc<watch::Sender<bool>>) -> MemberBackend {
+        MemberBackend { handle, quota_bytes, stopping }
+    }
+
+    async fn level(&self, serializable: bool) -> Result<(), Error> {
+        match serializable {
+            true => Ok(()),
+            false => self.handle.read_index().await,
+        }
+    }
+
+    /// Runs a walk that may be long on a thread where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        walk: impl FnOnce(&Handle) -> Result<Result<T, Error>, Fault> + Send + 'static,
+    ) -> Result<T, Error> {
+        let handle = self.handle.clone();
+        let walked = tokio::task::spawn_blocking(move || walk(&handle)).await;
+        self.sound(walked.map_err(|_| Error::Stopped)?)?
+    }
+
+    /// A fault stops the member; the caller is told that it stopped.
+    fn sound<T>(&self, result: Result<T, Fault>) -> Result<T, Error> {
+        result.map_err(|fault| self.report(fault))
+    }
+
+    /// Refuses what would fill a full store, and raises the alarm that refuses it everywhere.
+    fn check_quota(&self, command: &Command) -> Result<(), Error> {
+        let Some(bytes) = machine::quota_cost(command) else { return Ok(()) };
+        if !self.handle.view().quota_exceeded(bytes) {
+            return Ok(());
+        }
+        let member = self.handle.member_id();
+        if !self.alarms().contains(&(member, AlarmKind::NoSpace)) {
+            tracing::warn!(quota_bytes = self.quota_bytes, "the space quota is used up: raising the NOSPACE alarm");
+            let handle = self.handle.clone();
+            tokio::spawn(async move {
+                let alarm = Command::Alarm { action: AlarmAction::Activate, member, kind: Some(AlarmKind::NoSpace) };
+                if let Err(error) = handle.propose(alarm).await {
+                    tracing::warn!(%error, "failed to raise the NOSPACE alarm; the next refused write tries again");
+                }
+            });
+        }
+        Err(Error::NoSpace)
+    }
+}
+
+impl Backend for MemberBackend {
+    fn header(&self) -> Header {
+        Header {
+            cluster_id: self.handle.cluster_id(),
+            member_id: self.handle.member_id(),
+            revision: self.handle.reader().current(),
+            term: self.handle.term(),
+        }
+    }
+
+    async fn range(&self, query: RangeQuery, serializable: bool) -> Result<RangeResult, Error> {
+        self.level(serializable).await?;
+        let small = matches!(query.range, KeyRange::One(_))
+            || query.count_only
+            || (1..=KEYS_INLINE_MAX).contains(&query.limit)
+            || self.handle.reader().keys_total() as i64 <= KEYS_INLINE_MAX;
+        if small {
+            return self.sound(self.handle.reader().range(&query))?;
+        }
+        self.blocking(move |handle| handle.reader().range(&query)).await
+    }
+
+    async fn pin(&self, _range: &KeyRange, revision: Revision, serializable: bool) -> Result<Pinned, Error> {
+        self.level(serializable).await?;
+        let reader = self.handle.reader().clone();
+        let pin = reader.pin(revision)?;
+        Ok(Pinned { revision: pin.revision(), reader, pin })
+    }
+
+    async fn txn_read(&self, txn: Txn, serializable: bool) -> Result<(TxnReply, Revision), Error> {
+        self.level(serializable).await?;
+        let reply = self.sound(machine::txn_read(self.handle.reader(), &txn))??;
+        Ok((reply, self.handle.reader().current()))
+    }
+
+    async fn propose(&self, command: Command) -> Result<Applied, Error> {
+        self.check_quota(&command)?;
+        self.handle.propose(command).await
+    }
+
+    async fn compacted(&self, revision: Revision) -> Result<(), Error> {
+        self.handle.wait_swept(revision).await
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
+        self.check_quota(&Command::LeaseGrant { id, ttl_s })?;
+        self.handle.lease_grant(id, ttl_s).await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, Error> {
+        self.handle.lease_keep_alive(id).await
+    }
+
+    async fn lease_left(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseLeft>, Error> {
+        let Some(remaining_s) = self.handle.lease_remaining_s(id).await? else { return Ok(None) };
+        let Some((granted_s, keys)) = self.handle.view().lease(id, keys) else { return Ok(None) };
+        Ok(Some(LeaseLeft { granted_s, remaining_s, keys }))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
+        self.handle.read_index().await?;
+        Ok(self.handle.view().lease_ids())
+    }
+
+    async fn members(&self, serializable: bool) -> Result<Vec<Member>, Error> {
+        self.level(serializable).await?;
+        Ok(self.handle.view().members())
+    }
+
+    fn alarms(&self) -> Vec<(MemberId, AlarmKind)> {
+        self.handle.view().alarms()
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<HashKv, Error> {
+        self.blocking(move |handle| handle.reader().hash_kv(revision)).await
+    }
+
+    async fn hash_all(&self) -> Result<u32, Error> {
+        self.blocking(|handle| handle.reader().hash_all().map(Ok)).await
+    }
+
+    async fn defragment(&self) -> Result<(), Error> {
+        // Both stores reuse free space all the time: there is nothing to stop the world for.
+        Ok(())
+    }
+
+    fn status(&self) -> Status {
+        let status = self.handle.status();
+        Status {
+            leader: status.leader,
+            term: status.term,
+            committed: status.committed,
+            applied: status.applied,
+            is_learner: false,
+            size: status.size,
+            quota_bytes: self.quota_bytes,
+            downgrade_to: None,
+        }
+    }
+
+    fn is_learner(&self) -> bool {
+        false
+    }
+
+    fn hub(&self) -> &Hub {
+        self.handle.hub()
+    }
+
+    fn leader(&self) -> watch::Receiver<Option<MemberId>> {
+        self.handle.leader()
+    }
+
+    fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.handle.fault().borrow().clone()
+    }
+
+    fn report(&self, fault: Fault) -> Error {
+        self.handle.fail(&fault);
+        Error::Faulted(fault.to_string())
+    }
+}

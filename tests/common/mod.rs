@@ -1,0 +1,214 @@
+//! A real server process for tests: on free ports, in a folder of its own, gone when the test ends.
+//!
+//! `HENGE_BIN` names another server to test the tests with (a stock etcd, say).
+
+#![allow(dead_code)] // each test file uses its own part
+
+use henge::pb::etcdserverpb::{
+    CompactionRequest, LeaseGrantRequest, PutRequest, RangeRequest, kv_client::KvClient, lease_client::LeaseClient,
+};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
+};
+use tokio::runtime::Runtime;
+use tonic::transport::Channel;
+
+/// Longest wait for a server to serve, or for something to come true.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server process. Dropping it kills it and removes its folder.
+pub struct Server {
+    dir: tempfile::TempDir,
+    url: String,
+    child: Option<Child>,
+    runtime: Runtime,
+    args: Vec<String>,
+}
+
+fn free_url() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    format!("http://{}", listener.local_addr().expect("a bound address"))
+}
+
+impl Server {
+    /// A fresh server, serving.
+    pub fn start() -> Server {
+        Server::start_with(&[])
+    }
+
+    /// A fresh server with more flags, serving.
+    pub fn start_with(args: &[&str]) -> Server {
+        let mut server = Server {
+            dir: tempfile::tempdir().expect("a temporary folder"),
+            url: free_url(),
+            child: None,
+            runtime: Runtime::new().expect("a runtime"),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        };
+        server.restart();
+        server
+    }
+
+    /// Where it serves clients.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its data.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// What it wrote to standard error so far, all runs together.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        let bin = std::env::var("HENGE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_henge").to_owned());
+        let mut command = Command::new(bin);
+        let peer = free_url();
+        command
+            .args(["--listen-client-urls", &self.url, "--advertise-client-urls", &self.url, "--data-dir"])
+            .arg(self.data_dir())
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", "http://localhost:2380"])
+            .args(&self.args)
+            .args(more);
+        command
+    }
+
+    /// Starts the process again on the same folder and port, and waits until it serves.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "the server runs already");
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log");
+        self.child = Some(self.command(&[]).stdout(Stdio::null()).stderr(log).spawn().expect("the server starts"));
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = self.try_get("readiness", 0) {
+            let gone = self.child.as_mut().expect("a child").try_wait().expect("its state");
+            assert!(gone.is_none(), "the server ended: {gone:?}\n{}", self.log());
+            assert!(Instant::now() < deadline, "the server does not serve: {error}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts the process for a run that is expected to fail by itself.
+    pub fn try_start_once(&self) -> Output {
+        self.try_start_once_with(&[])
+    }
+
+    /// The same with more flags.
+    pub fn try_start_once_with(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the server starts")
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("the server can be killed");
+            child.wait().expect("the server is gone");
+        }
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("a running server");
+        let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill(1)");
+        assert!(told.success());
+        child.wait().expect("the server is gone")
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running server").id()
+    }
+
+    /// A connection of its own.
+    pub async fn channel(url: &str) -> Result<Channel, String> {
+        let endpoint = Channel::from_shared(url.to_owned()).map_err(|error| error.to_string())?;
+        endpoint.connect_timeout(Duration::from_secs(2)).connect().await.map_err(|error| error.to_string())
+    }
+
+    fn call<T, F: Future<Output = Result<T, tonic::Status>>>(
+        &self,
+        call: impl FnOnce(Channel) -> F,
+    ) -> Result<T, String> {
+        self.runtime.block_on(async {
+            let channel = Server::channel(&self.url).await?;
+            tokio::time::timeout(PATIENCE, call(channel))
+                .await
+                .map_err(|_| "timed out".to_owned())?
+                .map_err(|status| status.message().to_owned())
+        })
+    }
+
+    /// Writes, and returns the revision.
+    pub fn put(&self, key: &str, value: &str) -> i64 {
+        self.put_with_lease(key, value, 0)
+    }
+
+    /// Writes a key that ends with a lease.
+    pub fn put_with_lease(&self, key: &str, value: &str, lease: i64) -> i64 {
+        let request =
+            PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), lease, ..PutRequest::default() };
+        let reply = self.call(|channel| async move { KvClient::new(channel).put(request).await });
+        reply.expect("a put").into_inner().header.expect("a header").revision
+    }
+
+    fn try_get(&self, key: &str, revision: i64) -> Result<(Option<String>, i64), String> {
+        let request = RangeRequest { key: key.to_owned().into(), revision, ..RangeRequest::default() };
+        let reply = self.call(|channel| async move { KvClient::new(channel).range(request).await })?.into_inner();
+        let value = reply.kvs.first().map(|kv| String::from_utf8_lossy(&kv.value).into_owned());
+        Ok((value, reply.header.expect("a header").revision))
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.try_get(key, 0).expect("a get").0
+    }
+
+    /// The value of a key at a revision, or the refusal.
+    pub fn get_at(&self, key: &str, revision: i64) -> Result<String, String> {
+        Ok(self.try_get(key, revision)?.0.unwrap_or_default())
+    }
+
+    /// The store's revision.
+    pub fn revision(&self) -> i64 {
+        self.try_get("revision", 0).expect("a get").1
+    }
+
+    /// Makes a lease.
+    pub fn grant(&self, ttl_s: i64) -> i64 {
+        let request = LeaseGrantRequest { ttl: ttl_s, id: 0 };
+        let reply = self.call(|channel| async move { LeaseClient::new(channel).lease_grant(request).await });
+        reply.expect("a grant").into_inner().id
+    }
+
+    /// Forgets history before a revision.
+    pub fn compact(&self, revision: i64) {
+        let request = CompactionRequest { revision, physical: true };
+        self.call(|channel| async move { KvClient::new(channel).compact(request).await }).expect("a compaction");
+    }
+
+    /// Waits until a key is no longer there.
+    pub fn wait_until_gone(&self, key: &str, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.get(key).is_some() {
+            assert!(Instant::now() < deadline, "{key} is still there");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The folder that is removed with the server.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
