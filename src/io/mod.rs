@@ -3,6 +3,9 @@
 //! **Promises.** What a trait here does not offer, the lower rooms do not do: that is why `sim` can run them from a seed.
 //! **May not know** what the bytes mean.
 
+pub mod real;
+pub mod sim_disk;
+
 use std::{io, path::Path, path::PathBuf, time::Duration};
 
 /// A file system, as far as the log needs one. Paths are as given; nothing is relative to a hidden folder.
