@@ -77,6 +77,8 @@ struct State {
     syncs: u64,
     fail_write: Option<(u64, io::ErrorKind)>,
     fail_sync: Option<(u64, io::ErrorKind)>,
+    /// Changes left until the power goes.
+    halt: Option<u64>,
     slow: Duration,
     delay: Duration,
 }
@@ -96,6 +98,7 @@ impl SimDisk {
             syncs: 0,
             fail_write: None,
             fail_sync: None,
+            halt: None,
             slow: Duration::ZERO,
             delay: Duration::ZERO,
         })))
@@ -106,6 +109,7 @@ impl SimDisk {
         let mut state = self.0.lock();
         let state = &mut *state;
         state.life += 1;
+        state.halt = None;
         let mut tree = std::mem::take(&mut state.durable);
         for pending in std::mem::take(&mut state.pending) {
             if pending.unsynced.is_empty() || state.below(2) == 0 {
@@ -147,6 +151,12 @@ impl SimDisk {
         state.fail_sync = Some((state.syncs + after, kind));
     }
 
+    /// Cuts the power after the next `changes` operations that change something: all after them fail until
+    /// [`SimDisk::crash`]. With each number in turn, a test visits every moment at which a crash can come.
+    pub fn halt_after(&self, changes: u64) {
+        self.0.lock().halt = Some(changes);
+    }
+
     /// From now on each write and each sync takes this long. Nothing waits: see [`SimDisk::take_delay`].
     pub fn slow(&self, each: Duration) {
         self.0.lock().slow = each;
@@ -178,6 +188,18 @@ impl SimDisk {
 }
 
 impl State {
+    /// Called before each change.
+    fn power(&mut self) -> io::Result<()> {
+        match &mut self.halt {
+            None => Ok(()),
+            Some(0) => Err(io::Error::other("the power is off")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+
     fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
@@ -316,6 +338,7 @@ impl Disk for SimDisk {
 
     fn create(&self, path: &Path) -> io::Result<SimFile> {
         let mut state = self.0.lock();
+        state.power()?;
         state.folder(&parent(path))?;
         if state.seen.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -333,6 +356,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
+        state.power()?;
         if !state.seen.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -349,6 +373,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
+        state.power()?;
         state.file(path)?;
         state.change(Change::Remove(path.into()), vec![parent(path)]);
         Ok(())
@@ -362,6 +387,7 @@ impl Disk for SimDisk {
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
+        state.power()?;
         let missing: Vec<PathBuf> =
             dir.ancestors().take_while(|path| !state.seen.contains_key(*path)).map(Path::to_path_buf).collect();
         for path in missing.into_iter().rev() {
@@ -373,6 +399,7 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
+        state.power()?;
         state.folder(dir)?;
         for pending in &mut state.pending {
             pending.unsynced.retain(|folder| folder != dir);
@@ -397,6 +424,7 @@ impl SimFile {
     }
 
     fn resize(&self, id: usize, state: &mut State, len: u64) -> io::Result<()> {
+        state.power()?;
         let len = usize::try_from(len).map_err(io::Error::other)?;
         state.files[id].seen.resize(len, 0);
         state.files[id].buffered.push(Buffered::Len(len));
@@ -407,6 +435,7 @@ impl SimFile {
 impl DiskFile for SimFile {
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.with(|state, id| {
+            state.power()?;
             let offset = usize::try_from(offset).map_err(io::Error::other)?;
             let failure = state.fail_write.filter(|&(at, _)| at == state.writes);
             state.writes += 1;
@@ -446,6 +475,7 @@ impl DiskFile for SimFile {
 
     fn sync_data(&mut self) -> io::Result<()> {
         self.with(|state, id| {
+            state.power()?;
             let failure = state.fail_sync.filter(|&(at, _)| at == state.syncs);
             state.syncs += 1;
             state.delay += state.slow;
