@@ -30,6 +30,7 @@ pub trait Disk: Clone + Send + 'static {
 }
 
 /// An open file of a [`Disk`].
+#[allow(clippy::len_without_is_empty, reason = "a preallocated file is never empty, and nobody asks")]
 pub trait DiskFile: Send + 'static {
     /// Writes all of `data` at `offset`, in one system call where possible.
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;

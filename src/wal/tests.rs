@@ -181,6 +181,17 @@ fn the_mark_is_the_latest_committed_one_and_each_segment_repeats_it() {
 }
 
 #[test]
+fn opening_at_the_end_reads_the_last_segment_alone() {
+    let disk = disk(1);
+    long_log(&disk, 20);
+    // Unreadable, if anybody looked.
+    disk.open(&paths(&disk)[1]).unwrap().write_at(0, &[0xff; 64]).unwrap();
+    damage(open(&disk));
+    let (_, recovered) = Wal::open(disk, dir(), Index(20), SMALL).unwrap();
+    assert_eq!((recovered.mark, recovered.hard_state.commit), (Mark::default(), Index(20)));
+}
+
+#[test]
 fn missing_and_foreign_segments_are_faults() {
     let of = |breaking: &dyn Fn(&SimDisk, &[PathBuf])| {
         let disk = disk(1);

@@ -215,9 +215,8 @@ impl<D: Disk> Wal<D> {
         if self.hard_state != HardState::default() {
             self.encoder.state(&self.hard_state);
         }
-        if self.mark != Mark::default() {
-            self.encoder.mark(&self.mark, &self.conf_state);
-        }
+        // Even if it is (0, 0): otherwise opening would look for a better one in all the segments before.
+        self.encoder.mark(&self.mark, &self.conf_state);
         file.write_at(0, &self.encoder.buffer).map_err(|source| Fault::io("write", &draft, source))?;
         file.sync_data().map_err(|source| Fault::io("fdatasync", &draft, source))?;
         let previous = *self.segments.last().expect("a log has a segment");
