@@ -326,6 +326,17 @@ fn after_a_failed_write_or_sync_the_log_refuses_everything_and_reopens_without_t
 }
 
 #[test]
+fn an_entry_of_zeros_at_the_end_of_a_segment_is_no_empty_space() {
+    let disk = disk(1);
+    let mut wal = new_log(&disk);
+    wal.append(None, &[entry(1, 1, &[0; 6000])]).unwrap();
+    wal.append(None, &[entry(1, 2, &[0; 3000])]).unwrap();
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!((recovered.entries[0].data.len(), recovered.entries[1].data.len()), (6000, 3000));
+    assert_eq!((recovered.cut, paths(&disk).len()), (None, 2));
+}
+
+#[test]
 fn one_write_for_a_batch_and_one_sync() {
     let disk = disk(1);
     let mut wal = new_log(&disk);
