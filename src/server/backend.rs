@@ -3,6 +3,7 @@
 use crate::{
     engine,
     machine::{AlarmKind, Applied, Command, Txn, TxnReply},
+    membership::Member,
     mvcc::{HashKv, Pin, RangeQuery, RangeResult, Reader},
     types::{ClusterId, Error, Fault, Index, Key, KeyRange, LeaseId, MemberId, Revision, Term},
     watch::Hub,
@@ -44,21 +45,6 @@ pub struct Status {
     pub downgrade_to: Option<String>,
 }
 
-/// One member of the cluster, as clients see it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Member {
-    /// Its id.
-    pub id: MemberId,
-    /// Its name; empty until it has started for the first time.
-    pub name: String,
-    /// Where other members reach it.
-    pub peer_urls: Vec<String>,
-    /// Where clients reach it; empty until it has started for the first time.
-    pub client_urls: Vec<String>,
-    /// Whether it is without a vote.
-    pub is_learner: bool,
-}
-
 /// What is left of a lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseLeft {
@@ -74,9 +60,7 @@ pub struct LeaseLeft {
 pub struct Pinned {
     /// Answers for the keys of the range that was pinned.
     pub reader: Reader,
-    /// The revision that all steps read at.
-    pub revision: Revision,
-    /// Holds the sweep of compaction back.
+    /// The revision that all steps read at; holds the sweep of compaction back.
     pub pin: Pin,
 }
 
@@ -132,7 +116,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// All members, in the order of their ids; linearizable unless `serializable`.
     fn members(&self, serializable: bool) -> impl Future<Output = Result<Vec<Member>, Error>> + Send;
 
-    /// Alarms that are active as far as this member knows.
+    /// Alarms that are active as far as this member knows. The linearizable list is a command.
     fn alarms(&self) -> Vec<(MemberId, AlarmKind)>;
 
     /// CRC32C over the stored versions up to `revision` (0 or less: the current one).
@@ -146,6 +130,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Facts about the answering member.
     fn status(&self) -> Status;
+
+    /// Whether this member is without a vote. Asked by every call, so it must be cheap.
+    fn is_learner(&self) -> bool;
 
     /// Where watchers attach.
     fn hub(&self) -> &Hub;
