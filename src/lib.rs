@@ -12,3 +12,11 @@ pub mod engine;
 pub mod io;
 #[cfg(feature = "server")]
 pub mod mvcc;
+
+#[cfg(feature = "server")]
+pub mod alarm;
+#[cfg(feature = "server")]
+pub mod membership;
+
+#[cfg(feature = "server")]
+pub mod machine;
