@@ -184,8 +184,11 @@ fn nested_txn(request: pb::TxnRequest, ops_max: usize, reads: &mut Reads) -> Res
         return Err(Error::EmptyKey);
     }
     let compares = request.compare.into_iter().map(one_compare).collect::<Result<_, _>>()?;
-    let mut branch = |ops: Vec<pb::RequestOp>| ops.into_iter().map(|op| one_op(op, left, reads)).collect();
-    Ok(Txn { compares, success: branch(request.success)?, failure: branch(request.failure)? })
+    let mut branch = |ops: Vec<pb::RequestOp>| -> Result<Vec<Op>, Error> {
+        ops.into_iter().map(|op| one_op(op, left, reads)).collect()
+    };
+    let success = branch(request.success)?;
+    Ok(Txn { compares, success, failure: branch(request.failure)? })
 }
 
 fn one_op(op: pb::RequestOp, ops_left: usize, reads: &mut Reads) -> Result<Op, Error> {

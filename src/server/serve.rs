@@ -1,0 +1,302 @@
+//! gRPC and HTTP on one port.
+//!
+//! HTTP/2 with a gRPC content type goes to the services; everything else goes to the gateway. Between a connection and a service
+//! that is called often there is one match on the path, and no other layer.
+
+use super::{
+    Backend, Edge, auth::AuthService, cluster::ClusterService, election::ElectionService, kv::KvService,
+    lease::LeaseService, listen::Connection, listen::Listener, lock::LockService, maintenance::MaintenanceService,
+};
+use crate::pb::{
+    self,
+    etcdserverpb::{
+        auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+        maintenance_server::MaintenanceServer,
+    },
+    v3electionpb::election_server::ElectionServer,
+    v3lockpb::lock_server::LockServer,
+};
+use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
+use hyper::{body::Incoming, service::Service as HyperService};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
+use tonic::{body::Body, service::Routes};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::Service;
+
+/// How connections behave.
+#[derive(Clone, Debug)]
+pub struct Transport {
+    /// `max-concurrent-streams` of one connection.
+    pub streams_max: u32,
+    /// `grpc-keepalive-interval`: silence after which a client is asked whether it lives; zero: never.
+    pub keepalive_interval: Duration,
+    /// `grpc-keepalive-timeout`: how long its answer may take.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for Transport {
+    fn default() -> Transport {
+        Transport {
+            streams_max: u32::MAX,
+            keepalive_interval: Duration::from_secs(2 * 3600),
+            keepalive_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Listeners that are being served.
+pub struct Serving {
+    stop: watch::Sender<Option<Instant>>,
+    listeners: Vec<JoinHandle<()>>,
+    health: JoinHandle<()>,
+}
+
+/// Serves all services of `edge` on `listeners`, and `gateway` to whoever speaks plain HTTP.
+pub fn serve<B: Backend>(
+    listeners: Vec<Listener>,
+    edge: Edge<B>,
+    gateway: axum::Router,
+    transport: &Transport,
+) -> Serving {
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = tokio::spawn(report_health(edge.backend.clone(), reporter));
+    let rare = rare_services(&edge).add_service(health_service).prepare();
+    let bytes_max = message_bytes_max(&edge);
+    let front = Front {
+        kv: KvServer::new(KvService::new(edge.clone())).max_decoding_message_size(bytes_max),
+        lease: LeaseServer::new(LeaseService::new(edge)).max_decoding_message_size(bytes_max),
+        rare,
+        gateway: gateway.with_state(()),
+    };
+    let (stop, stopped) = watch::channel(None);
+    let protocol = Arc::new(protocol(transport));
+    let listeners = listeners
+        .into_iter()
+        .map(|listener| tokio::spawn(accept_all(listener, front.clone(), Arc::clone(&protocol), stopped.clone())))
+        .collect();
+    Serving { stop, listeners, health }
+}
+
+impl Serving {
+    /// Stops accepting at once, lets calls in flight end, and cuts those that are not done after `patience`.
+    ///
+    /// Streams end by themselves when [`Backend::stopping`] is true: say that first.
+    pub async fn stop(self, patience: Duration) {
+        self.stop.send_replace(Some(Instant::now() + patience));
+        for listener in self.listeners {
+            // Ends in time by itself. If it was cancelled or panicked its connections are gone too.
+            let _ = listener.await;
+        }
+        self.health.abort();
+    }
+}
+
+/// What gRPC accepts at most: what may go into the log, and as much again as etcd allows for its wrapping.
+fn message_bytes_max<B: Backend>(edge: &Edge<B>) -> usize {
+    edge.settings.limits.request_bytes_max.saturating_add(512 * 1024)
+}
+
+/// Services that are not called often enough for a place of their own.
+fn rare_services<B: Backend>(edge: &Edge<B>) -> Routes {
+    let bytes_max = message_bytes_max(edge);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let built_in = "the descriptors are part of this program";
+    Routes::new(ClusterServer::new(ClusterService::new(edge.clone())).max_decoding_message_size(bytes_max))
+        .add_service(
+            MaintenanceServer::new(MaintenanceService::new(edge.clone())).max_decoding_message_size(bytes_max),
+        )
+        .add_service(AuthServer::new(AuthService::new(edge.clone())).max_decoding_message_size(bytes_max))
+        .add_service(LockServer::new(LockService))
+        .add_service(ElectionServer::new(ElectionService))
+        .add_service(reflection().build_v1().expect(built_in))
+        .add_service(reflection().build_v1alpha().expect(built_in))
+}
+
+/// Says SERVING for as long as the member can: it has a leader, no fault, and is not about to stop.
+async fn report_health<B: Backend>(backend: B, reporter: HealthReporter) {
+    let (mut leader, mut stopping) = (backend.leader(), backend.stopping());
+    loop {
+        let able = !*stopping.borrow_and_update() && leader.borrow_and_update().is_some() && backend.fault().is_none();
+        let status = if able { ServingStatus::Serving } else { ServingStatus::NotServing };
+        reporter.set_service_status("", status).await;
+        tokio::select! {
+            changed = leader.changed() => if changed.is_err() { return },
+            changed = stopping.changed() => if changed.is_err() { return },
+            // A fault has no wake-up of its own.
+            () = tokio::time::sleep(FAULT_CHECK) => {}
+        }
+    }
+}
+
+const FAULT_CHECK: Duration = Duration::from_millis(500);
+
+type Protocol = auto::Builder<TokioExecutor>;
+
+fn protocol(transport: &Transport) -> Protocol {
+    let mut protocol = auto::Builder::new(TokioExecutor::new());
+    protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    protocol
+        .http2()
+        .timer(TokioTimer::new())
+        // Wide enough that one stream of large values is not held up by the round trip; etcd's clients use as much.
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(8 << 20)
+        .max_frame_size(64 << 10)
+        .max_send_buf_size(1 << 20)
+        .max_concurrent_streams(transport.streams_max)
+        .keep_alive_interval(Some(transport.keepalive_interval).filter(|interval| !interval.is_zero()))
+        .keep_alive_timeout(transport.keepalive_timeout)
+        // gRPC has no use for it, and it costs a header in each reply.
+        .auto_date_header(false);
+    protocol
+}
+
+/// A plain HTTP client that has not sent its headers by then is cut.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+async fn accept_all<B: Backend>(
+    listener: Listener,
+    front: Front<B>,
+    protocol: Arc<Protocol>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) {
+    let mut connections = JoinSet::new();
+    let deadline = loop {
+        tokio::select! {
+            deadline = stop.wait_for(Option::is_some) => break deadline.ok().and_then(|deadline| *deadline),
+            accepted = listener.accept() => match accepted {
+                Ok(connection) => {
+                    connections.spawn(converse(connection, front.clone(), Arc::clone(&protocol), stop.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(url = listener.url(), %error, "rejected connection on client endpoint");
+                    // Out of file descriptors, most likely: the loop must not spin until one is free.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            // Reaps, so that the set holds the living only.
+            Some(_) = connections.join_next() => {}
+        }
+    };
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    // Without a deadline `Serving` was dropped: nobody waits for these connections.
+    let _ = tokio::time::timeout_at(deadline.unwrap_or_else(Instant::now), all).await;
+    connections.shutdown().await;
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// One connection, to its end.
+async fn converse<B: Backend>(
+    connection: Connection,
+    front: Front<B>,
+    protocol: Arc<Protocol>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) {
+    let conversation = protocol.serve_connection(TokioIo::new(connection), front);
+    tokio::pin!(conversation);
+    let ended = tokio::select! {
+        result = conversation.as_mut() => Some(result),
+        _ = stop.wait_for(Option::is_some) => None,
+    };
+    let result = match ended {
+        Some(result) => result,
+        None => {
+            conversation.as_mut().graceful_shutdown();
+            conversation.await
+        }
+    };
+    if let Err(error) = result {
+        // Clients that vanish are daily life.
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Everything that a connection can ask for.
+#[derive(Clone)]
+struct Front<B> {
+    kv: KvServer<KvService<B>>,
+    lease: LeaseServer<LeaseService<B>>,
+    rare: Routes,
+    gateway: axum::Router,
+}
+
+impl<B: Backend> HyperService<Request<Incoming>> for Front<B> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        if !is_grpc(&request) {
+            let answer = self.gateway.clone().call(request.map(axum::body::Body::new));
+            return Answer(Box::pin(async { answer.await.map(|response| response.map(Body::new)) }));
+        }
+        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+        Answer(match service {
+            "etcdserverpb.KV" => self.kv.clone().call(request),
+            "etcdserverpb.Lease" => self.lease.clone().call(request),
+            _ => Box::pin(self.rare.clone().call(request)),
+        })
+    }
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let content = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    request.version() == Version::HTTP_2 && content.is_some_and(|content| content.starts_with(b"application/grpc"))
+}
+
+/// A reply to come.
+struct Answer(Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>);
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context).map_ok(spell_too_large)
+    }
+}
+
+/// The library below refuses a message over the limit with a code and a text of its own; clients know gRPC's.
+fn spell_too_large(mut response: Response<Body>) -> Response<Body> {
+    const OUT_OF_RANGE: &[u8] = b"11";
+    const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
+    let headers = response.headers_mut();
+    // Only a reply that failed before its first message has the status here.
+    if headers.get("grpc-status").is_none_or(|status| status.as_bytes() != OUT_OF_RANGE) {
+        return response;
+    }
+    let text = headers.get("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default();
+    if !text.contains("length%20too%20large") {
+        return response;
+    }
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() > 4);
+    if let (Some(size), Some(limit)) = (numbers.next(), numbers.next())
+        && let Ok(text) =
+            HeaderValue::from_str(&format!("grpc: received message larger than max ({size} vs. {limit})"))
+    {
+        headers.insert("grpc-status", RESOURCE_EXHAUSTED);
+        headers.insert("grpc-message", text);
+    }
+    response
+}
