@@ -16,6 +16,8 @@ pub mod mvcc;
 #[cfg(feature = "server")]
 pub mod alarm;
 #[cfg(feature = "server")]
+pub mod lease;
+#[cfg(feature = "server")]
 pub mod membership;
 
 #[cfg(feature = "server")]

@@ -105,7 +105,7 @@ pub struct DeleteRange {
 }
 
 /// If all of `compares` hold then `success`, else `failure`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
     /// All must hold, on the state before the outermost transaction.
     pub compares: Vec<Compare>,
@@ -237,7 +237,7 @@ pub enum Reply {
 }
 
 /// What a transaction answers.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TxnReply {
     /// Whether all compares held.
     pub succeeded: bool,
@@ -280,7 +280,7 @@ pub struct Applied {
 }
 
 /// Everything that follows from one call of `Machine::apply`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// For whoever waits, in log order.
     pub replies: Vec<Applied>,

@@ -1,5 +1,6 @@
 //! The replicated state machine: what every committed entry does.
 
+pub mod codec;
 pub mod command;
 
 pub use command::{

@@ -1,0 +1,291 @@
+//! When leases end, for whoever leads. Time is an argument: a duration since any fixed instant, never going back.
+//!
+//! A heap of "look at this lease then", beside a map that knows the real deadline. A renewal moves the deadline in the map and
+//! leaves the heap alone; when its turn comes, a lease that was renewed meanwhile is put back. So renewing is one look-up, and
+//! a lease passes through the heap about once per time to live however often it is renewed.
+
+use super::{CHECKPOINT_EVERY, Table, checkpoint::Checkpoints};
+use crate::types::LeaseId;
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    time::Duration,
+};
+
+/// How long to wait for an expired lease's revocation before naming the lease again: its proposal may have been lost.
+const RETRY_AFTER: Duration = Duration::from_secs(3);
+
+/// The answer to [`Wheel::renew`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It lives for another `ttl_s` seconds.
+    Renewed {
+        /// Time to live in seconds.
+        ttl_s: i64,
+        /// The log still holds a shorter remaining time. Before the renewal is answered, a checkpoint with 0 seconds must have
+        /// been applied: else a new leader would give the lease less than its holder was promised.
+        reset_checkpoint: bool,
+    },
+    /// Its time is over, and its revocation may already be in the log: it must not be promised another second.
+    Expired,
+    /// There is no such lease.
+    Unknown,
+}
+
+struct Timer {
+    ttl_s: i64,
+    deadline: Duration,
+    /// When the heap has this lease; any other entry of the heap for it is stale.
+    queued: Duration,
+    /// Whether the log holds a remaining time below the full one.
+    checkpointed: bool,
+}
+
+/// The clock of all leases.
+#[derive(Default)]
+pub struct Wheel {
+    timers: HashMap<LeaseId, Timer>,
+    queue: BinaryHeap<Reverse<(Duration, LeaseId)>>,
+    checkpoints: Checkpoints,
+}
+
+impl Wheel {
+    /// Starts to watch a lease that was just granted, or starts over with one that is watched.
+    pub fn insert(&mut self, id: LeaseId, ttl_s: i64, now: Duration) {
+        self.watch(id, ttl_s, now + seconds(ttl_s), false);
+        self.schedule_checkpoint(id, ttl_s, now);
+    }
+
+    /// Takes over all leases of `table` upon becoming leader: each gets what the log says it has left, and `extend` (an election
+    /// timeout, during which nobody could renew) on top.
+    pub fn promote(&mut self, table: &Table, now: Duration, extend: Duration) {
+        *self = Wheel::default();
+        for (id, lease) in table.iter() {
+            let checkpointed = lease.remaining_s > 0 && lease.remaining_s < lease.ttl_s;
+            let left_s = if checkpointed { lease.remaining_s } else { lease.ttl_s };
+            self.watch(id, lease.ttl_s, now + seconds(left_s) + extend, checkpointed);
+            self.schedule_checkpoint(id, lease.ttl_s, now);
+        }
+    }
+
+    /// Forgets everything upon losing the lead.
+    pub fn demote(&mut self) {
+        *self = Wheel::default();
+    }
+
+    /// Gives a lease its full time again.
+    pub fn renew(&mut self, id: LeaseId, now: Duration) -> Renewal {
+        let Some(timer) = self.timers.get_mut(&id) else { return Renewal::Unknown };
+        if timer.deadline <= now {
+            return Renewal::Expired;
+        }
+        // Never backwards: after a promotion there may be more left than the time to live.
+        timer.deadline = timer.deadline.max(now + seconds(timer.ttl_s));
+        Renewal::Renewed { ttl_s: timer.ttl_s, reset_checkpoint: timer.checkpointed }
+    }
+
+    /// Forgets a lease that was revoked.
+    pub fn remove(&mut self, id: LeaseId) {
+        self.timers.remove(&id);
+        self.drop_stale();
+    }
+
+    /// What is left of a lease; zero if it is over, `None` if there is no such lease.
+    pub fn remaining(&self, id: LeaseId, now: Duration) -> Option<Duration> {
+        self.timers.get(&id).map(|timer| timer.deadline.saturating_sub(now))
+    }
+
+    /// At most `max` leases whose time is over, the longest expired first. Each is named again after a while, until it is
+    /// removed.
+    pub fn expired(&mut self, now: Duration, max: usize) -> Vec<LeaseId> {
+        let mut expired = Vec::new();
+        while expired.len() < max {
+            let Some(Reverse((at, id))) = self.queue.peek().copied().filter(|Reverse((at, _))| *at <= now) else {
+                break;
+            };
+            self.queue.pop();
+            let Some(timer) = self.timers.get_mut(&id).filter(|timer| timer.queued == at) else { continue };
+            timer.queued = if timer.deadline <= now {
+                expired.push(id);
+                now + RETRY_AFTER
+            } else {
+                timer.deadline
+            };
+            self.queue.push(Reverse((timer.queued, id)));
+        }
+        expired
+    }
+
+    /// At most `max` leases whose remaining seconds are worth recording in the log, for a leader to come.
+    pub fn checkpoints(&mut self, now: Duration, max: usize) -> Vec<(LeaseId, i64)> {
+        let mut due = Vec::new();
+        while due.len() < max {
+            let Some(id) = self.checkpoints.pop(now) else { break };
+            let Some(timer) = self.timers.get(&id) else { continue };
+            let left = timer.deadline.saturating_sub(now);
+            // What is about to end is left to its end, and a full lease has nothing to record.
+            let left_s = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+            if left_s > 0 && left_s < timer.ttl_s.unsigned_abs() {
+                due.push((id, left_s as i64));
+            }
+            self.checkpoints.push(id, now + CHECKPOINT_EVERY);
+        }
+        due
+    }
+
+    /// Takes note of a checkpoint that was applied, this leader's or an earlier one's.
+    pub fn checkpointed(&mut self, id: LeaseId, remaining_s: i64) {
+        if let Some(timer) = self.timers.get_mut(&id) {
+            timer.checkpointed = remaining_s > 0 && remaining_s < timer.ttl_s;
+        }
+    }
+
+    /// How many leases are watched.
+    pub fn len(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// Whether none is watched.
+    pub fn is_empty(&self) -> bool {
+        self.timers.is_empty()
+    }
+
+    fn watch(&mut self, id: LeaseId, ttl_s: i64, deadline: Duration, checkpointed: bool) {
+        self.timers.insert(id, Timer { ttl_s, deadline, queued: deadline, checkpointed });
+        self.queue.push(Reverse((deadline, id)));
+        self.drop_stale();
+    }
+
+    /// Short leases end before a checkpoint could tell anything.
+    fn schedule_checkpoint(&mut self, id: LeaseId, ttl_s: i64, now: Duration) {
+        if seconds(ttl_s) > CHECKPOINT_EVERY {
+            self.checkpoints.push(id, now + CHECKPOINT_EVERY);
+        }
+    }
+
+    /// Long leases that are granted and revoked in quick succession would fill the heaps with entries that mean nothing.
+    /// Rebuilding once they are the larger half keeps the cost per call constant.
+    fn drop_stale(&mut self) {
+        let bound = 2 * self.timers.len() + 64;
+        if self.queue.len() > bound {
+            self.queue = self.timers.iter().map(|(id, timer)| Reverse((timer.queued, *id))).collect();
+        }
+        if self.checkpoints.len() > bound {
+            self.checkpoints.retain(|id| self.timers.contains_key(&id));
+        }
+    }
+}
+
+/// A time to live of 0 or less is over at once.
+fn seconds(ttl_s: i64) -> Duration {
+    Duration::from_secs(ttl_s.max(0).unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Batch;
+
+    fn at(s: u64) -> Duration {
+        Duration::from_secs(s)
+    }
+
+    fn renewed(ttl_s: i64) -> Renewal {
+        Renewal::Renewed { ttl_s, reset_checkpoint: false }
+    }
+
+    #[test]
+    fn a_lease_ends_when_its_time_is_over_and_not_before() {
+        let mut wheel = Wheel::default();
+        wheel.insert(LeaseId(1), 10, at(0));
+        assert!(wheel.expired(at(9), 10).is_empty());
+        assert_eq!(wheel.remaining(LeaseId(1), at(9)), Some(at(1)));
+        assert_eq!(wheel.expired(at(10), 10), [LeaseId(1)]);
+    }
+
+    #[test]
+    fn a_renewed_lease_gets_its_full_time_again() {
+        let mut wheel = Wheel::default();
+        wheel.insert(LeaseId(1), 10, at(0));
+        assert_eq!(wheel.renew(LeaseId(1), at(9)), renewed(10));
+        assert!(wheel.expired(at(18), 10).is_empty());
+        assert_eq!(wheel.expired(at(19), 10), [LeaseId(1)]);
+    }
+
+    #[test]
+    fn etcd_20615_an_expired_or_revoked_lease_is_not_renewed() {
+        let mut wheel = Wheel::default();
+        wheel.insert(LeaseId(1), 10, at(0));
+        assert_eq!(wheel.expired(at(10), 10), [LeaseId(1)]);
+        assert_eq!(wheel.renew(LeaseId(1), at(10)), Renewal::Expired);
+        wheel.remove(LeaseId(1));
+        assert_eq!(wheel.renew(LeaseId(1), at(11)), Renewal::Unknown);
+    }
+
+    #[test]
+    fn expired_leases_come_in_bounded_chunks_and_again_if_nobody_revoked_them() {
+        let mut wheel = Wheel::default();
+        (1..=5).for_each(|id| wheel.insert(LeaseId(id), 10 + id, at(0)));
+        assert_eq!(wheel.expired(at(100), 3), [LeaseId(1), LeaseId(2), LeaseId(3)]);
+        assert_eq!(wheel.expired(at(100), 3), [LeaseId(4), LeaseId(5)]);
+        assert!(wheel.expired(at(100), 3).is_empty());
+        wheel.remove(LeaseId(1));
+        assert_eq!(wheel.expired(at(100) + RETRY_AFTER, 9).len(), 4);
+    }
+
+    #[test]
+    fn a_reused_id_is_not_ended_by_its_former_lease() {
+        let mut wheel = Wheel::default();
+        wheel.insert(LeaseId(1), 10, at(0));
+        wheel.remove(LeaseId(1));
+        wheel.insert(LeaseId(1), 100, at(5));
+        assert!(wheel.expired(at(50), 10).is_empty());
+        assert_eq!(wheel.expired(at(105), 10), [LeaseId(1)]);
+    }
+
+    #[test]
+    fn a_new_leader_gives_what_the_log_says_is_left_and_an_election_on_top() {
+        let (mut table, mut batch) = (Table::default(), Batch::default());
+        table.grant(LeaseId(1), 600, &mut batch).expect("a free id");
+        table.grant(LeaseId(2), 600, &mut batch).expect("a free id");
+        table.checkpoint(LeaseId(2), 300, &mut batch);
+        let mut wheel = Wheel::default();
+        wheel.promote(&table, at(1000), at(2));
+        assert_eq!(wheel.remaining(LeaseId(1), at(1000)), Some(at(602)));
+        assert_eq!(wheel.remaining(LeaseId(2), at(1000)), Some(at(302)));
+        // The holder of a checkpointed lease is told of a full time only after the log agrees.
+        assert_eq!(wheel.renew(LeaseId(1), at(1000)), renewed(600));
+        let reset = Renewal::Renewed { ttl_s: 600, reset_checkpoint: true };
+        assert_eq!(wheel.renew(LeaseId(2), at(1000)), reset);
+        wheel.checkpointed(LeaseId(2), 0);
+        assert_eq!(wheel.renew(LeaseId(2), at(1000)), renewed(600));
+    }
+
+    #[test]
+    fn etcd_17132_remaining_time_never_grows_over_many_changes_of_leader() {
+        let (mut table, mut batch) = (Table::default(), Batch::default());
+        table.grant(LeaseId(1), 3000, &mut batch).expect("a free id");
+        let (mut now, mut left) = (at(0), 3000);
+        for _ in 0..5 {
+            let mut wheel = Wheel::default();
+            wheel.promote(&table, now, Duration::ZERO);
+            now += CHECKPOINT_EVERY;
+            for (id, remaining_s) in wheel.checkpoints(now, 10) {
+                table.checkpoint(id, remaining_s, &mut batch);
+                assert_eq!(remaining_s, left - CHECKPOINT_EVERY.as_secs() as i64);
+                left = remaining_s;
+            }
+        }
+        assert_eq!(left, 1500);
+    }
+
+    #[test]
+    fn a_million_leases_are_cheap_and_churn_leaves_nothing_behind() {
+        let mut wheel = Wheel::default();
+        for id in 0..100_000 {
+            wheel.insert(LeaseId(id), 1_000_000, at(0));
+            wheel.remove(LeaseId(id));
+        }
+        assert!(wheel.is_empty() && wheel.queue.len() <= 64 && wheel.checkpoints.len() <= 64);
+    }
+}
