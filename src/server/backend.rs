@@ -73,11 +73,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn header(&self) -> Header;
 
     /// Reads a range; linearizable unless `serializable`.
-    fn range(
-        &self,
-        query: RangeQuery,
-        serializable: bool,
-    ) -> impl Future<Output = Result<RangeResult, Error>> + Send;
+    fn range(&self, query: RangeQuery, serializable: bool) -> impl Future<Output = Result<RangeResult, Error>> + Send;
 
     /// Pins `range` at `revision` (0 or less: the current one) for a read in many steps; linearizable unless `serializable`.
     fn pin(

@@ -217,7 +217,9 @@ fn one_compare(request: pb::Compare) -> Result<Compare, Error> {
     let target = match (compare::CompareTarget::try_from(request.target), request.target_union) {
         (Ok(compare::CompareTarget::Version), Some(TargetUnion::Version(number))) => CompareTarget::Version(number),
         (Ok(compare::CompareTarget::Version), _) => CompareTarget::Version(0),
-        (Ok(compare::CompareTarget::Create), Some(TargetUnion::CreateRevision(number))) => CompareTarget::Create(number),
+        (Ok(compare::CompareTarget::Create), Some(TargetUnion::CreateRevision(number))) => {
+            CompareTarget::Create(number)
+        }
         (Ok(compare::CompareTarget::Create), _) => CompareTarget::Create(0),
         (Ok(compare::CompareTarget::Mod), Some(TargetUnion::ModRevision(number))) => CompareTarget::Mod(number),
         (Ok(compare::CompareTarget::Mod), _) => CompareTarget::Mod(0),

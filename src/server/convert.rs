@@ -48,9 +48,7 @@ fn steps(responses: Vec<OpReply>, revision: Revision) -> Vec<pb::ResponseOp> {
     let at = |revision: Revision| Some(pb::ResponseHeader { revision: revision.0, ..Default::default() });
     let one = |step| match step {
         OpReply::Range(result) => Response::ResponseRange(range(at(result.revision), result)),
-        OpReply::Put { prev } => {
-            Response::ResponsePut(pb::PutResponse { header: at(revision), prev_kv: prev.map(kv) })
-        }
+        OpReply::Put { prev } => Response::ResponsePut(pb::PutResponse { header: at(revision), prev_kv: prev.map(kv) }),
         OpReply::DeleteRange { deleted, prevs } => Response::ResponseDeleteRange(pb::DeleteRangeResponse {
             header: at(revision),
             deleted,

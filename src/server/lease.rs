@@ -39,9 +39,7 @@ impl<B: Backend> Lease for LeaseService<B> {
         trace.done(&[], &result);
         let applied = result?;
         let header = self.edge.backend.header().at(applied.revision);
-        let Reply::LeaseGrant { id, ttl_s } = applied.result? else {
-            unreachable!("a grant is answered as a grant")
-        };
+        let Reply::LeaseGrant { id, ttl_s } = applied.result? else { unreachable!("a grant is answered as a grant") };
         let error = String::new();
         Ok(Response::new(pb::LeaseGrantResponse { header: header.to_wire(), id: id.0, ttl: ttl_s, error }))
     }

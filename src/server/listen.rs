@@ -55,7 +55,8 @@ impl Listener {
     /// A text that names the URL: the port is in use, the host is unknown, the scheme is not served.
     pub async fn bind(url: &str) -> Result<Listener, ListenError> {
         let fail = |why: String| ListenError { url: url.to_owned(), why };
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| fail("a URL begins with http:// or unix://".into()))?;
+        let (scheme, rest) =
+            url.split_once("://").ok_or_else(|| fail("a URL begins with http:// or unix://".into()))?;
         let socket = match scheme {
             "http" => {
                 let address = rest.trim_end_matches('/');

@@ -122,9 +122,7 @@ fn rare_services<B: Backend>(edge: &Edge<B>) -> Routes {
     };
     let built_in = "the descriptors are part of this program";
     Routes::new(ClusterServer::new(ClusterService::new(edge.clone())).max_decoding_message_size(bytes_max))
-        .add_service(
-            MaintenanceServer::new(MaintenanceService::new(edge.clone())).max_decoding_message_size(bytes_max),
-        )
+        .add_service(MaintenanceServer::new(MaintenanceService::new(edge.clone())).max_decoding_message_size(bytes_max))
         .add_service(AuthServer::new(AuthService::new(edge.clone())).max_decoding_message_size(bytes_max))
         .add_service(LockServer::new(LockService))
         .add_service(ElectionServer::new(ElectionService))
@@ -181,12 +179,13 @@ async fn accept_all<B: Backend>(
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
     let mut connections = JoinSet::new();
+    let for_connections = stop.clone();
     let deadline = loop {
         tokio::select! {
-            deadline = stop.wait_for(Option::is_some) => break deadline.ok().and_then(|deadline| *deadline),
+            deadline = told_to_stop(&mut stop) => break deadline,
             accepted = listener.accept() => match accepted {
                 Ok(connection) => {
-                    connections.spawn(converse(connection, front.clone(), Arc::clone(&protocol), stop.clone()));
+                    connections.spawn(converse(connection, front.clone(), Arc::clone(&protocol), for_connections.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(url = listener.url(), %error, "rejected connection on client endpoint");
@@ -200,9 +199,13 @@ async fn accept_all<B: Backend>(
     };
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
-    // Without a deadline `Serving` was dropped: nobody waits for these connections.
     let _ = tokio::time::timeout_at(deadline.unwrap_or_else(Instant::now), all).await;
     connections.shutdown().await;
+}
+
+/// Waits for the word to stop: until when to be patient; `None` if [`Serving`] was dropped and nobody waits.
+async fn told_to_stop(stop: &mut watch::Receiver<Option<Instant>>) -> Option<Instant> {
+    stop.wait_for(Option::is_some).await.map_or(None, |deadline| *deadline)
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -216,13 +219,9 @@ async fn converse<B: Backend>(
 ) {
     let conversation = protocol.serve_connection(TokioIo::new(connection), front);
     tokio::pin!(conversation);
-    let ended = tokio::select! {
-        result = conversation.as_mut() => Some(result),
-        _ = stop.wait_for(Option::is_some) => None,
-    };
-    let result = match ended {
-        Some(result) => result,
-        None => {
+    let result = tokio::select! {
+        result = conversation.as_mut() => result,
+        _ = told_to_stop(&mut stop) => {
             conversation.as_mut().graceful_shutdown();
             conversation.await
         }
@@ -292,8 +291,7 @@ fn spell_too_large(mut response: Response<Body>) -> Response<Body> {
     }
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() > 4);
     if let (Some(size), Some(limit)) = (numbers.next(), numbers.next())
-        && let Ok(text) =
-            HeaderValue::from_str(&format!("grpc: received message larger than max ({size} vs. {limit})"))
+        && let Ok(text) = HeaderValue::from_str(&format!("grpc: received message larger than max ({size} vs. {limit})"))
     {
         headers.insert("grpc-status", RESOURCE_EXHAUSTED);
         headers.insert("grpc-message", text);
