@@ -22,3 +22,9 @@ pub mod membership;
 
 #[cfg(feature = "server")]
 pub mod machine;
+
+#[cfg(feature = "server")]
+pub mod server;
+
+#[cfg(feature = "server")]
+pub mod gateway;

@@ -159,6 +159,33 @@ pub struct Compare {
     pub result: CompareResult,
 }
 
+impl Compare {
+    /// Whether it holds for what was `found` in its range. Nothing found is one missing key: zeros, but no value, not even one that
+    /// differs from the operand.
+    pub fn holds(&self, found: &[KeyValue]) -> bool {
+        if found.is_empty() {
+            return !matches!(self.target, CompareTarget::Value(_)) && self.holds_for(&KeyValue::default());
+        }
+        found.iter().all(|kv| self.holds_for(kv))
+    }
+
+    fn holds_for(&self, kv: &KeyValue) -> bool {
+        let ordering = match &self.target {
+            CompareTarget::Version(version) => kv.version.cmp(version),
+            CompareTarget::Create(revision) => kv.create_revision.0.cmp(revision),
+            CompareTarget::Mod(revision) => kv.mod_revision.0.cmp(revision),
+            CompareTarget::Value(value) => kv.value.cmp(value),
+            CompareTarget::Lease(lease) => kv.lease.0.cmp(lease),
+        };
+        match self.result {
+            CompareResult::Equal => ordering.is_eq(),
+            CompareResult::Greater => ordering.is_gt(),
+            CompareResult::Less => ordering.is_lt(),
+            CompareResult::NotEqual => ordering.is_ne(),
+        }
+    }
+}
+
 /// A property of a key, with the operand. A missing key has zeros, and no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CompareTarget {

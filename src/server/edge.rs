@@ -104,6 +104,11 @@ impl<B: Backend> Edge<B> {
         self.admission.enter(bytes)
     }
 
+    /// How many proposals, and how many bytes of them, are under way.
+    pub fn under_way(&self) -> (usize, usize) {
+        self.admission.under_way()
+    }
+
     /// Replicates a command that takes `bytes` in the log: its reply, and the header of it.
     pub async fn propose(&self, call: &'static str, bytes: usize, command: Command) -> Result<(Reply, Header), Error> {
         let _ticket = self.admit(bytes)?;

@@ -35,7 +35,11 @@ pub struct Listener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix {
+        listener: UnixListener,
+        /// Held for what it does when it goes.
+        _file: SocketFile,
+    },
 }
 
 /// Removes the file of a Unix socket when the listener goes, as etcd does.
@@ -74,7 +78,7 @@ impl Listener {
                     _ => {}
                 }
                 let listener = UnixListener::bind(path).map_err(|error| fail(explain(&error)))?;
-                Socket::Unix(listener, SocketFile(path.to_owned()))
+                Socket::Unix { listener, _file: SocketFile(path.to_owned()) }
             }
             "https" | "unixs" => return Err(fail("TLS is not served by this version".into())),
             other => return Err(fail(format!("the scheme {other:?} is not served; use http or unix"))),
@@ -89,7 +93,7 @@ impl Listener {
                 Ok(address) => format!("http://{address}"),
                 Err(_) => self.url.clone(),
             },
-            Socket::Unix(..) => self.url.clone(),
+            Socket::Unix { .. } => self.url.clone(),
         }
     }
 
@@ -101,7 +105,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(Box::pin(stream))
             }
-            Socket::Unix(listener, _) => Ok(Box::pin(listener.accept().await?.0)),
+            Socket::Unix { listener, .. } => Ok(Box::pin(listener.accept().await?.0)),
         }
     }
 }

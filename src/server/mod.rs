@@ -25,6 +25,7 @@ mod lease;
 mod listen;
 mod lock;
 mod maintenance;
+mod read_txn;
 mod refuse;
 mod serve;
 mod status;
@@ -35,6 +36,7 @@ pub use check::Limits;
 pub use edge::{Edge, Settings, StreamEnd, Version};
 pub use identity::{Access, Identity};
 pub use listen::{ListenError, Listener};
+pub use read_txn::read_txn;
 pub use serve::{Serving, Transport, serve};
 pub use status::code;
 
