@@ -349,7 +349,7 @@ impl Index {
                 "keys are where they are looked for"
             );
         }
-        assert_eq!(self.live_total, self.live.iter().map(|live| *live as usize).sum());
+        assert_eq!(self.live_total, self.live.iter().map(|live| *live as usize).sum::<usize>());
     }
 }
 
