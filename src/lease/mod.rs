@@ -13,5 +13,5 @@ mod table;
 mod wheel;
 
 pub use checkpoint::{CHECKPOINT_EVERY, CHECKPOINTS_MAX};
-pub use table::{Lease, TTL_MAX_S, Table};
+pub use table::{Lease, TTL_MAX_S, Table, Terms};
 pub use wheel::{Renewal, Wheel};

@@ -27,6 +27,17 @@ pub struct Lease {
     pub keys: BTreeSet<Key>,
 }
 
+/// What a clock must know of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Which.
+    pub id: LeaseId,
+    /// Time to live in seconds, as granted.
+    pub ttl_s: i64,
+    /// As [`Lease::remaining_s`].
+    pub remaining_s: i64,
+}
+
 /// All leases.
 ///
 /// Which lease a key has is not kept here: the key's newest version says it, and whoever writes the key has that at hand.
@@ -132,9 +143,9 @@ impl Table {
         ids
     }
 
-    /// All leases, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (LeaseId, &Lease)> {
-        self.leases.iter().map(|(id, lease)| (*id, lease))
+    /// All leases for a [`super::Wheel`], in no order.
+    pub fn terms(&self) -> impl Iterator<Item = Terms> {
+        self.leases.iter().map(|(id, lease)| Terms { id: *id, ttl_s: lease.ttl_s, remaining_s: lease.remaining_s })
     }
 
     /// How many there are.

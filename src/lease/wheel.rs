@@ -4,7 +4,7 @@
 //! leaves the heap alone; when its turn comes, a lease that was renewed meanwhile is put back. So renewing is one look-up, and
 //! a lease passes through the heap about once per time to live however often it is renewed.
 
-use super::{CHECKPOINT_EVERY, Table, checkpoint::Checkpoints};
+use super::{CHECKPOINT_EVERY, Terms, checkpoint::Checkpoints};
 use crate::types::LeaseId;
 use std::{
     cmp::Reverse,
@@ -56,15 +56,15 @@ impl Wheel {
         self.schedule_checkpoint(id, ttl_s, now);
     }
 
-    /// Takes over all leases of `table` upon becoming leader: each gets what the log says it has left, and `extend` (an election
-    /// timeout, during which nobody could renew) on top.
-    pub fn promote(&mut self, table: &Table, now: Duration, extend: Duration) {
+    /// Takes over all leases upon becoming leader: each gets what the log says it has left, and `extend` (an election timeout,
+    /// during which nobody could renew) on top.
+    pub fn promote(&mut self, leases: impl IntoIterator<Item = Terms>, now: Duration, extend: Duration) {
         *self = Wheel::default();
-        for (id, lease) in table.iter() {
-            let checkpointed = lease.remaining_s > 0 && lease.remaining_s < lease.ttl_s;
-            let left_s = if checkpointed { lease.remaining_s } else { lease.ttl_s };
-            self.watch(id, lease.ttl_s, now + seconds(left_s) + extend, checkpointed);
-            self.schedule_checkpoint(id, lease.ttl_s, now);
+        for Terms { id, ttl_s, remaining_s } in leases {
+            let checkpointed = remaining_s > 0 && remaining_s < ttl_s;
+            let left_s = if checkpointed { remaining_s } else { ttl_s };
+            self.watch(id, ttl_s, now + seconds(left_s) + extend, checkpointed);
+            self.schedule_checkpoint(id, ttl_s, now);
         }
     }
 
@@ -184,7 +184,7 @@ fn seconds(ttl_s: i64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Batch;
+    use crate::{engine::Batch, lease::Table};
 
     fn at(s: u64) -> Duration {
         Duration::from_secs(s)
@@ -250,7 +250,7 @@ mod tests {
         table.grant(LeaseId(2), 600, &mut batch).expect("a free id");
         table.checkpoint(LeaseId(2), 300, &mut batch);
         let mut wheel = Wheel::default();
-        wheel.promote(&table, at(1000), at(2));
+        wheel.promote(table.terms(), at(1000), at(2));
         assert_eq!(wheel.remaining(LeaseId(1), at(1000)), Some(at(602)));
         assert_eq!(wheel.remaining(LeaseId(2), at(1000)), Some(at(302)));
         // The holder of a checkpointed lease is told of a full time only after the log agrees.
@@ -268,7 +268,7 @@ mod tests {
         let (mut now, mut left) = (at(0), 3000);
         for _ in 0..5 {
             let mut wheel = Wheel::default();
-            wheel.promote(&table, now, Duration::ZERO);
+            wheel.promote(table.terms(), now, Duration::ZERO);
             now += CHECKPOINT_EVERY;
             for (id, remaining_s) in wheel.checkpoints(now, 10) {
                 table.checkpoint(id, remaining_s, &mut batch);

@@ -148,10 +148,10 @@ pub enum Op {
     Txn(Txn),
 }
 
-/// A condition on every key of `range`.
+/// A condition on every key of `range`; a range without keys counts as one missing key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compare {
-    /// One key, missing or not; or all *existing* keys of a longer range.
+    /// One key, or all keys that exist in a longer range.
     pub range: KeyRange,
     /// Which property, and what it is compared with.
     pub target: CompareTarget,

@@ -1,8 +1,11 @@
 //! All keys in order, in memory.
 //!
-//! Sorted vectors of up to [`CHUNK_MAX`] keys, with the first key and the number of live keys of each chunk beside them: a search
-//! touches few cache lines, and counting the live keys of a range adds up one number per chunk. The numbers are those of the
-//! newest state; the past is counted by walking.
+//! Sorted vectors of up to [`CHUNK_MAX`] keys, with the first key and the number of live keys of each chunk beside them: counting
+//! the live keys of a range adds up one number per chunk. The numbers are those of the newest state; the past is counted by
+//! walking.
+//!
+//! A search in a chunk looks at *heads*, not at keys: what the bounds of a chunk begin with, all its keys begin with, so that the
+//! eight bytes after that tell most keys apart, and lie side by side.
 
 use super::{
     key_index::{Before, Generation, KeyIndex},
@@ -16,12 +19,21 @@ const CHUNK_MAX: usize = 128;
 #[derive(Debug)]
 pub(super) struct Index {
     /// Never empty; a chunk is empty only if it is the only one.
-    chunks: Vec<Vec<KeyIndex>>,
+    chunks: Vec<Chunk>,
     /// Chunk `i` holds the keys of `[starts[i], starts[i + 1])`; `starts[0]` is the empty key.
     starts: Vec<Box<[u8]>>,
     /// Live keys of each chunk.
     live: Vec<u32>,
     live_total: usize,
+}
+
+#[derive(Debug, Default)]
+struct Chunk {
+    entries: Vec<KeyIndex>,
+    /// The [`head`] of each entry's key.
+    heads: Vec<u64>,
+    /// Bytes that both bounds of the chunk begin with, and so every key that is, or is looked for, in it.
+    shared: usize,
 }
 
 /// A place between two keys. `(chunk, chunk.len())` and `(chunk + 1, 0)` are the same place.
@@ -45,7 +57,7 @@ pub(super) struct Budget {
 
 impl Index {
     pub(super) fn new() -> Index {
-        Index { chunks: vec![Vec::new()], starts: vec![Box::default()], live: vec![0], live_total: 0 }
+        Index { chunks: vec![Chunk::default()], starts: vec![Box::default()], live: vec![0], live_total: 0 }
     }
 
     /// An index of keys that are already sorted.
@@ -55,13 +67,14 @@ impl Index {
         let mut index = Index { chunks: Vec::new(), starts: Vec::new(), live: Vec::new(), live_total: 0 };
         let mut keys = keys.into_iter();
         loop {
-            let chunk: Vec<KeyIndex> = keys.by_ref().take(FILL).collect();
-            let Some(first) = chunk.first() else { break };
+            let entries: Vec<KeyIndex> = keys.by_ref().take(FILL).collect();
+            let Some(first) = entries.first() else { break };
             index.starts.push(if index.chunks.is_empty() { Box::default() } else { first.key.clone() });
-            index.live.push(count_live(&chunk));
-            index.live_total += count_live(&chunk) as usize;
-            index.chunks.push(chunk);
+            index.live.push(count_live(&entries));
+            index.live_total += count_live(&entries) as usize;
+            index.chunks.push(Chunk { heads: heads(&entries, 0), entries, shared: 0 });
         }
+        (0..index.chunks.len()).for_each(|number| index.bounds_changed(number));
         if index.chunks.is_empty() { Index::new() } else { index }
     }
 
@@ -72,16 +85,16 @@ impl Index {
 
     pub(super) fn find(&self, key: &[u8]) -> Option<&KeyIndex> {
         let chunk = &self.chunks[self.chunk_of(key)];
-        search(chunk, key).ok().map(|at| &chunk[at])
+        chunk.search(key).ok().map(|at| &chunk.entries[at])
     }
 
     /// Adds a version. Returns what the key was before, if it was known, and its generation now.
     pub(super) fn put(&mut self, key: &[u8], stamp: Stamp) -> (Option<Before>, Generation) {
         let number = self.chunk_of(key);
         let newborn = Generation { created: stamp.main, version: 1 };
-        match search(&self.chunks[number], key) {
+        match self.chunks[number].search(key) {
             Ok(at) => {
-                let entry = &mut self.chunks[number][at];
+                let entry = &mut self.chunks[number].entries[at];
                 let before = entry.before();
                 let generation = match entry.is_live() {
                     true => Generation { version: before.generation.version + 1, ..before.generation },
@@ -103,8 +116,8 @@ impl Index {
     /// Adds a tombstone. `None`, and no change, if the key is not live.
     pub(super) fn delete(&mut self, key: &[u8], stamp: Stamp) -> Option<Before> {
         let number = self.chunk_of(key);
-        let at = search(&self.chunks[number], key).ok()?;
-        let entry = &mut self.chunks[number][at];
+        let at = self.chunks[number].search(key).ok()?;
+        let entry = &mut self.chunks[number].entries[at];
         let before = entry.is_live().then(|| entry.before())?;
         entry.push(stamp, Generation::default());
         self.count(number, -1);
@@ -114,8 +127,8 @@ impl Index {
     /// Takes the newest version of `key` back; `before` is what the write returned. Whether that changed the number of live keys.
     pub(super) fn undo(&mut self, key: &[u8], before: Option<Before>) -> bool {
         let number = self.chunk_of(key);
-        let at = search(&self.chunks[number], key).expect("a key that was just written is in the index");
-        let entry = &mut self.chunks[number][at];
+        let at = self.chunks[number].search(key).expect("a key that was just written is in the index");
+        let entry = &mut self.chunks[number].entries[at];
         let was_live = entry.is_live();
         let stays = before.is_some_and(|before| entry.pop(before));
         let is_live = stays && entry.is_live();
@@ -130,15 +143,16 @@ impl Index {
     /// Live keys of a range in the newest state.
     pub(super) fn count_live(&self, range: (Bound<&[u8]>, Bound<&[u8]>)) -> usize {
         let (from, to) = self.places(range);
-        let mut count = 0;
-        for number in from.0..=to.0.min(self.chunks.len() - 1) {
+        let partly = |number: usize| {
             let (start, end) = self.part(number, from, to);
-            count += match end - start == self.chunks[number].len() {
-                true => self.live[number] as usize,
-                false => count_live(&self.chunks[number][start..end]) as usize,
-            };
+            count_live(&self.chunks[number].entries[start..end]) as usize
+        };
+        let last = to.0.min(self.chunks.len() - 1);
+        if from.0 == last {
+            return partly(last);
         }
-        count
+        let between: u64 = self.live[from.0 + 1..last].iter().map(|live| u64::from(*live)).sum();
+        partly(from.0) + between as usize + partly(last)
     }
 
     /// Adds what a reader at revision `at` sees of a range to `found`. Returns the last key that was looked at if the budget ended
@@ -162,7 +176,7 @@ impl Index {
         };
         let part = |number| {
             let (start, end) = self.part(number, from, to);
-            &self.chunks[number][start..end]
+            &self.chunks[number].entries[start..end]
         };
         let chunks = from.0..=last_chunk;
         let stopped = match direction {
@@ -188,12 +202,12 @@ impl Index {
         let mut looked_at = 0;
         while number < self.chunks.len() {
             let chunk = &mut self.chunks[number];
-            if chunk.get(at).is_some() && (looked_at == keys_max || removed.len() >= rows_max) {
-                let next = chunk[at].key.clone();
+            if at < chunk.entries.len() && (looked_at == keys_max || removed.len() >= rows_max) {
+                let next = chunk.entries[at].key.clone();
                 self.merge_small(number);
                 return Some(next);
             }
-            let Some(entry) = chunk.get_mut(at) else {
+            let Some(entry) = chunk.entries.get_mut(at) else {
                 // A chunk that went, or was merged into the one before, leaves its number to the next.
                 number += usize::from(!self.drop_if_empty(number) && !self.merge_small(number));
                 at = 0;
@@ -203,7 +217,7 @@ impl Index {
             match entry.sweep(bound, rows_max - removed.len(), removed) {
                 true if removed.len() >= rows_max => continue, // the same key again: it may have more to give
                 true => at += 1,
-                false => drop(chunk.remove(at)),
+                false => chunk.remove(at),
             }
         }
         None
@@ -221,17 +235,19 @@ impl Index {
     }
 
     fn insert(&mut self, mut number: usize, mut at: usize, entry: KeyIndex) {
-        if self.chunks[number].len() == CHUNK_MAX {
+        if self.chunks[number].entries.len() == CHUNK_MAX {
             let is_append = number + 1 == self.chunks.len() && at == CHUNK_MAX;
             // Keys that come in order leave full chunks behind, not halves.
             let split = if is_append { CHUNK_MAX } else { CHUNK_MAX / 2 };
             let upper = self.chunks[number].split_off(split);
-            let start = upper.first().map_or_else(|| entry.key.clone(), |first| first.key.clone());
-            let upper_live = count_live(&upper);
+            let start = upper.entries.first().map_or_else(|| entry.key.clone(), |first| first.key.clone());
+            let upper_live = count_live(&upper.entries);
             self.live[number] -= upper_live;
             self.live.insert(number + 1, upper_live);
             self.starts.insert(number + 1, start);
             self.chunks.insert(number + 1, upper);
+            self.bounds_changed(number);
+            self.bounds_changed(number + 1);
             if at > split || is_append {
                 (number, at) = (number + 1, at - split);
             }
@@ -243,26 +259,44 @@ impl Index {
 
     /// Removes a chunk without keys, unless it is the only one.
     fn drop_if_empty(&mut self, number: usize) -> bool {
-        let goes = self.chunks[number].is_empty() && self.chunks.len() > 1;
+        let goes = self.chunks[number].entries.is_empty() && self.chunks.len() > 1;
         if goes {
             self.chunks.remove(number);
             self.live.remove(number);
             self.starts.remove(number);
             self.starts[0] = Box::default();
+            self.bounds_changed(number.saturating_sub(1));
         }
         goes
     }
 
     /// Moves what is left of a chunk to the one before, if both are small.
     fn merge_small(&mut self, number: usize) -> bool {
-        let goes = number > 0 && self.chunks[number - 1].len() + self.chunks[number].len() <= CHUNK_MAX / 2;
+        let size = |number: usize| self.chunks[number].entries.len();
+        let goes = number > 0 && size(number - 1) + size(number) <= CHUNK_MAX / 2;
         if goes {
-            let mut keys = self.chunks.remove(number);
-            self.chunks[number - 1].append(&mut keys);
+            let mut chunk = self.chunks.remove(number);
             self.live[number - 1] += self.live.remove(number);
             self.starts.remove(number);
+            let into = &mut self.chunks[number - 1];
+            into.heads.extend(heads(&chunk.entries, into.shared));
+            into.entries.append(&mut chunk.entries);
+            self.bounds_changed(number - 1);
         }
         goes
+    }
+
+    /// Brings the heads of a chunk in line with its bounds.
+    fn bounds_changed(&mut self, number: usize) {
+        let shared = match self.starts.get(number + 1) {
+            Some(end) => self.starts[number].iter().zip(end).take_while(|(a, b)| a == b).count(),
+            None => 0,
+        };
+        let chunk = &mut self.chunks[number];
+        if chunk.shared != shared {
+            chunk.shared = shared;
+            chunk.heads = heads(&chunk.entries, shared);
+        }
     }
 
     fn places(&self, (from, to): (Bound<&[u8]>, Bound<&[u8]>)) -> (Place, Place) {
@@ -282,11 +316,11 @@ impl Index {
             Bound::Unbounded => (0, 0),
             Bound::Included(key) => {
                 let number = self.chunk_of(key);
-                (number, search(&self.chunks[number], key).unwrap_or_else(|at| at))
+                (number, self.chunks[number].search(key).unwrap_or_else(|at| at))
             }
             Bound::Excluded(key) => {
                 let number = self.chunk_of(key);
-                (number, search(&self.chunks[number], key).map_or_else(|at| at, |at| at + 1))
+                (number, self.chunks[number].search(key).map_or_else(|at| at, |at| at + 1))
             }
         }
     }
@@ -294,7 +328,7 @@ impl Index {
     /// Which entries of chunk `number` lie between two places.
     fn part(&self, number: usize, from: Place, to: Place) -> (usize, usize) {
         let start = if number == from.0 { from.1 } else { 0 };
-        let end = if number == to.0 { to.1 } else { self.chunks[number].len() };
+        let end = if number == to.0 { to.1 } else { self.chunks[number].entries.len() };
         (start, end)
     }
 
@@ -302,13 +336,16 @@ impl Index {
     #[cfg(test)]
     pub(super) fn check(&self) {
         assert!(self.chunks.len() == self.starts.len() && self.chunks.len() == self.live.len());
-        let keys: Vec<&[u8]> = self.chunks.iter().flatten().map(|entry| &*entry.key).collect();
+        let keys: Vec<&[u8]> = self.chunks.iter().flat_map(|chunk| &chunk.entries).map(|entry| &*entry.key).collect();
         assert!(keys.is_sorted_by(|a, b| a < b), "keys ascend");
         for (number, chunk) in self.chunks.iter().enumerate() {
-            assert!(chunk.len() <= CHUNK_MAX && (!chunk.is_empty() || self.chunks.len() == 1));
-            assert_eq!(self.live[number], count_live(chunk));
+            let Chunk { entries, heads: kept, shared } = chunk;
+            assert!(entries.len() <= CHUNK_MAX && (!entries.is_empty() || self.chunks.len() == 1));
+            assert_eq!(self.live[number], count_live(entries));
+            assert_eq!(*kept, heads(entries, *shared));
+            assert!(entries.iter().all(|entry| entry.key.starts_with(&self.starts[number][..*shared])));
             assert!(
-                chunk.iter().all(|entry| self.chunk_of(&entry.key) == number),
+                entries.iter().all(|entry| self.chunk_of(&entry.key) == number),
                 "keys are where they are looked for"
             );
         }
@@ -316,8 +353,43 @@ impl Index {
     }
 }
 
-fn search(chunk: &[KeyIndex], key: &[u8]) -> Result<usize, usize> {
-    chunk.binary_search_by(|entry| (*entry.key).cmp(key))
+impl Chunk {
+    /// Where `key`, which lies between the chunk's bounds, is or belongs.
+    fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        let wanted = head(key, self.shared);
+        let from = self.heads.partition_point(|head| *head < wanted);
+        let alike = self.heads[from..].iter().take_while(|head| **head == wanted).count();
+        let found = self.entries[from..from + alike].binary_search_by(|entry| (*entry.key).cmp(key));
+        found.map(|at| from + at).map_err(|at| from + at)
+    }
+
+    fn insert(&mut self, at: usize, entry: KeyIndex) {
+        self.heads.insert(at, head(&entry.key, self.shared));
+        self.entries.insert(at, entry);
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.heads.remove(at);
+        self.entries.remove(at);
+    }
+
+    fn split_off(&mut self, at: usize) -> Chunk {
+        Chunk { entries: self.entries.split_off(at), heads: self.heads.split_off(at), shared: self.shared }
+    }
+}
+
+/// Eight bytes of a key from byte `shared` on, as a number; keys of one chunk with different heads compare as their heads do.
+fn head(key: &[u8], shared: usize) -> u64 {
+    let rest = key.get(shared..).unwrap_or_default();
+    match rest.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        // A key that ends here comes before those that go on, except with zeros: then only the keys themselves can tell.
+        None => rest.iter().rev().fold(0, |head, byte| head >> 8 | u64::from(*byte) << 56),
+    }
+}
+
+fn heads(entries: &[KeyIndex], shared: usize) -> Vec<u64> {
+    entries.iter().map(|entry| head(&entry.key, shared)).collect()
 }
 
 fn count_live(entries: &[KeyIndex]) -> u32 {
@@ -379,7 +451,31 @@ mod tests {
             index.check();
         }
         assert_eq!(index.live_total(), model.len());
-        assert_eq!(index.chunks.iter().map(Vec::len).sum::<usize>(), model.len(), "dead keys are gone");
+        let keys: usize = index.chunks.iter().map(|chunk| chunk.entries.len()).sum();
+        assert_eq!(keys, model.len(), "dead keys are gone");
+    }
+
+    #[test]
+    fn keys_that_differ_late_or_in_zeros_are_told_apart() {
+        let mut index = Index::new();
+        let mut names: Vec<Vec<u8>> = vec![Vec::new()];
+        for length in 0..12 {
+            for last in [0, 1, 0xff] {
+                for prefix in [&b""[..], b"a", b"a-long-common-prefix/"] {
+                    names.push([prefix, &vec![0; length], &[last]].concat());
+                }
+            }
+        }
+        (0..300_u32).for_each(|number| names.push([&b"a-long-common-prefix/"[..], &number.to_be_bytes()].concat()));
+        for (number, name) in names.iter().rev().enumerate() {
+            index.put(name, Stamp { main: number as i64 + 2, sub: 0, tombstone: false });
+            index.check();
+        }
+        names.sort();
+        names.dedup();
+        assert_eq!(index.live_total(), names.len());
+        assert!(names.iter().all(|name| *index.find(name).unwrap().key == **name));
+        assert!(index.find(b"a-long-common-prefix/\0\0\0\0\0\0\0\0\0\0\0\0\0").is_none());
     }
 
     #[test]

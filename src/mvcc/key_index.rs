@@ -10,7 +10,9 @@ pub(super) struct KeyIndex {
     newest: Stamp,
     /// Where the newest generation began, and how many puts it has had. Kept here so that a put needs no read.
     generation: Generation,
-    /// Versions before `newest`, ascending; `None` rather than empty. Boxed because most keys have none.
+    /// Versions before `newest`, ascending; `None` rather than empty. Boxed because most keys have none:
+    /// that saves 24 bytes a key.
+    #[allow(clippy::box_collection)]
     older: Option<Box<VecDeque<Stamp>>>,
 }
 

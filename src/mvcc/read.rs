@@ -1,12 +1,12 @@
 //! Ranges at one revision, in bounded steps.
 
 use super::{
-    KeyValue, Pin, STEP_KEYS, Shared,
+    KeyValue, Pin, STEP_KEYS, Shared, State,
     index::{Budget, Direction},
     pin::Pins,
     record::Stamp,
 };
-use crate::types::{Error, Fault, KeyRange, Revision};
+use crate::types::{Error, Fault, Key, KeyRange, Revision};
 use bytes::Bytes;
 use std::{
     ops::Bound,
@@ -151,12 +151,11 @@ impl Reader {
     /// # Errors
     /// [`Error::FutureRev`] above the current revision, [`Error::Compacted`] below the compacted one.
     pub fn range(&self, query: &RangeQuery) -> Result<Result<RangeResult, Error>, Fault> {
-        let (pin, current, count) = match self.enter(query) {
+        let (pin, current, known) = match self.enter(query) {
             Ok(entered) => entered,
             Err(error) => return Ok(Err(error)),
         };
-        let view = View { shared: &self.shared, at: pin.revision, row: |stamp| self.shared.row(stamp) };
-        view.range(query, current, count).map(Ok)
+        self.view(&pin).range(query, current, known).map(Ok)
     }
 
     /// Keeps what is visible at `revision` (0 or less: the current one) from being swept until the pin is dropped.
@@ -196,21 +195,38 @@ impl Reader {
         View { shared: &self.shared, at: pin.revision, row: |stamp| self.shared.row(stamp) }
     }
 
-    /// Checks and pins the revision of a query. The count comes with it if it is cheap: it is that of this very moment, since
-    /// a write may be published before the walk begins.
-    fn enter(&self, query: &RangeQuery) -> Result<(Pin, i64, Option<i64>), Error> {
+    /// Checks and pins the revision of a query. What is cheap to know of the answer comes with it: a count is that of this very
+    /// moment, since a write may be published before a walk begins.
+    fn enter(&self, query: &RangeQuery) -> Result<(Pin, i64, Known), Error> {
         let state = self.shared.state.read();
         let at = admit(query.revision, state.published, state.compacted)?;
-        let count = (at == state.published).then(|| {
-            let ahead: i64 = state
-                .unpublished
-                .iter()
-                .filter(|(key, _)| query.range.contains(key))
-                .map(|(_, change)| i64::from(*change))
-                .sum();
-            state.index.count_live(query.range.bounds()) as i64 - ahead
-        });
-        Ok((Pins::add(&self.shared, at), state.published, count))
+        let known = Known::of(&state, &query.range, at, state.published, &state.unpublished);
+        Ok((Pins::add(&self.shared, at), state.published, known))
+    }
+}
+
+/// What the index tells about an answer without a walk.
+pub(super) enum Known {
+    /// All of it: the range is one key.
+    Key(Option<Stamp>),
+    /// The number of keys.
+    Count(i64),
+    /// The revision is of the past.
+    Nothing,
+}
+
+impl Known {
+    /// The index's counts are those of revision `newest`, once what `ahead` names is taken off.
+    pub(super) fn of(state: &State, range: &KeyRange, at: i64, newest: i64, ahead: &[(Key, i8)]) -> Known {
+        if let KeyRange::One(key) = range {
+            return Known::Key(state.index.find(key).and_then(|entry| entry.visible(at)));
+        }
+        if at != newest {
+            return Known::Nothing;
+        }
+        let in_range = ahead.iter().filter(|(key, _)| range.contains(key));
+        let ahead: i64 = in_range.map(|(_, change)| i64::from(*change)).sum();
+        Known::Count(state.index.count_live(range.bounds()) as i64 - ahead)
     }
 }
 
@@ -243,9 +259,14 @@ pub(super) struct View<'a, R> {
 }
 
 impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
-    /// Answers a query; `count` is the number of keys if it is already known.
-    pub(super) fn range(&self, query: &RangeQuery, current: i64, count: Option<i64>) -> Result<RangeResult, Fault> {
+    /// Answers a query.
+    pub(super) fn range(&self, query: &RangeQuery, current: i64, known: Known) -> Result<RangeResult, Fault> {
         let revision = Revision(current);
+        let count = match &known {
+            Known::Key(found) => Some(i64::from(found.is_some())),
+            Known::Count(count) => Some(*count),
+            Known::Nothing => None,
+        };
         if let (true, Some(count)) = (query.count_only, count) {
             return Ok(RangeResult { count, revision, ..RangeResult::default() });
         }
@@ -257,7 +278,10 @@ impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
         };
         // In the order of keys the limit can be applied first. Then only the past has to be walked to its end, to count it.
         let walk_max = if by_key && count.is_some() { limit } else { usize::MAX };
-        let mut found = self.walk(&query.range, walk_max, direction);
+        let mut found = match known {
+            Known::Key(found) => found.into_iter().collect(),
+            _ => self.walk(&query.range, walk_max, direction),
+        };
         let count = count.unwrap_or(found.len() as i64);
         if query.count_only {
             return Ok(RangeResult { count, revision, ..RangeResult::default() });

@@ -1,5 +1,6 @@
 //! The room as a whole: claims about single behaviours, a comparison with a model, and readers beside a writer.
 
+mod hashes;
 mod model;
 
 use super::*;

@@ -4,7 +4,7 @@ use super::{
     Event, EventKind, KeyValue, RangeQuery, RangeResult, Store,
     index::Direction,
     key_index::{Before, Generation},
-    read::{View, admit},
+    read::{Known, View, admit},
     record::{self, Stamp},
 };
 use crate::{
@@ -91,17 +91,15 @@ impl WriteTxn<'_> {
     /// As [`super::Reader::range`]; here the current revision is that of the newest state.
     pub fn range(&self, query: &RangeQuery) -> Result<Result<RangeResult, Error>, Fault> {
         let newest = if self.is_empty() { self.store.current } else { self.main };
-        let (at, count) = {
+        let (at, known) = {
             let state = self.store.shared.state.read();
             match admit(query.revision, newest, state.compacted) {
-                // The index is exactly at the newest state, so its counts are too.
-                Ok(at) if at == newest => (at, Some(state.index.count_live(query.range.bounds()) as i64)),
-                Ok(at) => (at, None),
+                Ok(at) => (at, Known::of(&state, &query.range, at, newest, &[])),
                 Err(error) => return Ok(Err(error)),
             }
         };
         // No pin: marks move only between requests, and the sweep stays below.
-        self.view(at).range(query, newest, count).map(Ok)
+        self.view(at).range(query, newest, known).map(Ok)
     }
 
     /// Reads one key; sees the earlier writes of this request.
