@@ -41,4 +41,4 @@ pub use serve::{Serving, Transport, serve};
 pub use status::code;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

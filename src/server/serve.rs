@@ -285,8 +285,9 @@ fn spell_too_large(mut response: Response<Body>) -> Response<Body> {
     if headers.get("grpc-status").is_none_or(|status| status.as_bytes() != OUT_OF_RANGE) {
         return response;
     }
-    let text = headers.get("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default();
-    if !text.contains("length%20too%20large") {
+    // Percent-encoded, but for its digits.
+    let text = headers.get("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default().replace("%20", " ");
+    if !text.contains("length too large") {
         return response;
     }
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() > 4);
