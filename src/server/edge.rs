@@ -12,7 +12,7 @@ use crate::{
     types::{Error, Key, MemberId},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tonic::metadata::MetadataMap;
 
 /// What a member tells clients about its version: etcd's, whose API it speaks.
@@ -129,8 +129,11 @@ impl<B: Backend> Edge<B> {
     pub fn stream_end(&self, metadata: &MetadataMap) -> StreamEnd {
         StreamEnd {
             stopping: self.backend.stopping(),
-            leader: insists_on_leader(metadata).then(|| self.backend.leader()),
-            leaderless_max: self.settings.leaderless_max,
+            leader: insists_on_leader(metadata).then(|| Leadership {
+                leader: self.backend.leader(),
+                leaderless_max: self.settings.leaderless_max,
+                leaderless_since: None,
+            }),
         }
     }
 }
@@ -138,34 +141,52 @@ impl<B: Backend> Edge<B> {
 /// The two reasons for a stream to end that lie with the member.
 pub struct StreamEnd {
     stopping: watch::Receiver<bool>,
-    leader: Option<watch::Receiver<Option<MemberId>>>,
+    leader: Option<Leadership>,
+}
+
+/// For a client that insists on a leader: who leads, and since when nobody does.
+struct Leadership {
+    leader: watch::Receiver<Option<MemberId>>,
     leaderless_max: Duration,
+    leaderless_since: Option<Instant>,
 }
 
 impl StreamEnd {
     /// Waits until the stream has to end: [`Error::Stopped`], or [`Error::NoLeader`] for a client that insists on one.
-    /// May be dropped and called again.
+    /// May be dropped and called again, as often as a stream has something else to do.
     pub async fn reached(&mut self) -> Error {
-        let StreamEnd { stopping, leader, leaderless_max } = self;
+        let leaderless = async {
+            match &mut self.leader {
+                Some(leadership) => leadership.lost().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             // An error means that the sender is gone, and the backend with it.
-            _ = stopping.wait_for(|stopping| *stopping) => Error::Stopped,
-            () = leaderless(leader, *leaderless_max) => Error::NoLeader,
+            _ = self.stopping.wait_for(|stopping| *stopping) => Error::Stopped,
+            () = leaderless => Error::NoLeader,
         }
     }
 }
 
-/// Returns when there has been no leader for `limit`; never for a client that doesn't care.
-async fn leaderless(leader: &mut Option<watch::Receiver<Option<MemberId>>>, limit: Duration) {
-    let Some(leader) = leader else { return std::future::pending().await };
-    loop {
-        if leader.wait_for(Option::is_none).await.is_err() {
-            return;
-        }
-        // An election is no reason to cut everybody off: they would all come back at once, to be told the same.
-        match tokio::time::timeout(limit, leader.wait_for(Option::is_some)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return,
+impl Leadership {
+    /// Returns when there has been no leader for too long. An election is no reason to cut everybody off: they would all come
+    /// back at once, to be told the same.
+    async fn lost(&mut self) {
+        loop {
+            if self.leader.borrow_and_update().is_some() {
+                self.leaderless_since = None;
+                if self.leader.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            // Kept over calls, or a busy stream would begin to wait anew with each message.
+            let since = *self.leaderless_since.get_or_insert_with(Instant::now);
+            match tokio::time::timeout_at(since + self.leaderless_max, self.leader.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
         }
     }
 }
@@ -181,5 +202,29 @@ fn key_of(command: &Command) -> Key {
         Command::DeleteRange(delete) => delete.range.start().clone(),
         Command::Range(query) => query.range.start().clone(),
         _ => Key::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_busy_stream_is_cut_too() {
+        let leads = watch::Sender::new(Some(MemberId(1)));
+        let stops = watch::Sender::new(false);
+        let leaderless_max = Duration::from_millis(100);
+        let leadership = Leadership { leader: leads.subscribe(), leaderless_max, leaderless_since: None };
+        let mut end = StreamEnd { stopping: stops.subscribe(), leader: Some(leadership) };
+        let mut quiet = async |time: Duration| tokio::time::timeout(time, end.reached()).await.is_err();
+
+        assert!(quiet(leaderless_max * 2).await, "with a leader it lives");
+        leads.send_replace(None);
+        let began = Instant::now();
+        // Each step is far shorter than the limit: whoever begins to wait anew with each would never be cut.
+        while quiet(leaderless_max / 10).await {
+            assert!(began.elapsed() < leaderless_max * 100, "still not cut");
+        }
+        assert!(began.elapsed() >= leaderless_max);
     }
 }

@@ -64,7 +64,6 @@ impl Default for Transport {
 pub struct Serving {
     stop: watch::Sender<Option<Instant>>,
     listeners: Vec<JoinHandle<()>>,
-    health: JoinHandle<()>,
 }
 
 /// Serves all services of `edge` on `listeners`, and `gateway` to whoever speaks plain HTTP.
@@ -75,7 +74,8 @@ pub fn serve<B: Backend>(
     transport: &Transport,
 ) -> Serving {
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let health = tokio::spawn(report_health(edge.backend.clone(), reporter));
+    let (stop, stopped) = watch::channel(None);
+    tokio::spawn(report_health(edge.backend.clone(), reporter, stopped.clone()));
     let rare = rare_services(&edge).add_service(health_service).prepare();
     let bytes_max = message_bytes_max(&edge);
     let front = Front {
@@ -84,13 +84,12 @@ pub fn serve<B: Backend>(
         rare,
         gateway: gateway.with_state(()),
     };
-    let (stop, stopped) = watch::channel(None);
     let protocol = Arc::new(protocol(transport));
     let listeners = listeners
         .into_iter()
         .map(|listener| tokio::spawn(accept_all(listener, front.clone(), Arc::clone(&protocol), stopped.clone())))
         .collect();
-    Serving { stop, listeners, health }
+    Serving { stop, listeners }
 }
 
 impl Serving {
@@ -103,7 +102,6 @@ impl Serving {
             // Ends in time by itself. If it was cancelled or panicked its connections are gone too.
             let _ = listener.await;
         }
-        self.health.abort();
     }
 }
 
@@ -131,7 +129,7 @@ fn rare_services<B: Backend>(edge: &Edge<B>) -> Routes {
 }
 
 /// Says SERVING for as long as the member can: it has a leader, no fault, and is not about to stop.
-async fn report_health<B: Backend>(backend: B, reporter: HealthReporter) {
+async fn report_health<B: Backend>(backend: B, reporter: HealthReporter, mut stop: watch::Receiver<Option<Instant>>) {
     let (mut leader, mut stopping) = (backend.leader(), backend.stopping());
     loop {
         let able = !*stopping.borrow_and_update() && leader.borrow_and_update().is_some() && backend.fault().is_none();
@@ -140,6 +138,7 @@ async fn report_health<B: Backend>(backend: B, reporter: HealthReporter) {
         tokio::select! {
             changed = leader.changed() => if changed.is_err() { return },
             changed = stopping.changed() => if changed.is_err() { return },
+            _ = told_to_stop(&mut stop) => return,
             // A fault has no wake-up of its own.
             () = tokio::time::sleep(FAULT_CHECK) => {}
         }

@@ -25,7 +25,7 @@ async fn what_is_put_is_read_and_deleted() {
     let world = world().await;
     let mut kv = world.kv();
     let first = world.put("k", "v1").await;
-    let header = first.header.clone().unwrap();
+    let header = first.header.unwrap();
     assert_eq!((header.member_id, header.revision, header.raft_term), (ME.0, 2, 2));
     let second = kv.put(pb::PutRequest { prev_kv: true, ..put("k", "v2") }).await.unwrap().into_inner();
     assert_eq!(second.prev_kv.unwrap().value, "v1");
