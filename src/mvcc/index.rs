@@ -379,7 +379,7 @@ impl Chunk {
 }
 
 /// Eight bytes of a key from byte `shared` on, as a number; keys of one chunk with different heads compare as their heads do.
-fn head(key: &[u8], shared: usize) -> u64 {
+pub(super) fn head(key: &[u8], shared: usize) -> u64 {
     let rest = key.get(shared..).unwrap_or_default();
     match rest.first_chunk() {
         Some(bytes) => u64::from_be_bytes(*bytes),

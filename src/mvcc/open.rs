@@ -4,7 +4,7 @@ use super::{
     NEVER, Shared, State, Store, compact,
     compact::Sweep,
     damaged,
-    index::Index,
+    index::{self, Index},
     key_index::{Generation, KeyIndex},
     pin::Pins,
     record::{self, RowKey, Stamp},
@@ -49,8 +49,7 @@ pub(super) fn open(engine: Arc<dyn Engine>) -> Result<Store, Fault> {
         .map(|(key, (_, lease))| (Bytes::copy_from_slice(key), *lease))
         .collect();
     leased.sort_unstable();
-    let mut sorted: Vec<KeyIndex> = keys.into_iter().map(|(key, (entry, _))| entry.named(key)).collect();
-    sorted.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let sorted = sort(keys.into_iter().map(|(key, (entry, _))| entry.named(key)).collect());
     let state = State { index: Index::from_sorted(sorted), published: current, compacted, unpublished: Vec::new() };
     let shared = Shared {
         engine,
@@ -84,6 +83,17 @@ fn add_row(keys: &mut Keys, stamp: Stamp, row: &Bytes) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Sorts by key; by the heads of keys first, which lie in the vector itself.
+fn sort(mut keys: Vec<KeyIndex>) -> Vec<KeyIndex> {
+    let Some(first) = keys.first().map(|entry| entry.key.clone()) else { return keys };
+    let shared_with = |entry: &KeyIndex| entry.key.iter().zip(&first).take_while(|(a, b)| a == b).count();
+    let shared = keys.iter().map(shared_with).min().unwrap_or(0);
+    let mut keyed: Vec<(u64, KeyIndex)> =
+        keys.drain(..).map(|entry| (index::head(&entry.key, shared), entry)).collect();
+    keyed.sort_unstable_by(|(a_head, a), (b_head, b)| a_head.cmp(b_head).then_with(|| a.key.cmp(&b.key)));
+    keyed.into_iter().map(|(_, entry)| entry).collect()
 }
 
 /// Up to `max` rows after row `after`, with main revisions up to `upto`. One scan; long walks make many.

@@ -13,6 +13,9 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+/// Keys of one [`Chunk`].
+const CHUNK_KEYS_MAX: usize = 10_000;
+
 /// What a range is sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SortTarget {
@@ -173,10 +176,12 @@ impl Reader {
         self.view(pin).walk(range, usize::MAX, Direction::Ascending).len() as i64
     }
 
-    /// The first keys of `range` at the pinned revision: at most `keys_max`, and about `bytes_max` bytes, but at least one. Goes on
-    /// with [`Chunk::rest`]; works also after the pinned revision was compacted.
+    /// The first keys of `range` at the pinned revision: at most `keys_max` (and never more than 10,000), about `bytes_max` bytes, but
+    /// at least one. Goes on with [`Chunk::rest`]; works also after the pinned revision was compacted.
     pub fn chunk(&self, pin: &Pin, range: &KeyRange, keys_max: usize, bytes_max: usize) -> Result<Chunk, Fault> {
-        let found = self.view(pin).walk(range, keys_max.max(1), Direction::Ascending);
+        // Bounded, so that a caller who thinks in bytes does not walk the whole range for each chunk.
+        let keys_max = keys_max.clamp(1, CHUNK_KEYS_MAX);
+        let found = self.view(pin).walk(range, keys_max, Direction::Ascending);
         let (mut kvs, mut bytes) = (Vec::new(), 0);
         for stamp in &found {
             if bytes >= bytes_max && !kvs.is_empty() {
@@ -186,7 +191,7 @@ impl Reader {
             bytes += kv.key.len() + kv.value.len();
             kvs.push(kv);
         }
-        let is_whole = kvs.len() == found.len() && found.len() < keys_max.max(1);
+        let is_whole = kvs.len() == found.len() && found.len() < keys_max;
         let rest = kvs.last().filter(|_| !is_whole).and_then(|last| after(range, &last.key));
         Ok(Chunk { kvs, rest })
     }

@@ -116,8 +116,8 @@ fn log(commands: &[Command]) -> Vec<Entry> {
     log
 }
 
-/// Applies the log in pieces of these sizes, over and over.
-fn apply(machine: &mut Machine, mut log: &[Entry], sizes: &[usize]) -> Outcome {
+/// Applies the log in pieces of these sizes, over and over; between them the sweep gets `sweep` steps.
+fn apply(machine: &mut Machine, mut log: &[Entry], sizes: &[usize], sweep: usize) -> Outcome {
     let mut all = Outcome::default();
     for size in sizes.iter().cycle() {
         if log.is_empty() {
@@ -129,6 +129,9 @@ fn apply(machine: &mut Machine, mut log: &[Entry], sizes: &[usize]) -> Outcome {
         all.replies.extend(replies);
         all.events.extend(events);
         all.effects.extend(effects);
+        for _ in 0..sweep {
+            machine.reader().compact_step(1).expect("memory");
+        }
     }
     all
 }
@@ -138,7 +141,9 @@ fn facts(machine: &Machine) -> impl PartialEq + std::fmt::Debug {
     let (view, reader) = (machine.view(), machine.reader());
     let leases: Vec<_> = view.leases().into_iter().map(|id| view.lease(id)).collect();
     let kvs = reader.range(&RangeQuery::default()).expect("memory").expect("now");
-    (view.applied(), view.state_hash(), view.live_bytes(), view.alarms(None), leases, kvs, reader.compacted())
+    let hash_kv = reader.hash_kv(Revision(0)).expect("memory").expect("now");
+    let marks = (view.applied(), view.state_hash(), reader.compacted(), hash_kv);
+    (marks, view.live_bytes(), view.alarms(None), leases, kvs)
 }
 
 proptest! {
@@ -148,7 +153,7 @@ proptest! {
     fn the_machine_does_what_the_model_does(commands in prop::collection::vec(commands(), 1..60)) {
         let mut machine = open(&Arc::default());
         let mut model = Model::new();
-        let outcome = apply(&mut machine, &log(&commands), &[1]);
+        let outcome = apply(&mut machine, &log(&commands), &[1], 0);
         prop_assert_eq!(outcome.replies.len(), commands.len());
         for (command, applied) in commands.iter().zip(outcome.replies) {
             prop_assert_eq!(&applied.result, &model.apply(command), "{:?}", command);
@@ -184,24 +189,13 @@ proptest! {
     fn batches_and_sweeps_make_no_difference(
         commands in prop::collection::vec(commands(), 1..60),
         sizes in prop::collection::vec(1..9usize, 1..5),
+        sweep in 0..4usize,
     ) {
         let log = log(&commands);
         let (mut one, mut other) = (open(&Arc::default()), open(&Arc::default()));
-        let expected = apply(&mut one, &log, &[1]);
-        let (mut replies, mut from) = (Vec::new(), 0);
-        for size in sizes.iter().cycle() {
-            let upto = (from + size).min(log.len());
-            replies.extend(apply(&mut other, &log[from..upto], &[usize::MAX]).replies);
-            from = upto;
-            if from == log.len() {
-                break;
-            }
-            // A sweep that gets about as far as chance wants.
-            for _ in 0..size % 4 {
-                other.reader().compact_step(1).expect("memory");
-            }
-        }
-        prop_assert_eq!(replies, expected.replies);
+        let expected = apply(&mut one, &log, &[1], 0);
+        let outcome = apply(&mut other, &log, &sizes, sweep);
+        prop_assert_eq!(outcome, expected);
         prop_assert_eq!(facts(&one), facts(&other));
     }
 
@@ -210,16 +204,17 @@ proptest! {
     fn etcd_13766_a_crash_at_any_write_loses_and_repeats_nothing(
         commands in prop::collection::vec(commands(), 1..40),
         sizes in prop::collection::vec(1..9usize, 1..4),
+        sweep in 0..4usize,
     ) {
         let log = log(&commands);
         let engine = Arc::new(Recording::default());
         let mut machine = open(&engine);
-        let expected = apply(&mut machine, &log, &sizes);
+        let expected = apply(&mut machine, &log, &sizes, sweep);
         let batches = engine.batches.lock().clone();
         for survived in 0..=batches.len() {
             let mut again = open(&Recording::after(&batches[..survived]));
             let applied = again.applied().0.0;
-            let replies = apply(&mut again, &log, &sizes).replies;
+            let replies = apply(&mut again, &log, &sizes, 0).replies;
             let missing: Vec<_> = expected.replies.iter().filter(|reply| reply.index.0 > applied).cloned().collect();
             prop_assert_eq!(replies, missing, "after {} writes", survived);
             prop_assert_eq!(facts(&again), facts(&machine), "after {} writes", survived);
