@@ -6,14 +6,10 @@
 
 use super::{
     Stop,
-    command::{Compare, CompareResult, CompareTarget, Op, OpReply, Txn, TxnReply},
+    command::{Compare, CompareTarget, Op, OpReply, Txn, TxnReply},
     kv::Writes,
 };
-use crate::{
-    mvcc::{KeyValue, RangeQuery},
-    types::KeyRange,
-};
-use std::cmp::Ordering;
+use crate::{mvcc::RangeQuery, types::KeyRange};
 
 impl Writes<'_> {
     pub(super) fn txn(&mut self, txn: Txn) -> Result<TxnReply, Stop> {
@@ -63,27 +59,6 @@ impl Writes<'_> {
                 self.range(&RangeQuery { keys_only, ..RangeQuery::new(range.clone()) })?.kvs
             }
         };
-        if found.is_empty() {
-            // A missing key has zeros, but no value: not even one that differs from the operand.
-            let has_operand = !matches!(compare.target, CompareTarget::Value(_));
-            return Ok(has_operand && holds_for(compare, &KeyValue::default()));
-        }
-        Ok(found.iter().all(|kv| holds_for(compare, kv)))
-    }
-}
-
-fn holds_for(compare: &Compare, kv: &KeyValue) -> bool {
-    let ordering = match &compare.target {
-        CompareTarget::Version(version) => kv.version.cmp(version),
-        CompareTarget::Create(revision) => kv.create_revision.0.cmp(revision),
-        CompareTarget::Mod(revision) => kv.mod_revision.0.cmp(revision),
-        CompareTarget::Value(value) => kv.value.cmp(value),
-        CompareTarget::Lease(lease) => kv.lease.0.cmp(lease),
-    };
-    match compare.result {
-        CompareResult::Equal => ordering == Ordering::Equal,
-        CompareResult::Greater => ordering == Ordering::Greater,
-        CompareResult::Less => ordering == Ordering::Less,
-        CompareResult::NotEqual => ordering != Ordering::Equal,
+        Ok(compare.holds(&found))
     }
 }

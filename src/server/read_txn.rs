@@ -71,3 +71,74 @@ impl View<'_> {
         Ok(RangeResult { revision: self.at, ..result })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        machine::{Command, CompareResult, Put, Reply},
+        server::{Backend, tests::TestBackend},
+        types::{Key, KeyRange, LeaseId},
+    };
+    use proptest::prelude::*;
+
+    fn key() -> impl Strategy<Value = Key> {
+        (b'a'..=b'd').prop_map(|key| Key::copy_from_slice(&[key]))
+    }
+
+    fn range() -> impl Strategy<Value = KeyRange> {
+        prop_oneof![
+            key().prop_map(KeyRange::One),
+            (key(), key()).prop_map(|(start, end)| KeyRange::Span { start, end }),
+            key().prop_map(KeyRange::From),
+        ]
+    }
+
+    fn compare() -> impl Strategy<Value = Compare> {
+        let target = prop_oneof![
+            (0..3i64).prop_map(CompareTarget::Version),
+            (0..6i64).prop_map(CompareTarget::Create),
+            (0..6i64).prop_map(CompareTarget::Mod),
+            key().prop_map(CompareTarget::Value),
+            Just(CompareTarget::Lease(0)),
+        ];
+        use CompareResult::*;
+        let result = prop_oneof![Just(Equal), Just(Greater), Just(Less), Just(NotEqual)];
+        (range(), target, result).prop_map(|(range, target, result)| Compare { range, target, result })
+    }
+
+    fn read() -> impl Strategy<Value = Op> {
+        let query = (range(), 0..3i64, -1..7i64).prop_map(|(range, limit, revision)| {
+            Op::Range(RangeQuery { limit, revision: Revision(revision), ..RangeQuery::new(range) })
+        });
+        query.prop_recursive(2, 8, 2, |inner| {
+            let branch = || prop::collection::vec(inner.clone(), 0..3);
+            (prop::collection::vec(compare(), 0..2), branch(), branch())
+                .prop_map(|(compares, success, failure)| Op::Txn(Txn { compares, success, failure }))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn it_answers_as_the_log_would(
+            written in prop::collection::vec((key(), key()), 0..4),
+            compares in prop::collection::vec(compare(), 0..2),
+            success in prop::collection::vec(read(), 0..3),
+            failure in prop::collection::vec(read(), 0..3),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let backend = TestBackend::new();
+                for (key, value) in written {
+                    let put = Put { key, value, lease: LeaseId::NONE, ..Put::default() };
+                    backend.propose(Command::Put(put)).await.unwrap();
+                }
+                let txn = Txn { compares, success, failure };
+                let here = backend.txn_read(txn.clone(), false).await.map(|(reply, revision)| (Reply::Txn(reply), revision));
+                let logged = backend.propose(Command::Txn(txn)).await.unwrap();
+                prop_assert_eq!(here, logged.result.map(|reply| (reply, logged.revision)));
+                Ok(())
+            })?;
+        }
+    }
+}

@@ -41,7 +41,7 @@ use tower::Service;
 
 /// How connections behave.
 #[derive(Clone, Debug)]
-pub struct Transport {
+pub struct ConnectionSettings {
     /// `max-concurrent-streams` of one connection.
     pub streams_max: u32,
     /// `grpc-keepalive-interval`: silence after which a client is asked whether it lives; zero: never.
@@ -50,9 +50,9 @@ pub struct Transport {
     pub keepalive_timeout: Duration,
 }
 
-impl Default for Transport {
-    fn default() -> Transport {
-        Transport {
+impl Default for ConnectionSettings {
+    fn default() -> ConnectionSettings {
+        ConnectionSettings {
             streams_max: u32::MAX,
             keepalive_interval: Duration::from_secs(2 * 3600),
             keepalive_timeout: Duration::from_secs(20),
@@ -71,7 +71,7 @@ pub fn serve<B: Backend>(
     listeners: Vec<Listener>,
     edge: Edge<B>,
     gateway: axum::Router,
-    transport: &Transport,
+    transport: &ConnectionSettings,
 ) -> Serving {
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let (stop, stopped) = watch::channel(None);
@@ -149,7 +149,7 @@ const FAULT_CHECK: Duration = Duration::from_millis(500);
 
 type Protocol = auto::Builder<TokioExecutor>;
 
-fn protocol(transport: &Transport) -> Protocol {
+fn protocol(transport: &ConnectionSettings) -> Protocol {
     let mut protocol = auto::Builder::new(TokioExecutor::new());
     protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     protocol

@@ -38,7 +38,7 @@ pub(crate) async fn world_with(settings: Settings) -> World {
     let listener = Listener::bind("http://127.0.0.1:0").await.unwrap();
     let url = listener.url();
     let edge = Edge::new(backend.clone(), settings);
-    let serving = serve(vec![listener], edge.clone(), gateway::routes(edge), &Transport::default());
+    let serving = serve(vec![listener], edge.clone(), gateway::routes(edge), &ConnectionSettings::default());
     let channel = Channel::from_shared(url.clone()).unwrap().connect().await.unwrap();
     World { backend, url, channel, serving }
 }

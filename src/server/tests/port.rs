@@ -36,7 +36,7 @@ async fn a_unix_socket_is_served_and_its_file_goes_with_it() {
     assert!(Listener::bind(&url).await.unwrap_err().to_string().contains("another process serves it"));
 
     let edge = Edge::new(TestBackend::new(), Settings::default());
-    let serving = serve(vec![listener], edge.clone(), gateway::routes(edge), &Transport::default());
+    let serving = serve(vec![listener], edge.clone(), gateway::routes(edge), &ConnectionSettings::default());
     let mut stream = UnixStream::connect(&path).await.unwrap();
     stream.write_all(b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
