@@ -37,7 +37,7 @@ pub use edge::{Edge, Settings, StreamEnd, Version};
 pub use identity::{Access, Identity};
 pub use listen::{ListenError, Listener};
 pub use read_txn::read_txn;
-pub use serve::{ConnectionSettings, Serving, serve};
+pub use serve::{ConnectionSettings, Serving, serve, serve_http};
 pub use status::code;
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
-use tonic::{body::Body, service::Routes};
+use tonic::{Status, body::Body, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Service;
 
@@ -71,24 +71,36 @@ pub fn serve<B: Backend>(
     listeners: Vec<Listener>,
     edge: Edge<B>,
     gateway: axum::Router,
-    transport: &ConnectionSettings,
+    settings: &ConnectionSettings,
 ) -> Serving {
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let (stop, stopped) = watch::channel(None);
-    tokio::spawn(report_health(edge.backend.clone(), reporter, stopped.clone()));
+    let stop = watch::Sender::new(None);
+    tokio::spawn(report_health(edge.backend.clone(), reporter, stop.subscribe()));
     let rare = rare_services(&edge).add_service(health_service).prepare();
     let bytes_max = message_bytes_max(&edge);
-    let front = Front {
+    let front = Both {
         kv: KvServer::new(KvService::new(edge.clone())).max_decoding_message_size(bytes_max),
         lease: LeaseServer::new(LeaseService::new(edge)).max_decoding_message_size(bytes_max),
         rare,
-        gateway: gateway.with_state(()),
+        gateway: HttpOnly(gateway.with_state(())),
     };
-    let protocol = Arc::new(protocol(transport));
-    let listeners = listeners
-        .into_iter()
-        .map(|listener| tokio::spawn(accept_all(listener, front.clone(), Arc::clone(&protocol), stopped.clone())))
-        .collect();
+    start(listeners, front, settings, stop)
+}
+
+/// Serves plain HTTP alone, as `listen-client-http-urls` and `listen-metrics-urls` ask for.
+pub fn serve_http(listeners: Vec<Listener>, gateway: axum::Router, settings: &ConnectionSettings) -> Serving {
+    start(listeners, HttpOnly(gateway.with_state(())), settings, watch::Sender::new(None))
+}
+
+fn start(
+    listeners: Vec<Listener>,
+    front: impl Front,
+    settings: &ConnectionSettings,
+    stop: watch::Sender<Option<Instant>>,
+) -> Serving {
+    let protocol = Arc::new(protocol(settings));
+    let accept = |listener| accept_all(listener, front.clone(), Arc::clone(&protocol), stop.subscribe());
+    let listeners = listeners.into_iter().map(|listener| tokio::spawn(accept(listener))).collect();
     Serving { stop, listeners }
 }
 
@@ -149,7 +161,7 @@ const FAULT_CHECK: Duration = Duration::from_millis(500);
 
 type Protocol = auto::Builder<TokioExecutor>;
 
-fn protocol(transport: &ConnectionSettings) -> Protocol {
+fn protocol(settings: &ConnectionSettings) -> Protocol {
     let mut protocol = auto::Builder::new(TokioExecutor::new());
     protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     protocol
@@ -160,9 +172,9 @@ fn protocol(transport: &ConnectionSettings) -> Protocol {
         .initial_connection_window_size(8 << 20)
         .max_frame_size(64 << 10)
         .max_send_buf_size(1 << 20)
-        .max_concurrent_streams(transport.streams_max)
-        .keep_alive_interval(Some(transport.keepalive_interval).filter(|interval| !interval.is_zero()))
-        .keep_alive_timeout(transport.keepalive_timeout)
+        .max_concurrent_streams(settings.streams_max)
+        .keep_alive_interval(Some(settings.keepalive_interval).filter(|interval| !interval.is_zero()))
+        .keep_alive_timeout(settings.keepalive_timeout)
         // gRPC has no use for it, and it costs a header in each reply.
         .auto_date_header(false);
     protocol
@@ -171,9 +183,9 @@ fn protocol(transport: &ConnectionSettings) -> Protocol {
 /// A plain HTTP client that has not sent its headers by then is cut.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-async fn accept_all<B: Backend>(
+async fn accept_all(
     listener: Listener,
-    front: Front<B>,
+    front: impl Front,
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
@@ -210,9 +222,9 @@ async fn told_to_stop(stop: &mut watch::Receiver<Option<Instant>>) -> Option<Ins
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One connection, to its end.
-async fn converse<B: Backend>(
+async fn converse(
     connection: Connection,
-    front: Front<B>,
+    front: impl Front,
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
@@ -231,24 +243,51 @@ async fn converse<B: Backend>(
     }
 }
 
-/// Everything that a connection can ask for.
+/// What answers a connection.
+trait Front:
+    HyperService<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answer> + Clone + Send + 'static
+{
+}
+
+impl<B: Backend> Front for Both<B> {}
+impl Front for HttpOnly {}
+
+/// Plain HTTP alone.
 #[derive(Clone)]
-struct Front<B> {
+struct HttpOnly(axum::Router);
+
+impl HyperService<Request<Incoming>> for HttpOnly {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        if is_grpc(&request) {
+            let refusal = Status::unimplemented("this port serves HTTP alone; gRPC is on another one");
+            return Answer(Box::pin(std::future::ready(Ok(refusal.into_http()))));
+        }
+        let answer = self.0.clone().call(request.map(axum::body::Body::new));
+        Answer(Box::pin(async { answer.await.map(|response| response.map(Body::new)) }))
+    }
+}
+
+/// gRPC and plain HTTP: everything that a connection can ask for.
+#[derive(Clone)]
+struct Both<B> {
     kv: KvServer<KvService<B>>,
     lease: LeaseServer<LeaseService<B>>,
     rare: Routes,
-    gateway: axum::Router,
+    gateway: HttpOnly,
 }
 
-impl<B: Backend> HyperService<Request<Incoming>> for Front<B> {
+impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         if !is_grpc(&request) {
-            let answer = self.gateway.clone().call(request.map(axum::body::Body::new));
-            return Answer(Box::pin(async { answer.await.map(|response| response.map(Body::new)) }));
+            return self.gateway.call(request);
         }
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
         Answer(match service {

@@ -52,16 +52,20 @@ impl World {
         self.kv().put(put(key, value)).await.unwrap().into_inner()
     }
 
-    /// Status and body of a plain HTTP request.
     pub(crate) async fn http(&self, method: &str, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        http(&self.url, method, path).await
     }
+}
+
+/// Status and body of a plain HTTP request.
+async fn http(url: &str, method: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 fn b(text: &str) -> Bytes {

@@ -47,6 +47,19 @@ async fn a_unix_socket_is_served_and_its_file_goes_with_it() {
 }
 
 #[tokio::test]
+async fn a_port_for_http_alone_has_no_grpc() {
+    let edge = Edge::new(TestBackend::new(), Settings::default());
+    let listener = Listener::bind("http://127.0.0.1:0").await.unwrap();
+    let url = listener.url();
+    let serving = serve_http(vec![listener], gateway::routes(edge), &ConnectionSettings::default());
+    assert_eq!(http(&url, "GET", "/health").await.0, 200);
+    let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
+    let status = KvClient::new(channel).range(range("k", "")).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    serving.stop(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
 async fn an_unknown_method_is_unimplemented() {
     let world = world().await;
     for path in ["/etcdserverpb.KV/Nonsense", "/nobody.Knows/This"] {
