@@ -7,7 +7,6 @@ use crate::{
     mvcc::{HashKv, RangeQuery, RangeResult, Reader},
     server::{Backend, Header, LeaseLeft, Pinned, Status, read_txn},
     types::{ClusterId, Entry, EntryKind, Error, Fault, KeyRange, LeaseId, MemberId, Revision, Term},
-    watch::Hub,
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -74,7 +73,6 @@ struct Shared {
     machine: Mutex<Machine>,
     reader: Reader,
     view: machine::View,
-    hub: Hub,
     leader: watch::Sender<Option<MemberId>>,
     stopping: watch::Sender<bool>,
     fault: Mutex<Option<String>>,
@@ -92,7 +90,6 @@ impl TestBackend {
         let machine = Machine::open(Arc::new(Rows::default()), machine::Settings::default()).unwrap();
         let (reader, view) = (machine.reader(), machine.view());
         let shared = Shared {
-            hub: Hub::new(reader.clone(), crate::watch::Options::default()),
             machine: Mutex::new(machine),
             reader,
             view,
@@ -158,7 +155,6 @@ impl Backend for TestBackend {
         let outcome = machine
             .apply(vec![Entry { term: TERM, index, kind: EntryKind::Normal, data }])
             .map_err(|fault| self.report(fault))?;
-        self.shared.hub.publish(outcome.events, self.shared.reader.current());
         Ok(outcome.replies.into_iter().next().expect("each command is answered"))
     }
 
@@ -234,10 +230,6 @@ impl Backend for TestBackend {
 
     fn is_learner(&self) -> bool {
         self.shared.is_learner.load(Relaxed)
-    }
-
-    fn hub(&self) -> &Hub {
-        &self.shared.hub
     }
 
     fn leader(&self) -> watch::Receiver<Option<MemberId>> {
