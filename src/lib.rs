@@ -24,6 +24,9 @@ pub mod membership;
 pub mod machine;
 
 #[cfg(feature = "server")]
+pub mod watch;
+
+#[cfg(feature = "server")]
 pub mod server;
 
 #[cfg(feature = "server")]
