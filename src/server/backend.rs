@@ -6,6 +6,7 @@ use crate::{
     membership::Member,
     mvcc::{HashKv, Pin, RangeQuery, RangeResult, Reader},
     types::{ClusterId, Error, Fault, Index, Key, KeyRange, LeaseId, MemberId, Revision, Term},
+    watch::Hub,
 };
 use std::future::Future;
 use tokio::sync::watch;
@@ -128,6 +129,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Whether this member is without a vote. Asked by every call, so it must be cheap.
     fn is_learner(&self) -> bool;
+
+    /// Where watchers attach.
+    fn hub(&self) -> &Hub;
 
     /// Who leads, and a wake-up when that changes.
     fn leader(&self) -> watch::Receiver<Option<MemberId>>;

@@ -45,6 +45,8 @@ pub struct Settings {
     pub slow_call: Duration,
     /// How long a stream with `hasleader` lives on without a leader: etcd's three election timeouts.
     pub leaderless_max: Duration,
+    /// `watch-progress-notify-interval`: at least 100 ms.
+    pub watch_progress_interval: Duration,
     /// Most proposals under way.
     pub proposals_max: usize,
     /// Most bytes of them.
@@ -58,6 +60,7 @@ impl Default for Settings {
             version: Version::claiming("3.7.1"),
             slow_call: Duration::from_millis(300),
             leaderless_max: Duration::from_secs(3),
+            watch_progress_interval: Duration::from_secs(600),
             proposals_max: 20_000,
             proposal_bytes_max: 256 << 20,
         }

@@ -30,6 +30,7 @@ mod refuse;
 mod serve;
 mod status;
 mod trace;
+mod watch;
 
 pub use backend::{Backend, Header, LeaseLeft, Pinned, Status};
 pub use check::Limits;

@@ -6,6 +6,7 @@
 use super::{
     Backend, Edge, auth::AuthService, cluster::ClusterService, election::ElectionService, kv::KvService,
     lease::LeaseService, listen::Connection, listen::Listener, lock::LockService, maintenance::MaintenanceService,
+    watch::WatchService,
 };
 use crate::pb::{
     self,
@@ -80,7 +81,8 @@ pub fn serve<B: Backend>(
     let bytes_max = message_bytes_max(&edge);
     let front = Both {
         kv: KvServer::new(KvService::new(edge.clone())).max_decoding_message_size(bytes_max),
-        lease: LeaseServer::new(LeaseService::new(edge)).max_decoding_message_size(bytes_max),
+        lease: LeaseServer::new(LeaseService::new(edge.clone())).max_decoding_message_size(bytes_max),
+        watch: WatchService::new(edge, bytes_max),
         rare,
         gateway: HttpOnly(gateway.with_state(())),
     };
@@ -276,6 +278,7 @@ impl HyperService<Request<Incoming>> for HttpOnly {
 struct Both<B> {
     kv: KvServer<KvService<B>>,
     lease: LeaseServer<LeaseService<B>>,
+    watch: WatchService<B>,
     rare: Routes,
     gateway: HttpOnly,
 }
@@ -293,6 +296,7 @@ impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
         Answer(match service {
             "etcdserverpb.KV" => self.kv.clone().call(request),
             "etcdserverpb.Lease" => self.lease.clone().call(request),
+            "etcdserverpb.Watch" => Box::pin(self.watch.clone().call(request)),
             _ => Box::pin(self.rare.clone().call(request)),
         })
     }

@@ -422,7 +422,6 @@ impl Deliveries {
         }
         let revision = self.hub.reader.current();
         let oldest = self.hub.reader.compacted();
-        let mut ended = HashSet::new();
         for some in compacted.chunks(LOCK_STEP) {
             let mut state = self.hub.state.lock();
             let mut inner = self.subscriber.inner.lock();
@@ -436,12 +435,12 @@ impl Deliveries {
                 }
                 self.hub.watchers.fetch_sub(1, Ordering::Relaxed);
                 inner.progress.gone(*id);
-                ended.insert(*id);
                 self.ready.push_back((Delivery::Canceled { id: *id, revision, compacted: Some(oldest) }, 0));
             }
         }
         self.floor = self.floor.max(revision.0);
-        self.purge(&ended);
+        // Also for those that were cancelled meanwhile, which the queue will say.
+        self.purge(&compacted.iter().map(|(id, _)| *id).collect());
     }
 
     /// Takes what had already arrived for watchers that ended out of the queue: there would be a gap before it.

@@ -7,6 +7,7 @@ use crate::{
     mvcc::{HashKv, RangeQuery, RangeResult, Reader},
     server::{Backend, Header, LeaseLeft, Pinned, Status, read_txn},
     types::{ClusterId, Entry, EntryKind, Error, Fault, KeyRange, LeaseId, MemberId, Revision, Term},
+    watch::{self as hub, Hub},
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -73,6 +74,7 @@ struct Shared {
     machine: Mutex<Machine>,
     reader: Reader,
     view: machine::View,
+    hub: Hub,
     leader: watch::Sender<Option<MemberId>>,
     stopping: watch::Sender<bool>,
     fault: Mutex<Option<String>>,
@@ -89,10 +91,12 @@ impl TestBackend {
     pub(crate) fn new() -> TestBackend {
         let machine = Machine::open(Arc::new(Rows::default()), machine::Settings::default()).unwrap();
         let (reader, view) = (machine.reader(), machine.view());
+        let hub = Hub::new(reader.clone(), hub::Options::default());
         let shared = Shared {
             machine: Mutex::new(machine),
             reader,
             view,
+            hub,
             leader: watch::Sender::new(Some(ME)),
             stopping: watch::Sender::new(false),
             fault: Mutex::new(None),
@@ -155,6 +159,7 @@ impl Backend for TestBackend {
         let outcome = machine
             .apply(vec![Entry { term: TERM, index, kind: EntryKind::Normal, data }])
             .map_err(|fault| self.report(fault))?;
+        self.shared.hub.publish(outcome.events, self.shared.reader.current());
         Ok(outcome.replies.into_iter().next().expect("each command is answered"))
     }
 
@@ -230,6 +235,10 @@ impl Backend for TestBackend {
 
     fn is_learner(&self) -> bool {
         self.shared.is_learner.load(Relaxed)
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.shared.hub
     }
 
     fn leader(&self) -> watch::Receiver<Option<MemberId>> {

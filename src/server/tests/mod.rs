@@ -5,6 +5,7 @@ mod kv;
 mod lease;
 mod members;
 mod port;
+mod watch;
 
 pub(crate) use backend::{ME, TestBackend};
 

@@ -92,6 +92,27 @@ fn what_went_live_before_its_past_was_compacted_is_cancelled_without_a_gap() {
 }
 
 #[test]
+fn what_is_cancelled_while_its_past_is_compacted_ends_without_a_gap() {
+    let mut world = World::new(Options { history_bytes_max: 1, ..Options::default() });
+    for number in 0..10 {
+        world.put("a", &number.to_string());
+    }
+    let mut client = world.open();
+    client.create(from(2));
+    let Poll::Ready(Turn::Read(job)) = client.poll() else { panic!("there is history to read") };
+    client.caught(job.run());
+    world.put("a", "live");
+    world.compact(7);
+    client.control.cancel(0);
+    client.create(WatchSpec { id: Some(0), ..from(0) });
+    assert_eq!(client.create(WatchSpec { id: Some(1), ..from(0) }), 1);
+    world.put("a", "again");
+    let told = client.told();
+    assert_eq!(told[..5], ["0+@11", "0: 2a=0", "0x", "0+@12", "1+@12"], "{told:?}");
+    assert!(told.contains(&"0: 13a=again".to_owned()), "{told:?}");
+}
+
+#[test]
 fn a_busy_stream_reads_history_beside_its_queue() {
     let mut world = World::new(tight());
     for number in 0..3_000 {

@@ -198,7 +198,10 @@ impl Checked {
 
     /// Looks once; `false` if there is nothing.
     fn poll(&mut self, truth: &Truth) -> bool {
-        match self.client.poll() {
+        let may_have_more = self.client.woken.0.load(Ordering::SeqCst) || self.job.is_some() || self.done.is_some();
+        let turn = self.client.poll();
+        assert!(may_have_more || turn.is_pending(), "it was not woken, but there is something");
+        match turn {
             Poll::Ready(Turn::Deliver(delivery)) => self.check(truth, &delivery),
             Poll::Ready(Turn::Read(job)) => {
                 assert!(self.job.is_none() && self.done.is_none(), "one job at a time");
@@ -294,7 +297,7 @@ impl Checked {
 
     fn bring(&mut self) {
         if let Some(done) = self.done.take() {
-            self.client.deliveries.caught(done).unwrap();
+            self.client.caught(done);
         }
     }
 
@@ -311,7 +314,7 @@ impl Checked {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, max_shrink_iters: 3_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, max_shrink_iters: 3_000, ..ProptestConfig::default() })]
 
     #[test]
     fn every_watcher_sees_the_log_or_is_told_that_it_is_gone(
@@ -354,7 +357,12 @@ proptest! {
                     stream.asked += 1;
                     stream.client.control.request_progress();
                 }
-                Step::Tick(stream) => streams[stream.index(3)].client.deliveries.tick(),
+                Step::Tick(stream) => {
+                    let client = &mut streams[stream.index(3)].client;
+                    client.deliveries.tick();
+                    // Whoever ticks also polls.
+                    client.woken.0.store(true, Ordering::SeqCst);
+                }
                 Step::Poll { stream, times } => {
                     let stream = &mut streams[stream.index(3)];
                     for _ in 0..times {
