@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    runtime::Handle,
     sync::{Semaphore, oneshot},
     task::{AbortHandle, JoinHandle},
     time::{Instant, Sleep},
@@ -53,15 +54,12 @@ impl<B: Backend> WatchService<B> {
     }
 
     /// Answers a call. Written out, where other services have generated code, because the replies have a codec of their own.
-    pub fn call(self, request: HttpRequest<Incoming>) -> impl Future<Output = Result<HttpResponse<Body>, Infallible>> {
-        async move {
-            if request.uri().path() != "/etcdserverpb.Watch/Watch" {
-                return Ok(Status::unimplemented("").into_http());
-            }
-            let limit = Some(self.message_bytes_max);
-            let mut grpc = Grpc::new(WatchCodec).apply_max_message_size_config(limit, None);
-            Ok(grpc.streaming(self, request).await)
+    pub async fn call(self, request: HttpRequest<Incoming>) -> Result<HttpResponse<Body>, Infallible> {
+        if request.uri().path() != "/etcdserverpb.Watch/Watch" {
+            return Ok(Status::unimplemented("").into_http());
         }
+        let mut grpc = Grpc::new(WatchCodec).apply_max_message_size_config(Some(self.message_bytes_max), None);
+        Ok(grpc.streaming(self, request).await)
     }
 
     fn open(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Answers<B>>, Status> {
@@ -78,7 +76,7 @@ impl<B: Backend> WatchService<B> {
         });
         Ok(Response::new(Answers {
             backend: self.edge.backend.clone(),
-            deliveries,
+            deliveries: Some(deliveries),
             job: None,
             readers: Arc::clone(&self.readers),
             interval: interval(self.edge.settings.watch_progress_interval),
@@ -160,7 +158,8 @@ fn as_rpc_error(error: &Error) -> String {
 /// The replies of a stream, made when they are asked for.
 pub struct Answers<B> {
     backend: B,
-    deliveries: Deliveries,
+    /// There until this is dropped.
+    deliveries: Option<Deliveries>,
     /// Reads history for watchers that are behind.
     job: Option<JoinHandle<Done>>,
     readers: Arc<Semaphore>,
@@ -181,8 +180,18 @@ impl<B> Unpin for Answers<B> {}
 impl<B> Drop for Answers<B> {
     fn drop(&mut self) {
         self.reading.abort();
+        let Some(deliveries) = self.deliveries.take() else { return };
+        // Not on a thread that others wait for. Without a runtime the program ends, and nobody waits.
+        if deliveries.watchers() > WATCHERS_FEW
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(deliveries));
+        }
     }
 }
+
+/// So many watchers end in no time.
+const WATCHERS_FEW: usize = 500;
 
 /// Replies between two looks at everything else. A busy stream has to end too.
 const LOOK_EVERY: u32 = 64;
@@ -208,7 +217,7 @@ impl<B: Backend> Answers<B> {
                 self.look_around(context)?;
             }
             self.since_look = (self.since_look + 1) % LOOK_EVERY;
-            match self.deliveries.poll(context) {
+            match self.deliveries().poll(context) {
                 Poll::Ready(Turn::Deliver(delivery)) => {
                     let header = self.backend.header().at(delivery.revision());
                     return Poll::Ready(Ok(Answer { header, delivery }));
@@ -227,6 +236,10 @@ impl<B: Backend> Answers<B> {
         }
     }
 
+    fn deliveries(&mut self) -> &mut Deliveries {
+        self.deliveries.as_mut().expect("taken by drop alone")
+    }
+
     /// Asks everybody but the hub.
     fn look_around(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
         if let Poll::Ready(error) = self.end.as_mut().poll(context) {
@@ -242,7 +255,7 @@ impl<B: Backend> Answers<B> {
             }
         }
         while self.tick.as_mut().poll(context).is_ready() {
-            self.deliveries.tick();
+            self.deliveries().tick();
             self.tick.as_mut().reset(Instant::now() + self.interval);
         }
         if let Some(job) = &mut self.job
@@ -251,14 +264,14 @@ impl<B: Backend> Answers<B> {
             self.job = None;
             // Only a runtime that shuts down drops a task.
             let done = done.map_err(|_| Status::from(Error::Stopped))?;
-            self.deliveries.caught(done).map_err(|fault| Status::from(self.backend.report(fault)))?;
+            self.deliveries().caught(done).map_err(|fault| Status::from(self.backend.report(fault)))?;
         }
         Ok(())
     }
 }
 
 /// Runs a job on a thread that may block, as soon as there is one to spare.
-async fn run(job: Box<Job>, readers: Arc<Semaphore>) -> Done {
+async fn run(job: Job, readers: Arc<Semaphore>) -> Done {
     let _permit = readers.acquire().await.expect("it is never closed");
     tokio::task::spawn_blocking(move || job.run()).await.expect("a job ends, and is not cancelled")
 }

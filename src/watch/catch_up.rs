@@ -41,9 +41,6 @@ pub(super) struct Cohort {
     live_upto: Option<i64>,
 }
 
-/// Revisions behind the level at which a cohort goes live. What they hold is read while the stream's queue is held.
-const NEAR: i64 = 1_000;
-
 /// Watchers that are handled under one hold of the locks.
 pub(super) const LOCK_STEP: usize = 256;
 
@@ -56,14 +53,14 @@ pub struct Job {
     pub(super) hub: Arc<Shared>,
     pub(super) subscriber: Arc<Subscriber>,
     pub(super) stream: u32,
-    pub(super) cohort: Cohort,
+    pub(super) cohort: Box<Cohort>,
 }
 
 /// What a [`Job`] has brought.
 #[must_use]
 pub struct Done {
     /// Those who are not level yet.
-    pub(super) cohort: Option<Cohort>,
+    pub(super) cohort: Option<Box<Cohort>>,
     pub(super) found: Vec<(u64, EventItem)>,
     /// Watchers that need what is gone (id and serial).
     pub(super) compacted: Vec<(i64, u64)>,
@@ -96,7 +93,7 @@ impl Job {
         let level = self.hub.level.load(Ordering::Acquire);
         if self.cohort.live_upto.is_none() {
             self.drop_ended();
-            if level - self.cohort.next <= NEAR {
+            if level.saturating_sub(self.cohort.next) <= self.hub.options.near_revisions {
                 self.go_live(&mut done.compacted);
             }
         }
@@ -159,7 +156,7 @@ impl Job {
     }
 
     fn match_members(&mut self) {
-        let Cohort { members, matcher, is_matched, .. } = &mut self.cohort;
+        let Cohort { members, matcher, is_matched, .. } = &mut *self.cohort;
         if !std::mem::replace(is_matched, true) {
             for (place, member) in members.iter().enumerate() {
                 matcher.insert(&member.keys, place as u32);
@@ -169,7 +166,7 @@ impl Job {
 
     /// Takes one chunk of history and finds out whom it concerns.
     fn read(&mut self, upto: i64, found: &mut Vec<(u64, EventItem)>) -> Result<Result<(), Error>, Fault> {
-        let Cohort { members, matcher, next, .. } = &mut self.cohort;
+        let Cohort { members, matcher, next, .. } = &mut *self.cohort;
         let with_prev = members.iter().any(|member| member.wants.prev_kv);
         let wanted = |key: &[u8]| matcher.wants(key);
         let bytes_max = self.hub.options.history_bytes_max;

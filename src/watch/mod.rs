@@ -66,6 +66,8 @@ pub struct Options {
     pub reply_bytes_max: usize,
     /// About the most bytes of history that a stream has in hand at once.
     pub history_bytes_max: usize,
+    /// Revisions behind the hub's level at which watchers go live and have the rest read while their stream's queue is held.
+    pub near_revisions: i64,
     /// Most watchers of all streams together; more are refused.
     pub watchers_max: usize,
     /// Replies to creates and cancels that a stream holds back before it stops to read requests.
@@ -78,6 +80,7 @@ impl Default for Options {
             stream_bytes_max: 4 << 20,
             reply_bytes_max: 3 << 19,
             history_bytes_max: 1 << 20,
+            near_revisions: 1_000,
             watchers_max: 10_000_000,
             controls_max: 128 << 10,
         }

@@ -235,7 +235,7 @@ pub enum Turn {
     /// Send this.
     Deliver(Delivery),
     /// Run this where it may block, and bring the outcome to [`Deliveries::caught`]. Go on polling meanwhile.
-    Read(Box<Job>),
+    Read(Job),
 }
 
 /// The half of a stream that gives replies. Dropping it ends the stream and its watchers.
@@ -255,7 +255,7 @@ pub struct Deliveries {
 /// Who reads history.
 enum Past {
     None,
-    Waiting(Cohort),
+    Waiting(Box<Cohort>),
     Running,
 }
 
@@ -275,7 +275,7 @@ impl Deliveries {
                 && let Past::Waiting(cohort) = std::mem::replace(&mut self.past, Past::Running)
             {
                 let (hub, subscriber) = (Arc::clone(&self.hub), Arc::clone(&self.subscriber));
-                return Poll::Ready(Turn::Read(Box::new(Job { hub, subscriber, stream: self.stream, cohort })));
+                return Poll::Ready(Turn::Read(Job { hub, subscriber, stream: self.stream, cohort }));
             }
             if self.ready.is_empty() && self.may_rest(context) {
                 return Poll::Pending;
@@ -315,6 +315,11 @@ impl Deliveries {
         result
     }
 
+    /// How many watchers will end with this stream. Dropping very many takes milliseconds: do that where it may block.
+    pub fn watchers(&self) -> usize {
+        self.subscriber.inner.lock().watchers.len()
+    }
+
     /// What this stream holds back, of [`super::Options::stream_bytes_max`].
     pub fn held_bytes(&self) -> usize {
         self.subscriber.queued_bytes()
@@ -342,7 +347,7 @@ impl Deliveries {
         let room_waker = inner.room_waker.take();
         // In the same breath as the queue: all that these had before they fell behind goes out before what they read.
         if matches!(self.past, Past::None) && !inner.behind.is_empty() {
-            self.past = Past::Waiting(Cohort::new(std::mem::take(&mut inner.behind)));
+            self.past = Past::Waiting(Box::new(Cohort::new(std::mem::take(&mut inner.behind))));
         }
         if inner.progress.listens() {
             for item in &items {

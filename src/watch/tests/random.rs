@@ -66,7 +66,7 @@ struct Checked {
     /// Replies to creates and cancels that must still come, in this order.
     controls: VecDeque<Control>,
     watchers: BTreeMap<i64, Expected>,
-    job: Option<Box<Job>>,
+    job: Option<Job>,
     done: Option<Done>,
     asked: usize,
     /// What progress has promised.
@@ -321,8 +321,10 @@ proptest! {
         steps in prop::collection::vec(step(), 1..120),
         stream_bytes_max in 0..3_000_usize,
         history_bytes_max in 1..400_usize,
+        near_revisions in 0..9_i64,
     ) {
-        let options = Options { stream_bytes_max, history_bytes_max, reply_bytes_max: 150, ..Options::default() };
+        let options =
+            Options { stream_bytes_max, history_bytes_max, near_revisions, reply_bytes_max: 150, ..Options::default() };
         let mut truth = Truth { world: World::new(options), log: Vec::new(), values: BTreeMap::new() };
         let mut streams: Vec<Checked> = (0..3).map(|_| Checked::new(&truth.world)).collect();
         for step in steps {
