@@ -12,3 +12,5 @@ pub mod config;
 pub mod engine;
 #[cfg(feature = "server")]
 pub mod io;
+#[cfg(feature = "server")]
+pub mod raft;
