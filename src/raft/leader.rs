@@ -110,8 +110,7 @@ impl Leader {
         if !self.reads.wait(read) {
             return answer(core, read, None, out);
         }
-        let unsent = |envelope: &Envelope| matches!(envelope.message.body, Body::Heartbeat { round, .. } if round == self.reads.latest());
-        if out.send_now.last().is_some_and(unsent) {
+        if core.has_committed_in_term() && self.latest_round_is_unsent(core, out) {
             self.reads.join(core.log.commit());
         }
         self.begin_round_for_reads(core, out);
@@ -239,6 +238,14 @@ impl Leader {
             answer(core, read, Some(index), out);
         }
         self.begin_round_for_reads(core, out);
+    }
+
+    /// Whether the caller has not acted since the latest round began: it still holds the heartbeats.
+    fn latest_round_is_unsent(&self, core: &Core, out: &Output) -> bool {
+        out.send_now.last().is_some_and(|envelope| match envelope.message.body {
+            Body::Heartbeat { round, .. } => round == self.reads.latest() && envelope.message.term == core.term,
+            _ => false,
+        })
     }
 
     fn begin_round_for_reads(&mut self, core: &Core, out: &mut Output) {

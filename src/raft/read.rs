@@ -69,9 +69,14 @@ impl Reads {
 
     /// Lets the waiting reads join the latest round, whose heartbeats were not sent yet. `index` is the commit index of now.
     pub(super) fn join(&mut self, index: Index) {
-        let Some(round) = self.rounds.back_mut().filter(|round| round.number == self.latest) else { return };
-        round.index = index;
-        round.reads.append(&mut self.waiting);
+        let reads = std::mem::take(&mut self.waiting);
+        match self.rounds.back_mut().filter(|round| round.number == self.latest) {
+            Some(round) => {
+                round.index = index;
+                round.reads.extend(reads);
+            }
+            None => self.rounds.push_back(Round { number: self.latest, index, reads }),
+        }
     }
 
     /// A quorum has answered round `number`, which proves all rounds before it too.
