@@ -16,6 +16,7 @@ pub mod io;
 #[cfg(feature = "server")]
 pub mod mvcc;
 #[cfg(feature = "server")]
+pub mod raft;
 #[cfg(feature = "server")]
 pub mod wal;
 
