@@ -10,3 +10,5 @@ pub mod types;
 pub mod engine;
 #[cfg(feature = "server")]
 pub mod io;
+
+pub mod client;
