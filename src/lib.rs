@@ -12,3 +12,6 @@ pub mod engine;
 pub mod io;
 
 pub mod client;
+
+#[cfg(feature = "ctl")]
+pub mod ctl;
