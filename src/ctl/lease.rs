@@ -76,7 +76,8 @@ async fn keep_alive(global: &Global, id: i64, once: bool) -> Result<(), Failure>
     if once {
         let answer = client.lease_renew(id).await?;
         if answer.ttl <= 0 {
-            return Err(Failure::error(types::Error::LeaseNotFound));
+            // etcdctl's code for this, odd as it is.
+            return Err(Failure::connection(types::Error::LeaseNotFound));
         }
         return printer.print(&Answer::KeepAlive(answer));
     }
