@@ -12,3 +12,34 @@ pub mod config;
 pub mod engine;
 #[cfg(feature = "server")]
 pub mod io;
+
+#[cfg(feature = "server")]
+pub mod mvcc;
+#[cfg(feature = "server")]
+pub mod raft;
+#[cfg(feature = "server")]
+pub mod wal;
+
+#[cfg(feature = "server")]
+pub mod alarm;
+#[cfg(feature = "server")]
+pub mod lease;
+#[cfg(feature = "server")]
+pub mod membership;
+
+#[cfg(feature = "server")]
+pub mod machine;
+
+#[cfg(feature = "server")]
+pub mod watch;
+
+#[cfg(feature = "server")]
+pub mod server;
+
+#[cfg(feature = "server")]
+pub mod gateway;
+
+pub mod client;
+
+#[cfg(feature = "ctl")]
+pub mod ctl;

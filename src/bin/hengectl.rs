@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The command line client; see `henge::ctl`.
+
+fn main() -> std::process::ExitCode {
+    henge::ctl::main()
+}

@@ -5,6 +5,10 @@
 //! when a later [`Engine::flush`] returns; what was not flushed is replayed from the log. Every value read from disk is checked.
 //! **May not know** what the rows mean, what a revision is, or that there is a log.
 
+mod store;
+
+pub use store::{Rows, Store};
+
 use crate::types::Fault;
 use bytes::Bytes;
 use std::ops::{Bound, ControlFlow};
@@ -90,6 +94,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Returns once every batch written before the call is on the medium.
     fn flush(&self) -> Result<()>;
+
+    /// Bytes that were written and are not yet on the medium; zero for an engine that has no medium.
+    fn pending(&self) -> usize {
+        0
+    }
 
     /// Space taken. Cheap enough to be asked once a second.
     fn size(&self) -> Result<Size>;

@@ -3,6 +3,9 @@
 //! **Promises.** What a trait here does not offer, the lower rooms do not do: that is why `sim` can run them from a seed.
 //! **May not know** what the bytes mean.
 
+pub mod real;
+pub mod sim_disk;
+
 use std::{io, path::Path, path::PathBuf, time::Duration};
 
 /// A file system, as far as the log needs one. Paths are as given; nothing is relative to a hidden folder.
@@ -27,6 +30,7 @@ pub trait Disk: Clone + Send + 'static {
 }
 
 /// An open file of a [`Disk`].
+#[allow(clippy::len_without_is_empty, reason = "a preallocated file is never empty, and nobody asks")]
 pub trait DiskFile: Send + 'static {
     /// Writes all of `data` at `offset`, in one system call where possible.
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;

@@ -1,0 +1,181 @@
+//! The client: what a program links to speak with a cluster, be it henge or etcd.
+//!
+//! **Promises.** A request is repeated only when repeating cannot change its meaning ([`retry`] holds the rules). A watcher
+//! delivers each event once and in order across reconnects and failover, or says why it cannot. A lease keeper tells when the
+//! lease may be gone, no later than its time to live after the last renewal that was confirmed.
+//! **May not know** anything of the server's rooms: it builds with `--no-default-features`.
+//!
+//! ```text
+//!   Client ── kv · lease · watch · maintenance · cluster      what a caller says
+//!     └─ retry      may this call be sent again, where, when
+//!         └─ endpoints   one lazy channel each; the one that answered last is asked first
+//! ```
+//!
+//! Answers are the wire's own messages, so nothing that a member said is lost on the way.
+
+pub mod cluster;
+pub mod endpoints;
+pub mod error;
+pub mod kv;
+pub mod lease;
+pub mod maintenance;
+pub mod retry;
+pub mod txn;
+pub mod watch;
+
+pub use endpoints::Endpoints;
+pub use error::Error;
+pub use kv::{DeleteOptions, GetOptions, PutOptions};
+pub use lease::{Keeper, KeeperState};
+pub use retry::{Policy, Repeat};
+pub use txn::{Compare, Op, Txn};
+pub use watch::{WatchOptions, Watcher};
+
+use std::{future::Future, sync::Arc, time::Duration};
+use tonic::{Request, Response, Status, transport::Channel};
+
+/// How to reach a cluster, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// Longest wait for one TCP connection.
+    pub connect_timeout: Duration,
+    /// Longest time for one call with all its repeats. `None` waits as long as [`Policy::attempts_max`] allows.
+    pub request_timeout: Option<Duration>,
+    /// An idle connection is probed this often; `None` never.
+    pub keepalive_time: Option<Duration>,
+    /// A probe that is not answered for this long ends the connection.
+    pub keepalive_timeout: Duration,
+    /// When and how often to repeat.
+    pub retry: Policy,
+    /// User and password. Not supported yet: [`Client::connect`] refuses it rather than going on without it.
+    pub user: Option<(String, String)>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> ConnectOptions {
+        ConnectOptions {
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Some(Duration::from_secs(5)),
+            keepalive_time: Some(Duration::from_secs(10)),
+            keepalive_timeout: Duration::from_secs(6),
+            retry: Policy::default(),
+            user: None,
+        }
+    }
+}
+
+/// A handle to one cluster. Cheap to clone; clones share the connections.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), henge::client::Error> {
+/// use henge::client::{Client, ConnectOptions, GetOptions, PutOptions};
+///
+/// let client = Client::connect(["127.0.0.1:2379"], ConnectOptions::default()).await?;
+/// client.put("colour", "blue", PutOptions::default()).await?;
+/// let answer = client.get("colour", GetOptions::default()).await?;
+/// assert_eq!(answer.kvs[0].value, "blue");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoints: Endpoints,
+    options: ConnectOptions,
+}
+
+impl Client {
+    /// Prepares connections to `endpoints` (`host:port` or `http://host:port`). Nothing is sent before the first call, so a
+    /// cluster that is down shows there.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEndpoint`] for an address that cannot be one, [`Error::Unsupported`] for `https` and for a user.
+    pub async fn connect<I, S>(endpoints: I, options: ConnectOptions) -> Result<Client, Error>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<str>,
+    {
+        if options.user.is_some() {
+            return Err(Error::Unsupported("authentication by user and password is not supported yet"));
+        }
+        let endpoints = Endpoints::new(endpoints, &options)?;
+        Ok(Client { shared: Arc::new(Shared { endpoints, options }) })
+    }
+
+    /// The addresses this client knows, and a channel to each.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.shared.endpoints
+    }
+
+    /// What [`Client::connect`] was told.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.shared.options
+    }
+
+    /// One unary call: picks an endpoint, waits, and repeats within the policy where `repeat` and the failure allow it.
+    pub(crate) async fn call<T, R, F, Fut>(&self, repeat: Repeat, message: T, send: F) -> Result<R, Error>
+    where
+        T: Clone,
+        F: Fn(Channel, Request<T>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        self.call_within(self.shared.options.request_timeout, repeat, message, send).await
+    }
+
+    /// As [`Client::call`], with a time limit of its own (defragmentation takes longer than a put).
+    pub(crate) async fn call_within<T, R, F, Fut>(
+        &self,
+        limit: Option<Duration>,
+        repeat: Repeat,
+        message: T,
+        send: F,
+    ) -> Result<R, Error>
+    where
+        T: Clone,
+        F: Fn(Channel, Request<T>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let attempts = self.attempts(repeat, message, send, limit.is_some());
+        match limit {
+            // The local clock decides: a member that hangs, or that is not there, must not hold the caller.
+            Some(limit) => tokio::time::timeout(limit, attempts).await.unwrap_or_else(|_| {
+                let endpoints = self.endpoints();
+                endpoints.leave(endpoints.pick().0);
+                Err(Error::Deadline)
+            }),
+            None => attempts.await,
+        }
+    }
+
+    async fn attempts<T, R, F, Fut>(&self, repeat: Repeat, message: T, send: F, timed: bool) -> Result<R, Error>
+    where
+        T: Clone,
+        F: Fn(Channel, Request<T>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let Shared { endpoints, options } = &*self.shared;
+        let mut pause = options.retry.pauses(endpoints.len());
+        let mut attempt = 0;
+        loop {
+            let (at, channel) = endpoints.pick();
+            let status = match send(channel, Request::new(message.clone())).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => status,
+            };
+            attempt += 1;
+            let error = Error::from(status);
+            // With a time limit the limit ends the repeats; without one the count must.
+            let spent = !timed && attempt >= options.retry.attempts_max;
+            if spent || !repeat.allows(&error) {
+                return Err(error);
+            }
+            tracing::debug!(endpoint = endpoints.address(at), attempt, %error, "repeating a call");
+            endpoints.leave(at);
+            tokio::time::sleep(pause.next()).await;
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! endpoint health, status, hashkv: each endpoint is asked by itself, all at the same time.
+
+use super::{
+    failure::Failure,
+    global::Global,
+    output::{Answer, Health},
+};
+use crate::client::{Client, Error, GetOptions};
+use std::{future::Future, time::Instant};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+/// Endpoint commands.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Use all endpoints from the cluster member list
+    #[arg(long, global = true)]
+    cluster: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Checks the healthiness of endpoints specified in `--endpoints` flag
+    Health,
+    /// Prints out the status of endpoints specified in `--endpoints` flag
+    Status,
+    /// Prints the KV history hash for each endpoint in --endpoints
+    Hashkv {
+        /// Maximum revision to hash (0: latest revision)
+        #[arg(long, default_value_t = 0)]
+        rev: i64,
+    },
+}
+
+pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
+    let endpoints = targets(global, args.cluster).await?;
+    let printer = global.printer()?;
+    match args.command {
+        Command::Health => {
+            let all = of_each(global, &endpoints, |client| async move {
+                let began = Instant::now();
+                let error = unhealthy(&client).await;
+                (began.elapsed(), error)
+            });
+            let all: Vec<Health> =
+                all.await?.into_iter().map(|(endpoint, (took, error))| Health { endpoint, took, error }).collect();
+            let sick = all.iter().any(|one| one.error.is_some());
+            printer.print(&Answer::Health(all))?;
+            if sick { Err(Failure::error("unhealthy cluster")) } else { Ok(()) }
+        }
+        Command::Status => {
+            let all = of_each(global, &endpoints, |client| async move { client.status().await }).await?;
+            let (answers, failed) = sift("status", all);
+            printer.print(&Answer::Status(answers))?;
+            if failed { Err(Failure::error("")) } else { Ok(()) }
+        }
+        Command::Hashkv { rev } => {
+            let all = of_each(global, &endpoints, move |client| async move { client.hash_kv(rev).await }).await?;
+            let (answers, failed) = sift("hash", all);
+            printer.print(&Answer::HashKv(answers))?;
+            if failed { Err(Failure::error("")) } else { Ok(()) }
+        }
+    }
+}
+
+/// The endpoints to ask: those given, or with `cluster` every client URL that the members advertise.
+pub async fn targets(global: &Global, cluster: bool) -> Result<Vec<String>, Failure> {
+    if !cluster {
+        return Ok(global.endpoints());
+    }
+    let members = global.client().await?.member_list(true).await.map_err(|error| {
+        Failure::from(error).map(|text| format!("failed to fetch endpoints from etcd cluster member list: {text}"))
+    })?;
+    Ok(members.members.into_iter().flat_map(|member| member.client_ur_ls).collect())
+}
+
+/// Why this endpoint is not healthy: it cannot read through the log, or it has an alarm.
+async fn unhealthy(client: &Client) -> Option<String> {
+    match client.get("health", GetOptions::default()).await {
+        Ok(_) => {}
+        // To be refused takes a working quorum as well.
+        Err(error) if error.code() == Some(Code::PermissionDenied) => {}
+        Err(error) => return Some(error.to_string()),
+    }
+    match client.alarms().await {
+        Ok(answer) if answer.alarms.is_empty() => None,
+        Ok(answer) => {
+            let kinds: Vec<&str> = answer.alarms.iter().map(|alarm| alarm.alarm().as_str_name()).collect();
+            Some(format!("Active Alarm(s): {}", kinds.join(", ")))
+        }
+        Err(error) if error.code() == Some(Code::PermissionDenied) => None,
+        Err(_) => Some("Unable to fetch the alarm list".into()),
+    }
+}
+
+/// Runs `ask` against each endpoint at once; answers in the order of the endpoints.
+async fn of_each<T, F, Fut>(global: &Global, endpoints: &[String], ask: F) -> Result<Vec<(String, T)>, Failure>
+where
+    T: Send + 'static,
+    F: Fn(Client) -> Fut,
+    Fut: Future<Output = T> + Send + 'static,
+{
+    let mut asked = JoinSet::new();
+    for (at, endpoint) in endpoints.iter().enumerate() {
+        let answer = ask(global.client_of(endpoint).await?);
+        let endpoint = endpoint.clone();
+        asked.spawn(async move { (at, endpoint, answer.await) });
+    }
+    let mut all = asked.join_all().await;
+    all.sort_by_key(|(at, ..)| *at);
+    Ok(all.into_iter().map(|(_, endpoint, answer)| (endpoint, answer)).collect())
+}
+
+/// Complains about the endpoints that did not answer; gives the answers of the others, and whether any failed.
+fn sift<T>(what: &str, all: Vec<(String, Result<T, Error>)>) -> (Vec<(String, T)>, bool) {
+    let mut failed = false;
+    let mut answers = Vec::new();
+    for (endpoint, answer) in all {
+        match answer {
+            Ok(answer) => answers.push((endpoint, answer)),
+            Err(error) => {
+                eprintln!("Failed to get the {what} of endpoint {endpoint} ({error})");
+                failed = true;
+            }
+        }
+    }
+    (answers, failed)
+}

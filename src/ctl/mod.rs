@@ -1,0 +1,189 @@
+//! `hengectl`: etcdctl's commands, flags, outputs and exit codes, against henge or etcd; and `bench`, a load generator.
+//!
+//! **Promises.** What a script reads (standard output, exit code, `Error:` lines) is what etcdctl gives. Progress is shown on a
+//! terminal only. A flag that would need something not built yet (TLS, users) is refused, never ignored.
+//! **May not know** the server's rooms: it speaks through `client`.
+//!
+//! ```text
+//!   arguments ─ global + one file per command group ─ client ─ answer ─ output/{simple,fields,json,table,protobuf}
+//! ```
+
+mod alarm;
+mod bench;
+mod check;
+mod endpoint;
+mod failure;
+mod global;
+mod kv;
+mod lease;
+mod member;
+mod output;
+mod quote;
+mod txn;
+mod txn_grammar;
+mod watch;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use failure::Failure;
+use global::Global;
+use std::{ffi::OsString, process::ExitCode};
+
+/// The version of etcd's API that this program follows.
+const API_VERSION: &str = "3.7";
+
+/// A command line client for henge and etcd.
+#[derive(Debug, Parser)]
+#[command(name = "hengectl", args_override_self = true, disable_version_flag = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Gets the key or a range of keys
+    Get(kv::Get),
+    /// Puts the given key into the store
+    Put(kv::Put),
+    /// Removes the specified key or range of keys
+    Del(kv::Del),
+    /// Processes all the requests in one transaction, read from standard input
+    Txn(txn::Args),
+    /// Forgets history: revisions below the given one can no longer be read
+    #[command(alias = "compact")]
+    Compaction(kv::Compaction),
+    /// Watches events on keys or prefixes
+    Watch(watch::Args),
+    /// Grants, renews, shows and revokes leases
+    #[command(subcommand)]
+    Lease(lease::Command),
+    /// Asks each endpoint for its health, status or hash
+    Endpoint(endpoint::Args),
+    /// Shows the members of the cluster
+    #[command(subcommand)]
+    Member(member::Command),
+    /// Lists and lowers alarms
+    #[command(subcommand)]
+    Alarm(alarm::Command),
+    /// Gives free space of the members' stores back to the file system
+    Defrag(alarm::Defrag),
+    /// Measures whether the cluster is fast and large enough for a given load
+    #[command(subcommand)]
+    Check(check::Command),
+    /// Generates load and reports throughput and latency percentiles
+    Bench(bench::Args),
+    /// Prints the version
+    Version,
+}
+
+/// Runs the program on this process's arguments; the answer is its exit code.
+pub fn main() -> ExitCode {
+    let arguments = normal_flags(std::env::args_os());
+    let cli = match Cli::command().try_get_matches_from(arguments).and_then(|found| Cli::from_arg_matches(&found)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Help is an answer; anything else is etcdctl's exit code for flags that it does not know.
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::io(format!("cannot start: {error}")).report(),
+    };
+    let outcome = runtime.block_on(run(cli));
+    // A thread that still reads a terminal must not hold the exit.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let global = cli.global.checked()?;
+    match cli.command {
+        Command::Get(args) => kv::get(&global, args).await,
+        Command::Put(args) => kv::put(&global, args).await,
+        Command::Del(args) => kv::del(&global, args).await,
+        Command::Txn(args) => txn::run(&global, args).await,
+        Command::Compaction(args) => kv::compaction(&global, args).await,
+        Command::Watch(args) => watch::run(&global, args).await,
+        Command::Lease(command) => lease::run(&global, command).await,
+        Command::Endpoint(args) => endpoint::run(&global, args).await,
+        Command::Member(command) => member::run(&global, command).await,
+        Command::Alarm(command) => alarm::run(&global, command).await,
+        Command::Defrag(args) => alarm::defrag(&global, args).await,
+        Command::Check(command) => check::run(&global, command).await,
+        Command::Bench(args) => bench::run(&global, args).await,
+        Command::Version => {
+            println!("hengectl version: {}\nAPI version: {API_VERSION}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}
+
+/// Command flags that are switches, which Go programs also take as `--prefix=true`.
+const SWITCHES: &[&str] = &[
+    "prefix",
+    "from-key",
+    "keys-only",
+    "count-only",
+    "print-value-only",
+    "prev-kv",
+    "ignore-value",
+    "ignore-lease",
+    "interactive",
+    "progress-notify",
+    "keys",
+    "once",
+    "physical",
+    "cluster",
+    "range",
+    "auto-compact",
+    "auto-defrag",
+];
+
+/// Turns `--switch=true` into `--switch` and drops `--switch=false`, up to a `--`.
+fn normal_flags(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut literal = false;
+    let keep = |argument: OsString| {
+        literal |= argument == "--";
+        let text = argument.to_str().unwrap_or("");
+        let switch = text.strip_prefix("--").and_then(|text| text.split_once('='));
+        match switch {
+            Some((name, value)) if !literal && SWITCHES.contains(&name) => match value {
+                "true" | "1" | "t" | "T" | "TRUE" | "True" => Some(format!("--{name}").into()),
+                "false" | "0" | "f" | "F" | "FALSE" | "False" => None,
+                _ => Some(argument),
+            },
+            _ => Some(argument),
+        }
+    };
+    arguments.filter_map(keep).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn switches_are_also_taken_with_a_value() {
+        let flags = ["get", "--prefix=true", "--keys-only=false", "--", "--prefix=true"];
+        let normal = normal_flags(flags.iter().map(OsString::from));
+        assert_eq!(normal, ["get", "--prefix", "--", "--prefix=true"]);
+    }
+
+    #[test]
+    fn of_a_repeated_flag_the_last_wins() {
+        let cli = Cli::try_parse_from(["hengectl", "get", "a", "--limit=1", "--limit=2", "-w=json"]).expect("parses");
+        assert!(matches!(cli.command, Command::Get(get) if get.limit == 2));
+    }
+}

@@ -1,0 +1,25 @@
+//! The `protobuf` format: the wire's own bytes, for what is one message.
+
+use super::{Answer, Failure};
+use prost::Message;
+
+/// The bytes of the message. Lists over endpoints are no message.
+pub fn render(answer: &Answer) -> Result<Vec<u8>, Failure> {
+    Ok(match answer {
+        Answer::Get(answer) => answer.encode_to_vec(),
+        Answer::Put(answer) => answer.encode_to_vec(),
+        Answer::Delete(answer) => answer.encode_to_vec(),
+        Answer::Txn(answer) => answer.encode_to_vec(),
+        Answer::Watch(answer) => answer.encode_to_vec(),
+        Answer::Grant(answer) => answer.encode_to_vec(),
+        Answer::Revoke(_, answer) => answer.encode_to_vec(),
+        Answer::TimeToLive(answer, _) => answer.encode_to_vec(),
+        Answer::KeepAlive(answer) => answer.encode_to_vec(),
+        Answer::Leases(answer) => answer.encode_to_vec(),
+        Answer::Members(answer) => answer.encode_to_vec(),
+        Answer::Alarms(answer) => answer.encode_to_vec(),
+        Answer::Health(_) | Answer::Status(_) | Answer::HashKv(_) => {
+            return Err(Failure::unsupported("protobuf not supported as output format"));
+        }
+    })
+}

@@ -1,0 +1,153 @@
+//! The `simple` format: for people, and for scripts with `cut`.
+
+use super::{Answer, Printer, member_row, status_row, took};
+use crate::pb::{
+    etcdserverpb::{AlarmType, RangeResponse, TxnResponse, WatchResponse, response_op::Response},
+    mvccpb::{KeyValue, event::EventType},
+};
+use std::fmt::Write as _;
+
+pub fn render(answer: &Answer, printer: &Printer) -> Vec<u8> {
+    let mut out = Out { bytes: Vec::new(), hex: printer.hex, values_only: printer.values_only };
+    match answer {
+        Answer::Get(answer) => out.get(answer),
+        Answer::Put(answer) => out.put(answer.prev_kv.as_ref()),
+        Answer::Delete(answer) => out.delete(answer.deleted, &answer.prev_kvs),
+        Answer::Txn(answer) => out.txn(answer),
+        Answer::Watch(answer) => out.watch(answer),
+        Answer::Grant(answer) => out.line(&format!("lease {:016x} granted with TTL({}s)", answer.id, answer.ttl)),
+        Answer::Revoke(id, _) => out.line(&format!("lease {id:016x} revoked")),
+        Answer::TimeToLive(answer, _) if answer.granted_ttl == 0 && answer.ttl == -1 => {
+            out.line(&format!("lease {:016x} already expired", answer.id));
+        }
+        Answer::TimeToLive(answer, keys) => {
+            let text = format!(
+                "lease {:016x} granted with TTL({}s), remaining({}s)",
+                answer.id, answer.granted_ttl, answer.ttl
+            );
+            out.bytes.extend_from_slice(text.as_bytes());
+            if *keys {
+                out.bytes.extend_from_slice(b", attached keys([");
+                out.bytes.extend_from_slice(&answer.keys.join(&b' '));
+                out.bytes.extend_from_slice(b"])");
+            }
+            out.line("");
+        }
+        Answer::KeepAlive(answer) => {
+            out.line(&format!("lease {:016x} keepalived with TTL({})", answer.id, answer.ttl));
+        }
+        Answer::Leases(answer) => {
+            out.line(&format!("found {} leases", answer.leases.len()));
+            for lease in &answer.leases {
+                out.line(&format!("{:016x}", lease.id));
+            }
+        }
+        Answer::Members(answer) => {
+            for member in &answer.members {
+                out.line(&member_row(member).join(", "));
+            }
+        }
+        Answer::Alarms(answer) => {
+            for alarm in &answer.alarms {
+                let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
+                out.line(&format!("memberID:{} alarm:{kind} ", alarm.member_id));
+            }
+        }
+        Answer::Health(all) => {
+            for one in all {
+                let (endpoint, took) = (&one.endpoint, took(one.took));
+                out.line(&match &one.error {
+                    None => format!("{endpoint} is healthy: successfully committed proposal: took = {took}"),
+                    Some(error) => format!("{endpoint} is unhealthy: failed to commit proposal: {error}"),
+                });
+            }
+        }
+        Answer::Status(all) => {
+            for (endpoint, status) in all {
+                out.line(&status_row(endpoint, status).join(", "));
+            }
+        }
+        Answer::HashKv(all) => {
+            for (endpoint, hash) in all {
+                out.line(&format!("{endpoint}, {}, {}", hash.hash, hash.hash_revision));
+            }
+        }
+    }
+    out.bytes
+}
+
+struct Out {
+    bytes: Vec<u8>,
+    hex: bool,
+    values_only: bool,
+}
+
+impl Out {
+    fn line(&mut self, text: &str) {
+        self.raw(text.as_bytes());
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.push(b'\n');
+    }
+
+    /// A key or value on a line of its own.
+    fn data(&mut self, data: &[u8]) {
+        if !self.hex {
+            return self.raw(data);
+        }
+        let mut text = String::with_capacity(data.len() * 4);
+        for byte in data {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+        self.line(&text);
+    }
+
+    fn kv(&mut self, kv: &KeyValue) {
+        if !self.values_only {
+            self.data(&kv.key);
+        }
+        self.data(&kv.value);
+    }
+
+    fn get(&mut self, answer: &RangeResponse) {
+        answer.kvs.iter().for_each(|kv| self.kv(kv));
+    }
+
+    fn put(&mut self, prev: Option<&KeyValue>) {
+        self.line("OK");
+        prev.into_iter().for_each(|kv| self.kv(kv));
+    }
+
+    fn delete(&mut self, deleted: i64, prevs: &[KeyValue]) {
+        self.line(&deleted.to_string());
+        prevs.iter().for_each(|kv| self.kv(kv));
+    }
+
+    fn txn(&mut self, answer: &TxnResponse) {
+        self.line(if answer.succeeded { "SUCCESS" } else { "FAILURE" });
+        for op in &answer.responses {
+            self.line("");
+            match &op.response {
+                Some(Response::ResponseRange(answer)) => self.get(answer),
+                Some(Response::ResponsePut(answer)) => self.put(answer.prev_kv.as_ref()),
+                Some(Response::ResponseDeleteRange(answer)) => self.delete(answer.deleted, &answer.prev_kvs),
+                Some(Response::ResponseTxn(answer)) => self.txn(answer),
+                None => self.line("(unknown response)"),
+            }
+        }
+    }
+
+    fn watch(&mut self, answer: &WatchResponse) {
+        if answer.events.is_empty() {
+            let revision = answer.header.as_ref().map_or(0, |header| header.revision);
+            return self.line(&format!("progress notify: {revision}"));
+        }
+        for event in &answer.events {
+            self.line(if event.r#type == EventType::Delete as i32 { "DELETE" } else { "PUT" });
+            event.prev_kv.iter().for_each(|kv| self.kv(kv));
+            event.kv.iter().for_each(|kv| self.kv(kv));
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The `table` format: lists of members and endpoints.
+
+use super::{Answer, Failure, member_row, status_row, took};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, TableComponent, presets::ASCII_FULL_CONDENSED};
+
+/// etcdctl has tables for lists only.
+pub fn render(answer: &Answer) -> Result<Vec<u8>, Failure> {
+    let (columns, rows): (&[&str], Vec<Vec<String>>) = match answer {
+        Answer::Members(answer) => (
+            &["ID", "STATUS", "NAME", "PEER ADDRS", "CLIENT ADDRS", "IS LEARNER"],
+            answer.members.iter().map(member_row).collect(),
+        ),
+        Answer::Health(all) => (
+            &["ENDPOINT", "HEALTH", "TOOK", "ERROR"],
+            all.iter()
+                .map(|one| {
+                    let healthy = one.error.is_none().to_string();
+                    vec![one.endpoint.clone(), healthy, took(one.took), one.error.clone().unwrap_or_default()]
+                })
+                .collect(),
+        ),
+        Answer::Status(all) => (
+            &[
+                "ENDPOINT",
+                "ID",
+                "VERSION",
+                "STORAGE VERSION",
+                "DB SIZE",
+                "IN USE",
+                "PERCENTAGE NOT IN USE",
+                "QUOTA",
+                "IS LEADER",
+                "IS LEARNER",
+                "RAFT TERM",
+                "RAFT INDEX",
+                "RAFT APPLIED INDEX",
+                "ERRORS",
+                "DOWNGRADE TARGET VERSION",
+                "DOWNGRADE ENABLED",
+            ],
+            all.iter().map(|(endpoint, status)| status_row(endpoint, status)).collect(),
+        ),
+        Answer::HashKv(all) => (
+            &["ENDPOINT", "HASH", "HASH REVISION"],
+            all.iter()
+                .map(|(endpoint, hash)| vec![endpoint.clone(), hash.hash.to_string(), hash.hash_revision.to_string()])
+                .collect(),
+        ),
+        _ => return Err(Failure::unsupported("table not supported as output format")),
+    };
+    Ok(draw(columns, rows).into_bytes())
+}
+
+/// Headings in the middle (an odd blank goes right), cells to the right.
+fn draw(columns: &[&str], rows: Vec<Vec<String>>) -> String {
+    use TableComponent::{HeaderLines, LeftHeaderIntersection, MiddleHeaderIntersections, RightHeaderIntersection};
+    let mut table = Table::new();
+    table.load_preset(ASCII_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_style(HeaderLines, '-').set_style(MiddleHeaderIntersections, '+');
+    table.set_style(LeftHeaderIntersection, '+').set_style(RightHeaderIntersection, '+');
+    table.set_header(columns.iter().enumerate().map(|(at, name)| {
+        let width = rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+        Cell::new(format!("{name:^width$}"))
+    }));
+    for row in rows {
+        table.add_row(row.into_iter().map(|text| Cell::new(text).set_alignment(CellAlignment::Right)));
+    }
+    format!("{table}\n")
+}

@@ -1,0 +1,151 @@
+use super::*;
+use crate::pb::{
+    etcdserverpb::{AlarmMember, Member, ResponseHeader, ResponseOp, response_op::Response},
+    mvccpb::{Event, KeyValue},
+};
+use std::{fmt::Write as _, path::Path};
+
+fn header(revision: i64) -> Option<ResponseHeader> {
+    Some(ResponseHeader { cluster_id: 15118495548433857066, member_id: 13668033151171901709, revision, raft_term: 2 })
+}
+
+fn kv(key: &'static str, value: &'static str, mod_revision: i64) -> KeyValue {
+    KeyValue {
+        key: key.into(),
+        value: value.into(),
+        create_revision: 2,
+        mod_revision,
+        version: mod_revision - 1,
+        lease: 0,
+    }
+}
+
+/// One answer of each kind, with what makes formats differ: odd bytes, zeros, missing parts.
+fn answers() -> Vec<(&'static str, Answer)> {
+    let range = RangeResponse { header: header(3), kvs: vec![kv("fo\"o", "b\n<r>", 3)], more: true, count: 4 };
+    let inner = RangeResponse { header: Some(ResponseHeader { revision: 3, ..Default::default() }), ..range.clone() };
+    let put = PutResponse { header: header(4), prev_kv: Some(kv("foo", "bar", 3)) };
+    let delete = DeleteRangeResponse { header: header(5), deleted: 1, prev_kvs: vec![kv("foo", "bar", 4)] };
+    let op = |response| ResponseOp { response: Some(response) };
+    let responses = vec![op(Response::ResponseRange(inner)), op(Response::ResponsePut(PutResponse::default()))];
+    let deleted = KeyValue { key: "foo".into(), mod_revision: 6, ..KeyValue::default() };
+    let events = vec![
+        Event { r#type: 0, kv: Some(kv("foo", "bar", 2)), prev_kv: None },
+        Event { r#type: 1, kv: Some(deleted), prev_kv: Some(kv("foo", "bar", 2)) },
+    ];
+    let member = Member {
+        id: 13668033151171901709,
+        name: "n1".into(),
+        peer_ur_ls: vec!["http://127.0.0.1:2380".into()],
+        client_ur_ls: vec!["http://127.0.0.1:2379".into()],
+        is_learner: false,
+    };
+    let unstarted = Member { id: 7, peer_ur_ls: vec!["http://10.0.0.2:2380".into()], ..Member::default() };
+    let status = StatusResponse {
+        header: header(9),
+        version: "3.7.0".into(),
+        db_size: 24576,
+        leader: 13668033151171901709,
+        raft_index: 24,
+        raft_term: 2,
+        raft_applied_index: 24,
+        db_size_in_use: 16384,
+        storage_version: "3.7.0".into(),
+        db_size_quota: 2_147_483_648,
+        ..StatusResponse::default()
+    };
+    let endpoint = "127.0.0.1:2379".to_string();
+    let health = |took_us, error: Option<&str>| Health {
+        endpoint: endpoint.clone(),
+        took: Duration::from_micros(took_us),
+        error: error.map(String::from),
+    };
+    let id = 4111120203077066786;
+    let time_to_live = LeaseTimeToLiveResponse {
+        header: header(3),
+        id,
+        ttl: 499,
+        granted_ttl: 500,
+        keys: vec!["lk".into(), "lk2".into()],
+    };
+    let expired = LeaseTimeToLiveResponse { header: header(3), id, ttl: -1, ..Default::default() };
+    let hash = HashKvResponse { header: header(9), hash: 2990032579, compact_revision: -1, hash_revision: 9 };
+    let alarm = AlarmMember { member_id: 13668033151171901709, alarm: 1 };
+    vec![
+        ("get", Answer::Get(range)),
+        ("get nothing", Answer::Get(RangeResponse { header: header(3), ..Default::default() })),
+        ("put", Answer::Put(put)),
+        ("del", Answer::Delete(delete)),
+        ("txn", Answer::Txn(TxnResponse { header: header(3), succeeded: true, responses })),
+        ("watch", Answer::Watch(WatchResponse { header: header(6), events, ..Default::default() })),
+        ("watch progress", Answer::Watch(WatchResponse { header: header(6), ..Default::default() })),
+        ("grant", Answer::Grant(LeaseGrantResponse { header: header(3), id, ttl: 500, error: String::new() })),
+        ("revoke", Answer::Revoke(id, LeaseRevokeResponse { header: header(3) })),
+        ("timetolive", Answer::TimeToLive(time_to_live, true)),
+        ("timetolive expired", Answer::TimeToLive(expired, false)),
+        ("keep-alive", Answer::KeepAlive(LeaseKeepAliveResponse { header: header(3), id, ttl: 500 })),
+        ("leases", Answer::Leases(LeaseLeasesResponse { header: header(3), leases: Vec::new() })),
+        ("members", Answer::Members(MemberListResponse { header: header(0), members: vec![member, unstarted] })),
+        ("alarms", Answer::Alarms(AlarmResponse { header: header(3), alarms: vec![alarm] })),
+        ("health", Answer::Health(vec![health(1_182, None), health(5_001_131, Some("context deadline exceeded"))])),
+        ("status", Answer::Status(vec![(endpoint.clone(), status)])),
+        ("hashkv", Answer::HashKv(vec![(endpoint.clone(), hash)])),
+    ]
+}
+
+/// `UPDATE=1` rewrites the file; review reads the difference.
+fn golden(name: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ctl/output/testdata").join(name);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, actual).expect("the golden file can be written");
+    }
+    let expected = std::fs::read_to_string(&path).expect("the golden file is there");
+    assert_eq!(actual, expected, "{name} differs; UPDATE=1 rewrites it");
+}
+
+fn all(format: Format, hex: bool) -> String {
+    let printer = Printer { format, hex, values_only: false };
+    let mut text = String::new();
+    for (name, answer) in answers() {
+        let rendered = match printer.render(&answer) {
+            Ok(bytes) if format == Format::Protobuf => {
+                bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n"
+            }
+            Ok(bytes) => String::from_utf8(bytes).expect("these answers are text"),
+            Err(failure) => format!("refused: {}\n", failure.text()),
+        };
+        let _ = write!(text, "# {name}\n{rendered}");
+    }
+    text
+}
+
+#[test]
+fn every_format_prints_every_answer_as_etcdctl_does() {
+    golden("simple", &all(Format::Simple, false));
+    golden("simple_hex", &all(Format::Simple, true));
+    golden("fields", &all(Format::Fields, false));
+    golden("json", &all(Format::Json, false));
+    golden("json_hex", &all(Format::Json, true));
+    golden("table", &all(Format::Table, false));
+    golden("protobuf", &all(Format::Protobuf, false));
+}
+
+#[test]
+fn json_is_json() {
+    for line in all(Format::Json, true).lines().filter(|line| !line.starts_with('#')) {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn sizes_and_durations_are_written_as_go_writes_them() {
+    let sizes = [(0, "0 B"), (9, "9 B"), (999, "999 B"), (1000, "1.0 kB"), (20480, "20 kB"), (2_147_483_648, "2.1 GB")];
+    for (bytes, text) in sizes {
+        assert_eq!(size(bytes), text);
+    }
+    let durations = [(875_372, "875.372µs"), (1_009_934, "1.009934ms"), (5_001_131_073, "5.001131073s")];
+    for (nanos, text) in durations {
+        assert_eq!(took(Duration::from_nanos(nanos)), text);
+    }
+    assert_eq!(took(Duration::from_secs(90)), "1m30s");
+}

@@ -1,0 +1,233 @@
+//! watch: one range from the arguments, or many by commands typed in (`-i`); optionally a command for each event.
+
+use super::{
+    failure::Failure,
+    global::Global,
+    kv,
+    output::{Answer, Format, Printer},
+    quote::quote,
+    txn_grammar::split,
+};
+use crate::{
+    client::{Client, Error, WatchOptions, Watcher},
+    pb::{
+        etcdserverpb::WatchResponse,
+        mvccpb::{Event, event::EventType},
+    },
+};
+use clap::Parser;
+use std::ffi::OsString;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+    sync::mpsc,
+};
+
+/// Watches keys.
+#[derive(Parser, Debug)]
+#[command(no_binary_name = true, disable_help_flag = true, args_override_self = true)]
+pub struct Args {
+    /// The key, the end of the range (exclusive), and after `--` a command to run for each event
+    #[arg(value_name = "KEY [RANGE_END] [-- COMMAND...]")]
+    keys: Vec<OsString>,
+    /// Interactive mode: reads `watch ...` and `progress` lines from standard input
+    #[arg(short, long)]
+    interactive: bool,
+    /// Watch on a prefix if prefix is set
+    #[arg(long)]
+    prefix: bool,
+    /// Revision to start watching
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    rev: i64,
+    /// Get the previous key-value pair before the event happens
+    #[arg(long)]
+    prev_kv: bool,
+    /// Get periodic watch progress notification from server
+    #[arg(long)]
+    progress_notify: bool,
+    /// The command, for each event, with ETCD_WATCH_* in its environment
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+impl Args {
+    fn start(self, client: &Client) -> Result<(Watcher, Vec<OsString>), Failure> {
+        let mut keys = self.keys;
+        if keys.is_empty() {
+            let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+            keys.extend(variable("ETCDCTL_WATCH_KEY"));
+            if !keys.is_empty() {
+                keys.extend(variable("ETCDCTL_WATCH_RANGE_END"));
+            }
+        }
+        if !(1..=2).contains(&keys.len()) {
+            return Err(Failure::args("bad number of arguments"));
+        }
+        if self.prefix && keys.len() == 2 {
+            return Err(Failure::args("`range_end` and `--prefix` are mutually exclusive"));
+        }
+        let (key, range_end) = kv::span("watch", keys, self.prefix, false)?;
+        let options = WatchOptions {
+            range_end,
+            start_revision: self.rev,
+            prev_kv: self.prev_kv,
+            progress_notify: self.progress_notify,
+            ..WatchOptions::default()
+        };
+        Ok((client.watch(key, options), self.command))
+    }
+}
+
+pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
+    let printer = global.printer()?;
+    if printer.format == Format::Table {
+        return Err(Failure::unsupported("table not supported as output format"));
+    }
+    let client = global.client().await?;
+    if args.interactive {
+        return interactive(&client, printer).await;
+    }
+    let (mut watcher, command) = args.start(&client)?;
+    while let Some(answer) = watcher.next().await {
+        show(answer, &command, printer).await?;
+    }
+    Err(Failure::interrupted("watch is canceled by the server"))
+}
+
+/// Reads watches line by line until the input ends, which is an error, as etcdctl has it.
+async fn interactive(client: &Client, printer: Printer) -> Result<(), Failure> {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let (sender, mut answers) = mpsc::channel(16);
+    let mut progress: Vec<mpsc::Sender<()>> = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some((answer, command)) = answers.recv() => {
+                let command: Vec<OsString> = command;
+                show(answer, &command, printer).await?;
+            }
+            line = lines.next_line() => {
+                let line = match line {
+                    Ok(Some(line)) => line,
+                    Ok(None) => return Err(Failure::input("Error reading watch request line: EOF")),
+                    Err(error) => return Err(Failure::input(format!("Error reading watch request line: {error}"))),
+                };
+                match parse_line(&line) {
+                    Ok(Line::Progress) => {
+                        // One question per stream; each watch has its own here.
+                        progress.retain(|ask| !ask.is_closed());
+                        for ask in &progress {
+                            let _ = ask.try_send(());
+                        }
+                    }
+                    Ok(Line::Watch(args)) => match args.start(client) {
+                        Ok((watcher, command)) => progress.push(follow(watcher, command, sender.clone())),
+                        Err(failure) => eprintln!("Invalid command {line} ({})", failure.text()),
+                    },
+                    Err(complaint) => eprintln!("{complaint}"),
+                }
+            }
+        }
+    }
+}
+
+type Shown = (Result<WatchResponse, Error>, Vec<OsString>);
+
+/// Hands a watcher's answers on, and its questions to it.
+fn follow(mut watcher: Watcher, command: Vec<OsString>, to: mpsc::Sender<Shown>) -> mpsc::Sender<()> {
+    let (ask, mut asked) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                answer = watcher.next() => {
+                    let Some(answer) = answer else { return };
+                    if to.send((answer, command.clone())).await.is_err() {
+                        return;
+                    }
+                }
+                Some(()) = asked.recv() => watcher.request_progress(),
+            }
+        }
+    });
+    ask
+}
+
+#[derive(Debug)]
+enum Line {
+    Watch(Box<Args>),
+    Progress,
+}
+
+fn parse_line(line: &str) -> Result<Line, String> {
+    let words = split(line).ok_or_else(|| format!("Invalid command {line} (unfinished quote)"))?;
+    match words.split_first() {
+        Some((first, [])) if first == "progress" => Ok(Line::Progress),
+        Some((first, [])) if first == "watch" => {
+            Err(format!("Invalid command {line} (command type or key is not provided)"))
+        }
+        Some((first, rest)) if first == "watch" => {
+            let args = Args::try_parse_from(rest).map_err(|error| format!("Invalid command {line} ({error})"))?;
+            Ok(Line::Watch(Box::new(args)))
+        }
+        _ => Err(format!("Invalid command {line} (only support watch)")),
+    }
+}
+
+async fn show(answer: Result<WatchResponse, Error>, command: &[OsString], printer: Printer) -> Result<(), Failure> {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            eprintln!("watch was canceled ({error})");
+            return Err(Failure::interrupted("watch is canceled by the server"));
+        }
+    };
+    // That the watch was created is no news to whoever asked for it.
+    if answer.created {
+        return Ok(());
+    }
+    let revision = answer.header.as_ref().map_or(0, |header| header.revision);
+    let events = if command.is_empty() { Vec::new() } else { answer.events.clone() };
+    printer.print(&Answer::Watch(answer))?;
+    for event in events {
+        execute(command, revision, &event).await?;
+    }
+    Ok(())
+}
+
+/// Runs the command for one event and waits for it: the next event's run must not overtake it.
+async fn execute(command: &[OsString], revision: i64, event: &Event) -> Result<(), Failure> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
+    let kv = event.kv.clone().unwrap_or_default();
+    let kind = if event.r#type == EventType::Delete as i32 { "DELETE" } else { "PUT" };
+    let status = Command::new(program)
+        .args(arguments)
+        .env("ETCD_WATCH_REVISION", revision.to_string())
+        .env("ETCD_WATCH_EVENT_TYPE", quote(kind.as_bytes()))
+        .env("ETCD_WATCH_KEY", quote(&kv.key))
+        .env("ETCD_WATCH_VALUE", quote(&kv.value))
+        .status()
+        .await;
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::error(format!("command {program:?} error ({status})"))),
+        Err(error) => Err(Failure::error(format!("command {program:?} error ({error})"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_watches_progress_or_complaints() {
+        let Ok(Line::Watch(args)) = parse_line("watch \"a b\" c --rev=7 --prev-kv -- echo \"x y\"") else {
+            panic!("a watch")
+        };
+        assert_eq!(args.keys, ["a b", "c"]);
+        assert_eq!(args.command, ["echo", "x y"]);
+        assert!(args.rev == 7 && args.prev_kv && !args.prefix);
+        assert!(matches!(parse_line("progress"), Ok(Line::Progress)));
+        assert_eq!(parse_line("cancel 0").err().as_deref(), Some("Invalid command cancel 0 (only support watch)"));
+        assert!(parse_line("watch").is_err() && parse_line("").is_err() && parse_line("watch a --bogus").is_err());
+    }
+}

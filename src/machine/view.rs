@@ -1,0 +1,153 @@
+//! What everybody else may see of the machine while it applies.
+
+use super::{AlarmKind, Mark, quota::Quota};
+use crate::{
+    alarm,
+    engine::{Engine, Size},
+    lease::{self, Lease, Terms},
+    membership::{self, Member},
+    types::{ConfState, Fault, Index, Key, LeaseId, MemberId, Term},
+};
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
+
+/// The replicated state that is small enough to be held in memory.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) leases: lease::Table,
+    pub(super) members: membership::Table,
+    pub(super) alarms: alarm::Table,
+    pub(super) cluster_version: Option<String>,
+    pub(super) downgrade: Option<String>,
+}
+
+/// What the machine shares with its views. Only the machine writes.
+pub(super) struct Shared {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) state: RwLock<State>,
+    /// The last entry whose effects readers can see.
+    pub(super) mark: Mutex<Mark>,
+    pub(super) quota: Quota,
+}
+
+/// A window on the machine: cheap to clone, for any number of threads. Each answer is consistent in itself.
+#[derive(Clone)]
+pub struct View {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the log says about one lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// Time to live in seconds, as granted.
+    pub ttl_s: i64,
+    /// What was left at the last checkpoint. Only the leader's clock knows better.
+    pub remaining_s: i64,
+    /// The attached keys, sorted.
+    pub keys: Vec<Key>,
+}
+
+impl View {
+    /// The last applied entry: whoever reads from here on sees what it did.
+    pub fn applied(&self) -> (Index, Term) {
+        let mark = *self.shared.mark.lock();
+        (mark.index, mark.term)
+    }
+
+    /// The state hash, and the entry after which it holds.
+    pub fn state_hash(&self) -> (Index, u64) {
+        let mark = *self.shared.mark.lock();
+        (mark.index, mark.hash)
+    }
+
+    /// Bytes of all keys and values that can be read now. The same on every member.
+    pub fn live_bytes(&self) -> u64 {
+        self.shared.mark.lock().live_bytes
+    }
+
+    /// All leases, sorted by id.
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.shared.state.read().leases.ids()
+    }
+
+    /// Whether there is such a lease.
+    pub fn has_lease(&self, id: LeaseId) -> bool {
+        self.shared.state.read().leases.get(id).is_some()
+    }
+
+    /// One lease, with its keys.
+    pub fn lease(&self, id: LeaseId) -> Option<LeaseInfo> {
+        let state = self.shared.state.read();
+        let Lease { ttl_s, remaining_s, keys } = state.leases.get(id)?;
+        let left_s = if *remaining_s > 0 { *remaining_s } else { *ttl_s };
+        Some(LeaseInfo { ttl_s: *ttl_s, remaining_s: left_s, keys: keys.iter().cloned().collect() })
+    }
+
+    /// All leases for a new leader's clock.
+    pub fn lease_terms(&self) -> Vec<Terms> {
+        self.shared.state.read().leases.terms().collect()
+    }
+
+    /// All members, by id.
+    pub fn members(&self) -> Vec<Member> {
+        self.shared.state.read().members.list()
+    }
+
+    /// One member.
+    pub fn member(&self, id: MemberId) -> Option<Member> {
+        self.shared.state.read().members.get(id)
+    }
+
+    /// Whether this id was a member's that left for good.
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        self.shared.state.read().members.is_removed(id)
+    }
+
+    /// Who votes and who learns.
+    pub fn conf_state(&self) -> ConfState {
+        self.shared.state.read().members.conf_state().clone()
+    }
+
+    /// The active alarms of one kind, or of all.
+    pub fn alarms(&self, kind: Option<AlarmKind>) -> Vec<(MemberId, AlarmKind)> {
+        self.shared.state.read().alarms.list(kind)
+    }
+
+    /// Whether some member has this alarm.
+    pub fn has_alarm(&self, kind: AlarmKind) -> bool {
+        self.shared.state.read().alarms.any(kind)
+    }
+
+    /// The version that all members speak, once the log has one.
+    pub fn cluster_version(&self) -> Option<String> {
+        self.shared.state.read().cluster_version.clone()
+    }
+
+    /// The version that a downgrade under way leads to.
+    pub fn downgrade(&self) -> Option<String> {
+        self.shared.state.read().downgrade.clone()
+    }
+
+    /// Whether a proposal that adds about `extra_bytes` would bring this member's store to its quota. Asks no disk; see
+    /// [`View::measure`].
+    pub fn quota_exceeded(&self, extra_bytes: u64) -> bool {
+        let live_bytes = self.live_bytes();
+        self.shared.quota.is_exceeded(live_bytes, extra_bytes)
+    }
+
+    /// This member's quota; `None` if it has none.
+    pub fn quota_bytes(&self) -> Option<u64> {
+        self.shared.quota.limit()
+    }
+
+    /// Measures the store. To be called about once a second, and no faster than it is flushed: between two measurements
+    /// [`View::quota_exceeded`] goes by what was written since.
+    ///
+    /// # Errors
+    /// A broken store.
+    pub fn measure(&self) -> Result<Size, Fault> {
+        let size = self.shared.engine.size()?;
+        self.shared.quota.measure(size);
+        Ok(size)
+    }
+}

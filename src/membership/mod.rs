@@ -1,0 +1,213 @@
+//! Who belongs to the cluster: names and URLs of members, and which of them vote.
+//!
+//! **Promises.** One truth: whether a member votes or learns is asked of raft's [`ConfState`] alone and never kept a second time
+//! beside its URLs. A removed id never comes back. Every change is checked as a whole before anything of it is kept, and its rows
+//! go into one batch.
+//! **May not know** who leads, who is reachable, or what a member's flags are.
+
+mod row;
+
+use crate::{
+    engine::{Batch, Engine, Table as Rows},
+    types::{ConfState, Error, Fault, MemberId},
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::{Bound, ControlFlow},
+};
+
+/// Row of [`Rows::Meta`] that holds who votes and who learns.
+const CONF_STATE: &[u8] = b"conf_state";
+
+/// A member, as the table tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// For life.
+    pub id: MemberId,
+    /// Empty until the member has started and told its name.
+    pub name: String,
+    /// Where other members find it.
+    pub peer_urls: Vec<String>,
+    /// Where clients find it; empty until it has started.
+    pub client_urls: Vec<String>,
+    /// Whether it receives the log without a vote. Read from the [`ConfState`].
+    pub is_learner: bool,
+}
+
+/// One change of who belongs to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new member, a voter or a learner as `is_learner` says.
+    Add(Member),
+    /// A learner gets a vote.
+    Promote(MemberId),
+    /// A member leaves for good.
+    Remove(MemberId),
+    /// A member has other peer URLs. Never changes who votes.
+    UpdatePeers(MemberId, Vec<String>),
+}
+
+/// What is kept of one member: all but who it is and whether it votes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Record {
+    name: String,
+    peer_urls: Vec<String>,
+    client_urls: Vec<String>,
+}
+
+/// All members, those that left, and raft's membership.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    records: BTreeMap<MemberId, Record>,
+    removed: BTreeSet<MemberId>,
+    conf_state: ConfState,
+}
+
+impl Table {
+    /// Reads what the engine holds.
+    ///
+    /// # Errors
+    /// A broken store, or a row that is none of ours.
+    pub fn load(engine: &dyn Engine) -> Result<Table, Fault> {
+        let mut table = Table::default();
+        let mut wrong = None;
+        engine.scan(Rows::Members, (Bound::Unbounded, Bound::Unbounded), &mut |key, value| {
+            let id = key.try_into().map(|id| MemberId(u64::from_be_bytes(id))).ok();
+            match (id, row::decode_record(&value)) {
+                (Some(id), Some(Some(record))) => drop(table.records.insert(id, record)),
+                (Some(id), Some(None)) => drop(table.removed.insert(id)),
+                _ => {
+                    wrong = Some(format!("row {key:02x?} of the members is no member"));
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        if let Some(row) = engine.get(Rows::Meta, CONF_STATE)? {
+            match row::decode_conf_state(&row) {
+                Some(conf_state) => table.conf_state = conf_state,
+                None => wrong = Some("the row of who votes and who learns is malformed".into()),
+            }
+        }
+        match wrong {
+            None => Ok(table),
+            Some(what) => Err(Fault::Damaged { path: "store".into(), offset: None, what }),
+        }
+    }
+
+    /// Makes one change, or none of it.
+    ///
+    /// # Errors
+    /// [`Error::MemberExist`] for an id that is or ever was a member's, [`Error::PeerURLExist`], [`Error::MemberNotFound`],
+    /// [`Error::MemberNotLearner`]. How many learners a cluster may have is a flag of whoever proposes, and not asked here.
+    pub fn change(&mut self, change: &Change, batch: &mut Batch) -> Result<(), Error> {
+        match change {
+            Change::Add(member) => {
+                if self.removed.contains(&member.id) || self.records.contains_key(&member.id) {
+                    return Err(Error::MemberExist);
+                }
+                self.check_peer_urls(member.id, &member.peer_urls)?;
+                let Member { name, peer_urls, client_urls, .. } = member.clone();
+                self.keep(member.id, Record { name, peer_urls, client_urls }, batch);
+                let role = if member.is_learner { &mut self.conf_state.learners } else { &mut self.conf_state.voters };
+                insert(role, member.id);
+            }
+            Change::Promote(id) => {
+                self.record(*id)?;
+                if !self.conf_state.learners.contains(id) {
+                    return Err(Error::MemberNotLearner);
+                }
+                self.conf_state.learners.retain(|learner| learner != id);
+                insert(&mut self.conf_state.voters, *id);
+            }
+            Change::Remove(id) => {
+                self.record(*id)?;
+                self.records.remove(id);
+                self.removed.insert(*id);
+                batch.put(Rows::Members, key(*id), row::encode_record(None));
+                self.conf_state.voters.retain(|voter| voter != id);
+                self.conf_state.learners.retain(|learner| learner != id);
+            }
+            Change::UpdatePeers(id, peer_urls) => {
+                let record = self.record(*id)?.clone();
+                self.check_peer_urls(*id, peer_urls)?;
+                self.keep(*id, Record { peer_urls: peer_urls.clone(), ..record }, batch);
+                return Ok(());
+            }
+        }
+        batch.put(Rows::Meta, CONF_STATE, row::encode_conf_state(&self.conf_state));
+        Ok(())
+    }
+
+    /// Takes over what a member tells of itself.
+    ///
+    /// # Errors
+    /// [`Error::MemberNotFound`] for an id that is no member's (any more).
+    pub fn set_attributes(
+        &mut self,
+        id: MemberId,
+        name: &str,
+        client_urls: &[String],
+        batch: &mut Batch,
+    ) -> Result<(), Error> {
+        let peer_urls = self.record(id)?.peer_urls.clone();
+        let (name, client_urls) = (name.to_owned(), client_urls.to_vec());
+        self.keep(id, Record { name, peer_urls, client_urls }, batch);
+        Ok(())
+    }
+
+    /// All members, by id.
+    pub fn list(&self) -> Vec<Member> {
+        self.records.keys().filter_map(|id| self.get(*id)).collect()
+    }
+
+    /// One member.
+    pub fn get(&self, id: MemberId) -> Option<Member> {
+        let Record { name, peer_urls, client_urls } = self.records.get(&id)?.clone();
+        let is_learner = self.conf_state.learners.contains(&id) || self.conf_state.learners_next.contains(&id);
+        Some(Member { id, name, peer_urls, client_urls, is_learner })
+    }
+
+    /// Whether this id was a member's that left.
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        self.removed.contains(&id)
+    }
+
+    /// Who votes and who learns.
+    pub fn conf_state(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    fn record(&self, id: MemberId) -> Result<&Record, Error> {
+        self.records.get(&id).ok_or(Error::MemberNotFound)
+    }
+
+    /// No two members are reached by one URL: then one of them would answer for both.
+    fn check_peer_urls(&self, id: MemberId, urls: &[String]) -> Result<(), Error> {
+        let mut others = self.records.iter().filter(|(other, _)| **other != id);
+        match others.any(|(_, record)| record.peer_urls.iter().any(|url| urls.contains(url))) {
+            true => Err(Error::PeerURLExist),
+            false => Ok(()),
+        }
+    }
+
+    fn keep(&mut self, id: MemberId, record: Record, batch: &mut Batch) {
+        batch.put(Rows::Members, key(id), row::encode_record(Some(&record)));
+        self.records.insert(id, record);
+    }
+}
+
+fn key(id: MemberId) -> Bytes {
+    Bytes::copy_from_slice(&id.0.to_be_bytes())
+}
+
+/// Keeps the list sorted: its order is part of the state that members compare.
+fn insert(ids: &mut Vec<MemberId>, id: MemberId) {
+    if let Err(at) = ids.binary_search(&id) {
+        ids.insert(at, id);
+    }
+}
+
+#[cfg(test)]
+mod tests;

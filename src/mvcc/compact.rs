@@ -1,0 +1,98 @@
+//! The sweep: removes versions that nobody can read any more, in bounded steps.
+//!
+//! Two rows in `Meta` say where it stands: the mark of the last compaction, written with the command, and the bound of the last
+//! finished sweep, written with the last rows of that sweep. After a restart between the two the sweep begins anew; removing rows
+//! that are gone is no harm.
+
+use super::{NEVER, Reader, STEP_KEYS};
+use crate::{
+    engine::{Batch, Engine, Table},
+    types::Fault,
+};
+use bytes::Bytes;
+use std::sync::atomic::Ordering;
+
+const COMPACTED: &[u8] = b"mvcc-compacted";
+const SWEPT: &[u8] = b"mvcc-swept";
+
+/// A sweep in progress.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// The bound, and the key to go on from. `None` between two sweeps.
+    walk: Option<(i64, Box<[u8]>)>,
+}
+
+/// Records a compaction at `at`.
+pub(super) fn record_mark(batch: &mut Batch, at: i64) {
+    batch.put(Table::Meta, COMPACTED, Bytes::copy_from_slice(&at.to_be_bytes()));
+}
+
+/// The mark of the last compaction.
+pub(super) fn compacted_mark(engine: &dyn Engine) -> Result<Option<i64>, Fault> {
+    read_mark(engine, COMPACTED)
+}
+
+/// The bound of the last finished sweep.
+pub(super) fn swept_mark(engine: &dyn Engine) -> Result<Option<i64>, Fault> {
+    read_mark(engine, SWEPT)
+}
+
+fn read_mark(engine: &dyn Engine, name: &'static [u8]) -> Result<Option<i64>, Fault> {
+    let Some(row) = engine.get(Table::Meta, name)? else { return Ok(None) };
+    match row.as_ref().try_into() {
+        Ok(bytes) => Ok(Some(i64::from_be_bytes(bytes))),
+        Err(_) => {
+            let what = format!("the mark {} is not a revision", String::from_utf8_lossy(name));
+            Err(Fault::Damaged { path: "the key space".into(), offset: None, what })
+        }
+    }
+}
+
+impl Reader {
+    /// One step of the sweep: removes at most about `rows_max` rows and holds up writers for a thousand keys at most. `Ok(true)`:
+    /// call again, there is more. `Ok(false)`: nothing to do until the next compaction, or, while [`Reader::swept`] is below
+    /// [`Reader::compacted`], until a pin is dropped.
+    ///
+    /// Calls from several threads take turns.
+    pub fn compact_step(&self, rows_max: usize) -> Result<bool, Fault> {
+        let shared = &*self.shared;
+        let mut sweep = shared.sweep.lock();
+        let (bound, from) = match sweep.walk.take() {
+            Some(walk) => walk,
+            None => {
+                let bound = self.sweep_bound();
+                if bound <= shared.swept.load(Ordering::Acquire) {
+                    return Ok(false);
+                }
+                (bound, Box::default())
+            }
+        };
+        let mut removed = Vec::new();
+        let next = shared.state.write().index.sweep(&from, bound, STEP_KEYS, rows_max.max(1), &mut removed);
+        // The index goes first: whoever still finds a version there also finds its row, or has pinned it. After a crash between
+        // the two the rows are in the index again.
+        let mut batch = Batch::default();
+        for stamp in removed {
+            batch.delete(Table::Versions, Bytes::copy_from_slice(&stamp.row_key()));
+        }
+        if next.is_none() {
+            batch.put(Table::Meta, SWEPT, Bytes::copy_from_slice(&bound.to_be_bytes()));
+        }
+        if !batch.is_empty() {
+            shared.engine.write(batch)?;
+        }
+        if next.is_none() {
+            shared.swept.store(bound, Ordering::Release);
+        }
+        sweep.walk = next.map(|key| (bound, key));
+        Ok(sweep.walk.is_some() || bound < self.sweep_bound())
+    }
+
+    /// How far a sweep that begins now may go. Pins that come later are at or above the mark, so they need not be asked again.
+    fn sweep_bound(&self) -> i64 {
+        let state = self.shared.state.read();
+        let lowest_pin = self.shared.pins.lowest().unwrap_or(i64::MAX);
+        // Unpublished versions may be taken back, and then what they hid is current again.
+        state.compacted.min(state.published).min(lowest_pin).max(NEVER)
+    }
+}

@@ -1,0 +1,368 @@
+//! Ranges at one revision, in bounded steps.
+
+use super::{
+    KeyValue, Pin, STEP_KEYS, Shared, State,
+    index::{Budget, Direction},
+    pin::Pins,
+    record::Stamp,
+};
+use crate::types::{Error, Fault, Key, KeyRange, Revision};
+use bytes::Bytes;
+use std::{
+    ops::Bound,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// Keys of one [`Chunk`].
+const CHUNK_KEYS_MAX: usize = 10_000;
+
+/// What a range is sorted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SortTarget {
+    /// The key, as bytes.
+    #[default]
+    Key,
+    /// `version`.
+    Version,
+    /// `create_revision`.
+    Create,
+    /// `mod_revision`.
+    Mod,
+    /// The value, as bytes.
+    Value,
+}
+
+/// In which direction a range is sorted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SortOrder {
+    /// Ascending, whatever the target: that is what etcd does when no order is asked for.
+    #[default]
+    None,
+    /// Lowest first.
+    Ascend,
+    /// Highest first.
+    Descend,
+}
+
+/// A read of a range at one revision. The default of every field but `range` means "off".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeQuery {
+    /// Which keys.
+    pub range: KeyRange,
+    /// At most so many keys; 0 or less: all. Applied after filters and sort.
+    pub limit: i64,
+    /// State to read; 0 or less: the current one.
+    pub revision: Revision,
+    /// Direction of the sort.
+    pub order: SortOrder,
+    /// What the result is sorted by.
+    pub target: SortTarget,
+    /// Leave the values out. Sorting by value still works.
+    pub keys_only: bool,
+    /// Only count.
+    pub count_only: bool,
+    /// Drop keys with a lower `mod_revision`; 0: off. Filters don't change `count`.
+    pub min_mod: i64,
+    /// Drop keys with a higher `mod_revision`; 0: off.
+    pub max_mod: i64,
+    /// Drop keys with a lower `create_revision`; 0: off.
+    pub min_create: i64,
+    /// Drop keys with a higher `create_revision`; 0: off.
+    pub max_create: i64,
+}
+
+impl RangeQuery {
+    /// All of `range` as it is now, in the order of keys.
+    pub fn new(range: KeyRange) -> RangeQuery {
+        RangeQuery {
+            range,
+            limit: 0,
+            revision: Revision(0),
+            order: SortOrder::None,
+            target: SortTarget::Key,
+            keys_only: false,
+            count_only: false,
+            min_mod: 0,
+            max_mod: 0,
+            min_create: 0,
+            max_create: 0,
+        }
+    }
+}
+
+impl Default for RangeQuery {
+    /// The whole key space.
+    fn default() -> RangeQuery {
+        RangeQuery::new(KeyRange::From(bytes::Bytes::new()))
+    }
+}
+
+/// The answer to a [`RangeQuery`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeResult {
+    /// The keys, in the order that was asked for.
+    pub kvs: Vec<KeyValue>,
+    /// Keys in the range at that revision, whatever limit and filters say.
+    pub count: i64,
+    /// Whether the limit cut the list.
+    pub more: bool,
+    /// The current revision at the time of the read; goes to the header.
+    pub revision: Revision,
+}
+
+/// A part of a long range, see [`Reader::chunk`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// The keys, ascending.
+    pub kvs: Vec<KeyValue>,
+    /// What is left of the range; `None` at its end.
+    pub rest: Option<KeyRange>,
+}
+
+/// The readers' half of the store. Cheap to clone, for any number of threads.
+#[derive(Clone)]
+pub struct Reader {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Reader {
+    /// The newest revision that readers may see.
+    pub fn current(&self) -> Revision {
+        Revision(self.shared.published.load(Ordering::Acquire))
+    }
+
+    /// The revision of the last compaction; −1 if there was none, as in etcd. Reads below are refused, reads at it work.
+    pub fn compacted(&self) -> Revision {
+        Revision(self.shared.compacted.load(Ordering::Acquire))
+    }
+
+    /// The bound of the last finished sweep, also over restarts; −1 if there was none.
+    pub fn swept(&self) -> Revision {
+        Revision(self.shared.swept.load(Ordering::Acquire))
+    }
+
+    /// Number of live keys. May be ahead of [`Reader::current`] by the write that is under way.
+    pub fn keys_total(&self) -> usize {
+        self.shared.state.read().index.live_total()
+    }
+
+    /// Reads a range at one revision.
+    ///
+    /// The time depends on what is returned: at the current revision counting is cheap, and a limited read in the order of keys
+    /// stops at its limit. In the past the whole range is walked to count it.
+    ///
+    /// # Errors
+    /// [`Error::FutureRev`] above the current revision, [`Error::Compacted`] below the compacted one.
+    pub fn range(&self, query: &RangeQuery) -> Result<Result<RangeResult, Error>, Fault> {
+        let (pin, current, known) = match self.enter(query) {
+            Ok(entered) => entered,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.view(&pin).range(query, current, known).map(Ok)
+    }
+
+    /// Keeps what is visible at `revision` (0 or less: the current one) from being swept until the pin is dropped.
+    ///
+    /// # Errors
+    /// [`Error::FutureRev`] above the current revision, [`Error::Compacted`] below the compacted one.
+    pub fn pin(&self, revision: Revision) -> Result<Pin, Error> {
+        let state = self.shared.state.read();
+        let at = admit(revision, state.published, state.compacted)?;
+        Ok(Pins::add(&self.shared, at))
+    }
+
+    /// Number of keys in `range` at the pinned revision.
+    pub fn count(&self, pin: &Pin, range: &KeyRange) -> i64 {
+        self.view(pin).walk(range, usize::MAX, Direction::Ascending).len() as i64
+    }
+
+    /// The first keys of `range` at the pinned revision: at most `keys_max` (and never more than 10,000), about `bytes_max` bytes, but
+    /// at least one. Goes on with [`Chunk::rest`]; works also after the pinned revision was compacted.
+    pub fn chunk(&self, pin: &Pin, range: &KeyRange, keys_max: usize, bytes_max: usize) -> Result<Chunk, Fault> {
+        // Bounded, so that a caller who thinks in bytes does not walk the whole range for each chunk.
+        let keys_max = keys_max.clamp(1, CHUNK_KEYS_MAX);
+        let found = self.view(pin).walk(range, keys_max, Direction::Ascending);
+        let (mut kvs, mut bytes) = (Vec::new(), 0);
+        for stamp in &found {
+            if bytes >= bytes_max && !kvs.is_empty() {
+                break;
+            }
+            let kv = self.shared.row(*stamp)?;
+            bytes += kv.key.len() + kv.value.len();
+            kvs.push(kv);
+        }
+        let is_whole = kvs.len() == found.len() && found.len() < keys_max;
+        let rest = kvs.last().filter(|_| !is_whole).and_then(|last| after(range, &last.key));
+        Ok(Chunk { kvs, rest })
+    }
+
+    fn view<'a>(&'a self, pin: &Pin) -> View<'a, impl Fn(Stamp) -> Result<KeyValue, Fault> + 'a> {
+        View { shared: &self.shared, at: pin.revision, row: |stamp| self.shared.row(stamp) }
+    }
+
+    /// Checks and pins the revision of a query. What is cheap to know of the answer comes with it: a count is that of this very
+    /// moment, since a write may be published before a walk begins.
+    fn enter(&self, query: &RangeQuery) -> Result<(Pin, i64, Known), Error> {
+        let state = self.shared.state.read();
+        let at = admit(query.revision, state.published, state.compacted)?;
+        let known = Known::of(&state, &query.range, at, state.published, &state.unpublished);
+        Ok((Pins::add(&self.shared, at), state.published, known))
+    }
+}
+
+/// What the index tells about an answer without a walk.
+pub(super) enum Known {
+    /// All of it: the range is one key.
+    Key(Option<Stamp>),
+    /// The number of keys.
+    Count(i64),
+    /// The revision is of the past.
+    Nothing,
+}
+
+impl Known {
+    /// The index's counts are those of revision `newest`, once what `ahead` names is taken off.
+    pub(super) fn of(state: &State, range: &KeyRange, at: i64, newest: i64, ahead: &[(Key, i8)]) -> Known {
+        if let KeyRange::One(key) = range {
+            return Known::Key(state.index.find(key).and_then(|entry| entry.visible(at)));
+        }
+        if at != newest {
+            return Known::Nothing;
+        }
+        let in_range = ahead.iter().filter(|(key, _)| range.contains(key));
+        let ahead: i64 = in_range.map(|(_, change)| i64::from(*change)).sum();
+        Known::Count(state.index.count_live(range.bounds()) as i64 - ahead)
+    }
+}
+
+/// The revision that a request for `revision` reads.
+pub(super) fn admit(revision: Revision, current: i64, compacted: i64) -> Result<i64, Error> {
+    match revision.0 {
+        ..=0 => Ok(current),
+        at if at > current => Err(Error::FutureRev),
+        at if at < compacted => Err(Error::Compacted),
+        at => Ok(at),
+    }
+}
+
+/// What is left of `range` after `key`, which is in it.
+fn after(range: &KeyRange, key: &[u8]) -> Option<KeyRange> {
+    let start: Bytes = [key, &[0]].concat().into();
+    match range {
+        KeyRange::One(_) => None,
+        KeyRange::Span { end, .. } => Some(KeyRange::Span { start, end: end.clone() }),
+        KeyRange::From(_) => Some(KeyRange::From(start)),
+    }
+}
+
+/// The key space at one revision. Who makes one sees to it that the revision is not swept meanwhile.
+pub(super) struct View<'a, R> {
+    pub(super) shared: &'a Shared,
+    pub(super) at: i64,
+    /// Where the row of a version is.
+    pub(super) row: R,
+}
+
+impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
+    /// Answers a query.
+    pub(super) fn range(&self, query: &RangeQuery, current: i64, known: Known) -> Result<RangeResult, Fault> {
+        let revision = Revision(current);
+        let count = match &known {
+            Known::Key(found) => Some(i64::from(found.is_some())),
+            Known::Count(count) => Some(*count),
+            Known::Nothing => None,
+        };
+        if let (true, Some(count)) = (query.count_only, count) {
+            return Ok(RangeResult { count, revision, ..RangeResult::default() });
+        }
+        let limit = usize::try_from(query.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        let by_key = query.target == SortTarget::Key && !query.has_filters();
+        let direction = match query.order {
+            SortOrder::Descend if by_key => Direction::Descending,
+            _ => Direction::Ascending,
+        };
+        // In the order of keys the limit can be applied first. Then only the past has to be walked to its end, to count it.
+        let walk_max = if by_key && count.is_some() { limit } else { usize::MAX };
+        let mut found = match known {
+            Known::Key(found) => found.into_iter().collect(),
+            _ => self.walk(&query.range, walk_max, direction),
+        };
+        let count = count.unwrap_or(found.len() as i64);
+        if query.count_only {
+            return Ok(RangeResult { count, revision, ..RangeResult::default() });
+        }
+        if by_key {
+            found.truncate(limit);
+            let mut kvs = self.rows(&found)?;
+            query.strip(&mut kvs);
+            return Ok(RangeResult { more: count > kvs.len() as i64, kvs, count, revision });
+        }
+        let mut kvs = self.rows(&found)?;
+        kvs.retain(|kv| query.passes(kv));
+        query.sort(&mut kvs);
+        let more = kvs.len() > limit;
+        kvs.truncate(limit);
+        query.strip(&mut kvs);
+        Ok(RangeResult { kvs, count, more, revision })
+    }
+
+    /// The first `max` versions of a range, in bounded steps.
+    pub(super) fn walk(&self, range: &KeyRange, max: usize, direction: Direction) -> Vec<Stamp> {
+        let mut found = Vec::new();
+        let mut last: Option<Box<[u8]>> = None;
+        loop {
+            let (from, to) = range.bounds();
+            let bounds = match (&last, direction) {
+                (None, _) => (from, to),
+                (Some(key), Direction::Ascending) => (Bound::Excluded(&**key), to),
+                (Some(key), Direction::Descending) => (from, Bound::Excluded(&**key)),
+            };
+            let budget = Budget { looked_at: STEP_KEYS, found: max - found.len() };
+            let state = self.shared.state.read();
+            let stopped_at = state.index.walk(bounds, self.at, direction, budget, &mut found).map(Box::from);
+            drop(state);
+            last = stopped_at;
+            if last.is_none() || found.len() >= max {
+                return found;
+            }
+        }
+    }
+
+    fn rows(&self, found: &[Stamp]) -> Result<Vec<KeyValue>, Fault> {
+        found.iter().map(|stamp| (self.row)(*stamp)).collect()
+    }
+}
+
+impl RangeQuery {
+    fn has_filters(&self) -> bool {
+        [self.min_mod, self.max_mod, self.min_create, self.max_create].iter().any(|bound| *bound != 0)
+    }
+
+    fn passes(&self, kv: &KeyValue) -> bool {
+        let within =
+            |revision: Revision, min: i64, max: i64| (min == 0 || revision.0 >= min) && (max == 0 || revision.0 <= max);
+        within(kv.mod_revision, self.min_mod, self.max_mod)
+            && within(kv.create_revision, self.min_create, self.max_create)
+    }
+
+    /// Sorts what came in the order of keys. Equal ones stay in that order.
+    fn sort(&self, kvs: &mut [KeyValue]) {
+        let descends = self.order == SortOrder::Descend;
+        kvs.sort_by(|a, b| {
+            let (a, b) = if descends { (b, a) } else { (a, b) };
+            match self.target {
+                SortTarget::Key => a.key.cmp(&b.key),
+                SortTarget::Version => a.version.cmp(&b.version),
+                SortTarget::Create => a.create_revision.cmp(&b.create_revision),
+                SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
+                SortTarget::Value => a.value.cmp(&b.value),
+            }
+        });
+    }
+
+    fn strip(&self, kvs: &mut [KeyValue]) {
+        if self.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+    }
+}

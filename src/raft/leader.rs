@@ -1,0 +1,344 @@
+//! A leader: gives its log to everyone, and learns what a quorum has.
+
+use super::{
+    core::{Core, Next},
+    message::{Body, Envelope, LogId},
+    output::{Output, Proposal, ReadId},
+    progress::{Phase, Progress},
+    quorum::Verdict,
+    read::{Read, Reads},
+    status::FollowerStatus,
+};
+use crate::types::{EntryKind, Index, MemberId};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+#[derive(Debug)]
+pub(super) struct Leader {
+    /// Everyone else, learners too.
+    followers: BTreeMap<MemberId, Progress>,
+    /// The empty entry with which this term opened.
+    opened: Index,
+    /// Elected by its own vote alone, which may not be on disk yet.
+    elected_itself: bool,
+    heartbeat_elapsed: u32,
+    /// The round of the last heartbeats that were due; its answers also look for lost appends.
+    due_round: u64,
+    uncommitted_bytes: usize,
+    reads: Reads,
+}
+
+impl Leader {
+    /// Opens the term with an empty entry: what older terms left can be committed only together with one of this term (Raft paper,
+    /// section 5.4.2).
+    pub(super) fn begin(core: &mut Core, out: &mut Output) -> Leader {
+        core.leader = Some(core.id());
+        core.elapsed = 0;
+        let next = core.log.last().index.next();
+        let uncommitted = core.log.range(core.log.commit().next(), next);
+        let uncommitted_bytes = uncommitted.map(|entry| entry.data.len()).sum();
+        let others = core.members.all().into_iter().filter(|member| *member != core.id());
+        let mut leader = Leader {
+            followers: others.map(|member| (member, Progress::new(next))).collect(),
+            opened: core.append(EntryKind::Normal, Bytes::new(), out),
+            elected_itself: core.members.is_alone(core.id()),
+            heartbeat_elapsed: 0,
+            due_round: 0,
+            uncommitted_bytes,
+            reads: Reads::default(),
+        };
+        leader.send_to_all(core, out);
+        leader
+    }
+
+    pub(super) fn tick(&mut self, core: &mut Core, out: &mut Output) -> Next {
+        core.elapsed += 1;
+        if core.elapsed >= core.config.election_ticks {
+            core.elapsed = 0;
+            if core.config.check_quorum && !self.has_quorum(core) {
+                return Next::Follow(None);
+            }
+            self.followers.values_mut().for_each(|progress| progress.active = false);
+        }
+        if !core.members.is_voter(core.id()) {
+            return Next::Follow(None);
+        }
+        self.leave_joint(core, out);
+        // A change of membership may have made the quorum smaller.
+        self.advance(core, out);
+        self.heartbeat_elapsed += 1;
+        if self.heartbeat_elapsed >= core.config.heartbeat_ticks {
+            self.heartbeat_elapsed = 0;
+            self.due_round = self.begin_round(core, out);
+        }
+        Next::Stay
+    }
+
+    pub(super) fn receive(&mut self, core: &mut Core, from: MemberId, body: &Body, out: &mut Output) {
+        match *body {
+            Body::AppendAccepted { matched } => self.accepted(core, from, matched, out),
+            Body::AppendRejected { prev, hint } => self.rejected(core, from, prev, hint, out),
+            Body::HeartbeatReply { round } => self.heartbeat_answered(core, from, round, out),
+            Body::ReadIndex { id } => self.read(core, (Some(from), id), out),
+            Body::Append { .. } | Body::Heartbeat { .. } => panic!("two leaders in term {}", core.term),
+            _ => {}
+        }
+    }
+
+    /// Appends proposals, in order, up to the first one that can't be taken now.
+    pub(super) fn propose(&mut self, core: &mut Core, proposals: Vec<Proposal>, out: &mut Output) {
+        let mut left = proposals.len();
+        for proposal in proposals {
+            let bytes = proposal.data.len();
+            let over = self.uncommitted_bytes + bytes > core.config.uncommitted_bytes_max;
+            if (over && self.uncommitted_bytes > 0 && bytes > 0) || !may_append(core, proposal.kind) {
+                break;
+            }
+            self.uncommitted_bytes += bytes;
+            core.append(proposal.kind, proposal.data, out);
+            left -= 1;
+        }
+        out.proposals_dropped += left;
+        self.send_to_all(core, out);
+    }
+
+    /// Takes a read of this member or of a follower.
+    pub(super) fn read(&mut self, core: &Core, read: Read, out: &mut Output) {
+        if core.has_committed_in_term() && core.members.is_alone(core.id()) {
+            return answer(core, read, Some(core.log.commit()), out);
+        }
+        if !self.reads.wait(read) {
+            return answer(core, read, None, out);
+        }
+        if core.has_committed_in_term() && self.latest_round_is_unsent(core, out) {
+            self.reads.join(core.log.commit());
+        }
+        self.begin_round_for_reads(core, out);
+    }
+
+    /// Commits what a quorum has on disk, if it is of this term, and answers what waited for it. This member counts like any other:
+    /// with what is on its own disk.
+    pub(super) fn advance(&mut self, core: &mut Core, out: &mut Output) {
+        let (id, own) = (core.id(), core.log.stable());
+        let matched = |member| match self.followers.get(&member) {
+            Some(progress) => progress.matched.0,
+            None if member == id => own.0,
+            None => 0,
+        };
+        let reached = Index(core.members.reached(matched));
+        let before = core.log.commit();
+        // An entry of an older term may be on a quorum and still be replaced (Raft paper, figure 8).
+        if reached <= before || core.log.term(reached) != Some(core.term) || !core.log.commit_to(reached) {
+            return;
+        }
+        let committed = core.log.range(before.next(), reached.next());
+        let bytes = committed.map(|entry| entry.data.len()).sum::<usize>();
+        self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(bytes);
+        self.send_to_all(core, out);
+        self.begin_round_for_reads(core, out);
+    }
+
+    /// Follows a change of membership: newcomers are probed from the end, those that left are forgotten.
+    pub(super) fn members_changed(&mut self, core: &Core) {
+        let all = core.members.all();
+        self.followers.retain(|member, _| all.contains(member));
+        let next = core.log.last().index.next();
+        for member in all.into_iter().filter(|member| *member != core.id()) {
+            self.followers.entry(member).or_insert_with(|| Progress::new(next));
+        }
+    }
+
+    /// Leadership is lost.
+    pub(super) fn leave(&mut self, core: &Core, out: &mut Output) {
+        self.reads.abandon().into_iter().for_each(|read| answer(core, read, None, out));
+    }
+
+    pub(super) fn followers(&self) -> impl Iterator<Item = FollowerStatus> {
+        self.followers.iter().map(|(id, progress)| FollowerStatus {
+            id: *id,
+            matched: progress.matched,
+            next: progress.next,
+            phase: progress.phase,
+            inflight_messages: progress.inflight.messages(),
+            inflight_bytes: progress.inflight.bytes(),
+            active: progress.active,
+        })
+    }
+
+    fn has_quorum(&self, core: &Core) -> bool {
+        let active =
+            |member| member == core.id() || self.followers.get(&member).is_some_and(|progress| progress.active);
+        core.members.votes(|member| Some(active(member))) == Verdict::Won
+    }
+
+    fn leave_joint(&mut self, core: &mut Core, out: &mut Output) {
+        if core.members.leaves_by_itself() && may_append(core, EntryKind::ConfChangeV2) {
+            // An empty change means the end of a joint membership.
+            core.append(EntryKind::ConfChangeV2, Bytes::new(), out);
+            self.send_to_all(core, out);
+        }
+    }
+
+    fn accepted(&mut self, core: &mut Core, from: MemberId, matched: Index, out: &mut Output) {
+        let Some(progress) = self.followers.get_mut(&from) else { return };
+        if matched > core.log.last().index {
+            return;
+        }
+        progress.active = true;
+        let news = progress.accepted(matched);
+        if progress.phase == Phase::NeedsSnapshot && core.log.term(progress.matched).is_some() {
+            progress.probe_from(progress.matched.next());
+        }
+        let before = core.log.commit();
+        if news {
+            self.advance(core, out);
+        }
+        if core.log.commit() == before {
+            self.send_to(core, from, out);
+        }
+    }
+
+    fn rejected(&mut self, core: &Core, from: MemberId, prev: Index, hint: LogId, out: &mut Output) {
+        let Some(progress) = self.followers.get_mut(&from) else { return };
+        progress.active = true;
+        // Its entries up to the hint have terms of at most `hint.term`; ours can be equal only where our terms are no higher.
+        let agreed = core.log.last_at_most(hint.index, hint.term).index;
+        if progress.rejected(prev, agreed) {
+            self.send_to(core, from, out);
+        }
+    }
+
+    fn heartbeat_answered(&mut self, core: &mut Core, from: MemberId, round: u64, out: &mut Output) {
+        let Some(progress) = self.followers.get_mut(&from) else { return };
+        progress.active = true;
+        progress.paused = false;
+        progress.round = progress.round.max(round.min(self.reads.latest()));
+        if round == self.due_round && progress.matched < core.log.last().index {
+            let sent = out.send_now.len() + out.send_durable.len();
+            self.send_to(core, from, out);
+            if sent == out.send_now.len() + out.send_durable.len() {
+                // Everything is on its way, or the window is full. Should an append be lost, this one is refused, and we start over.
+                self.send_append(core, from, Vec::new(), 0, out);
+            }
+        } else {
+            self.send_to(core, from, out);
+        }
+        self.confirm_reads(core, out);
+    }
+
+    fn confirm_reads(&mut self, core: &Core, out: &mut Output) {
+        let latest = self.reads.latest();
+        let answered = |member| match self.followers.get(&member) {
+            Some(progress) => progress.round,
+            None if member == core.id() => latest,
+            None => 0,
+        };
+        let confirmed = core.members.reached(answered);
+        for (read, index) in self.reads.confirmed(confirmed) {
+            answer(core, read, Some(index), out);
+        }
+        self.begin_round_for_reads(core, out);
+    }
+
+    /// Whether the caller has not acted since the latest round began: it still holds the heartbeats.
+    fn latest_round_is_unsent(&self, core: &Core, out: &Output) -> bool {
+        out.send_now.last().is_some_and(|envelope| match envelope.message.body {
+            Body::Heartbeat { round, .. } => round == self.reads.latest() && envelope.message.term == core.term,
+            _ => false,
+        })
+    }
+
+    fn begin_round_for_reads(&mut self, core: &Core, out: &mut Output) {
+        if self.reads.wants_round() && core.has_committed_in_term() {
+            self.begin_round(core, out);
+        }
+    }
+
+    /// Sends heartbeats to all; waiting reads ride with them.
+    fn begin_round(&mut self, core: &Core, out: &mut Output) -> u64 {
+        let commit = core.log.commit();
+        // Before an entry of this term is committed, this leader may know less than an acknowledged write.
+        let round = self.reads.begin(core.has_committed_in_term().then_some(commit));
+        for (id, progress) in &self.followers {
+            // No further than the follower is known to agree: beyond, its log may hold something else.
+            let body = Body::Heartbeat { commit: commit.min(progress.matched), round };
+            let envelope = core.envelope(*id, body);
+            lane(self.elected_itself, self.opened, core, out).push(envelope);
+        }
+        if core.members.is_alone(core.id()) {
+            for (read, index) in self.reads.confirmed(round) {
+                answer(core, read, Some(index), out);
+            }
+        }
+        round
+    }
+
+    fn send_to_all(&mut self, core: &Core, out: &mut Output) {
+        let ids = self.followers.keys().copied().collect::<Vec<_>>();
+        ids.into_iter().for_each(|id| self.send_to(core, id, out));
+    }
+
+    /// Sends what this follower lacks, as far as its window allows: entries, or just the commit index.
+    fn send_to(&mut self, core: &Core, id: MemberId, out: &mut Output) {
+        loop {
+            let Some(progress) = self.followers.get(&id) else { return };
+            if !progress.may_send(core.config.inflight_messages_max, core.config.inflight_bytes_max) {
+                return;
+            }
+            let (entries, bytes) = core.log.page(progress.next, core.config.append_bytes_max);
+            let something =
+                !entries.is_empty() || progress.phase == Phase::Probe || progress.told_commit < core.log.commit();
+            if !something || !self.send_append(core, id, entries, bytes, out) {
+                return;
+            }
+        }
+    }
+
+    /// Sends one append. False if the entry before it is no longer known: then the follower needs a snapshot.
+    fn send_append(
+        &mut self,
+        core: &Core,
+        id: MemberId,
+        entries: Vec<crate::types::Entry>,
+        bytes: usize,
+        out: &mut Output,
+    ) -> bool {
+        let Some(progress) = self.followers.get_mut(&id).filter(|progress| progress.phase != Phase::NeedsSnapshot)
+        else {
+            return false;
+        };
+        let index = progress.next.previous().expect("the first entry is 1");
+        let Some(term) = core.log.term(index) else {
+            progress.phase = Phase::NeedsSnapshot;
+            return false;
+        };
+        match entries.last() {
+            Some(last) => progress.sent(last.index, bytes),
+            None if progress.phase == Phase::Probe => progress.paused = true,
+            None => {}
+        }
+        progress.told_commit = core.log.commit();
+        let body = Body::Append { prev: LogId { index, term }, entries, commit: core.log.commit() };
+        lane(self.elected_itself, self.opened, core, out).push(core.envelope(id, body));
+        true
+    }
+}
+
+/// Where a leader's messages go: at once. But one that was elected by nobody else must first have its own vote on disk, or after a
+/// crash it could lead the same term again, with other entries at the same positions. Its first entry comes with that vote.
+fn lane<'a>(elected_itself: bool, opened: Index, core: &Core, out: &'a mut Output) -> &'a mut Vec<Envelope> {
+    if elected_itself && core.log.stable() < opened { &mut out.send_durable } else { &mut out.send_now }
+}
+
+/// Changes of membership come one at a time, and not before this term has committed (the bug of 2015 in single-server changes).
+fn may_append(core: &Core, kind: EntryKind) -> bool {
+    kind == EntryKind::Normal || (core.conf_waiting.is_empty() && core.has_committed_in_term())
+}
+
+fn answer(core: &Core, (origin, id): (Option<MemberId>, ReadId), index: Option<Index>, out: &mut Output) {
+    match (origin, index) {
+        (None, Some(index)) => out.reads.push((id, index)),
+        (None, None) => out.reads_failed.push(id),
+        (Some(origin), index) => out.send_now.push(core.envelope(origin, Body::ReadIndexReply { id, index })),
+    }
+}

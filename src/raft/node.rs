@@ -1,0 +1,248 @@
+//! The one entry to the core: the gate of terms, then one call into the role.
+
+use super::{
+    candidate::Candidate,
+    config::{ConfChange, Members},
+    core::{Core, Next},
+    follower::Follower,
+    leader::Leader,
+    message::{Body, LogId, Message},
+    output::{Config, Input, Output, Proposal, ReadId, Restored},
+    status::{FollowerStatus, Role, Status},
+};
+use crate::types::{ConfState, Entry, Index, MemberId};
+
+/// One member's part in the agreement.
+#[derive(Debug)]
+pub struct Node {
+    core: Core,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Follower(Follower),
+    Candidate(Candidate),
+    Leader(Box<Leader>),
+}
+
+impl Node {
+    /// A member as it was when it stopped; a follower, without a leader. `seed` varies only how long it waits before elections.
+    ///
+    /// # Panics
+    /// If what was restored contradicts itself, for example a log that ends before its commit index: such a member must not vote.
+    pub fn new(config: Config, restored: Restored, seed: u64) -> Node {
+        Node { core: Core::new(config, restored, seed), state: State::Follower(Follower::default()) }
+    }
+
+    /// Advances by one input and adds what follows to `out`. Feed many, act once: that is how one sync serves a batch.
+    pub fn step(&mut self, input: Input, out: &mut Output) {
+        match input {
+            Input::Tick => self.tick(out),
+            Input::Campaign => self.campaign(out),
+            Input::Received { from, message } => self.receive(from, message, out),
+            Input::Propose(proposals) => self.propose(proposals, out),
+            Input::ReadIndex(id) => self.read(id, out),
+            Input::Persisted { upto, term } => self.persisted(LogId { index: upto, term }, out),
+        }
+        self.core.settle(out);
+    }
+
+    /// The entries of `from..to`, for apply.
+    ///
+    /// # Panics
+    /// If some of them were released or don't exist yet: applying around a hole would be silent corruption.
+    pub fn entries(&self, from: Index, to: Index) -> Vec<Entry> {
+        let entries = self.core.log.range(from, to).cloned().collect::<Vec<_>>();
+        assert!(entries.len() as u64 == to.0.saturating_sub(from.0), "entries {from}..{to} are not all in the log");
+        entries
+    }
+
+    /// Applies what a committed entry of a kind other than normal says. To be called once for each such entry, in log order, also
+    /// when it changes nothing ([`ConfChange::Nothing`]): until then no other change is accepted.
+    ///
+    /// Returns the membership from then on; unchanged if the change can't be made ([`super::ConfRefusal`]).
+    pub fn apply_conf_change(&mut self, change: &ConfChange) -> ConfState {
+        let commit = self.core.log.commit();
+        self.core.conf_waiting.pop_front_if(|index| *index <= commit);
+        if let Ok(members) = self.core.members.after(change) {
+            self.core.members = members;
+        }
+        if let State::Leader(leader) = &mut self.state {
+            leader.members_changed(&self.core);
+        }
+        self.core.members.conf_state()
+    }
+
+    /// Forgets entries up to `upto`, which the caller has applied, as far as they are on disk. A follower that still lacks one of them
+    /// will need a snapshot.
+    pub fn release(&mut self, upto: Index) {
+        self.core.log.release(upto);
+    }
+
+    /// Facts. Cheap enough for every step.
+    pub fn status(&self) -> Status {
+        let (core, last) = (&self.core, self.core.log.last());
+        Status {
+            id: core.id(),
+            role: match &self.state {
+                State::Follower(_) => Role::Follower,
+                State::Candidate(candidate) if candidate.pre => Role::PreCandidate,
+                State::Candidate(_) => Role::Candidate,
+                State::Leader(_) => Role::Leader,
+            },
+            term: core.term,
+            vote: core.vote,
+            leader: core.leader,
+            commit: core.log.commit(),
+            durable: core.log.stable(),
+            last_index: last.index,
+            last_term: last.term,
+            first_index: core.log.start().index.next(),
+        }
+    }
+
+    /// Everyone else as a leader sees them; nobody if this member does not lead.
+    pub fn followers(&self) -> Vec<FollowerStatus> {
+        match &self.state {
+            State::Leader(leader) => leader.followers().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The membership by which this member counts.
+    pub fn members(&self) -> &Members {
+        &self.core.members
+    }
+
+    /// The term of the entry at `index`, if it is known.
+    pub fn term_at(&self, index: Index) -> Option<crate::types::Term> {
+        self.core.log.term(index)
+    }
+
+    fn tick(&mut self, out: &mut Output) {
+        let next = match &mut self.state {
+            State::Follower(follower) => follower.tick(&mut self.core, out),
+            State::Candidate(candidate) => candidate.tick(&mut self.core),
+            State::Leader(leader) => leader.tick(&mut self.core, out),
+        };
+        self.become_next(next, out);
+    }
+
+    fn campaign(&mut self, out: &mut Output) {
+        if !matches!(self.state, State::Leader(_)) && self.core.may_campaign() {
+            self.become_next(Next::Campaign, out);
+        }
+    }
+
+    fn propose(&mut self, proposals: Vec<Proposal>, out: &mut Output) {
+        match &mut self.state {
+            State::Leader(leader) => leader.propose(&mut self.core, proposals, out),
+            _ => out.proposals_dropped += proposals.len(),
+        }
+    }
+
+    fn read(&mut self, id: ReadId, out: &mut Output) {
+        match &mut self.state {
+            State::Leader(leader) => leader.read(&self.core, (None, id), out),
+            State::Follower(follower) => follower.read(&self.core, id, out),
+            State::Candidate(_) => out.reads_failed.push(id),
+        }
+    }
+
+    fn persisted(&mut self, upto: LogId, out: &mut Output) {
+        if self.core.log.persisted(upto)
+            && let State::Leader(leader) = &mut self.state
+        {
+            leader.advance(&mut self.core, out);
+        }
+    }
+
+    /// The gate: older terms are told so, newer ones are entered, and what is left is of this term.
+    fn receive(&mut self, from: MemberId, message: Message, out: &mut Output) {
+        let Message { term, body } = message;
+        let asks_for_vote = matches!(body, Body::PreVote { .. } | Body::Vote { .. });
+        // Before the terms are compared: a member that was cut off may have a newer one, and must not depose a working leader with it.
+        if from == self.core.id() || (asks_for_vote && self.core.is_led()) {
+            return;
+        }
+        if term < self.core.term {
+            let speaks_first = asks_for_vote || matches!(body, Body::Append { .. } | Body::Heartbeat { .. });
+            if speaks_first {
+                out.send_now.push(self.core.envelope(from, Body::Outdated));
+            }
+            return;
+        }
+        if term > self.core.term {
+            self.follow(None, Some(term), out);
+        }
+        match body {
+            Body::PreVote { last } => self.core.answer_candidate(from, last, true, out),
+            Body::Vote { last } => self.core.answer_candidate(from, last, false, out),
+            body => self.receive_in_role(from, body, out),
+        }
+    }
+
+    fn receive_in_role(&mut self, from: MemberId, body: Body, out: &mut Output) {
+        if let State::Candidate(candidate) = &mut self.state {
+            let next = candidate.receive(&self.core, from, &body, out);
+            self.become_next(next, out);
+            if next != Next::Follow(Some(from)) {
+                return;
+            }
+        }
+        match &mut self.state {
+            State::Leader(leader) => leader.receive(&mut self.core, from, &body, out),
+            State::Follower(follower) => {
+                let next = follower.receive(&mut self.core, from, body, out);
+                self.become_next(next, out);
+            }
+            State::Candidate(_) => {}
+        }
+    }
+
+    fn become_next(&mut self, mut next: Next, out: &mut Output) {
+        // A lone voter passes through all roles at once.
+        while next != Next::Stay {
+            next = match next {
+                Next::Stay => Next::Stay,
+                Next::Follow(leader) => {
+                    self.follow(leader, None, out);
+                    Next::Stay
+                }
+                Next::Campaign => self.ask(self.core.config.pre_vote, out),
+                Next::Elect => self.ask(false, out),
+                Next::Lead => {
+                    self.state = State::Leader(Box::new(Leader::begin(&mut self.core, out)));
+                    Next::Stay
+                }
+            };
+        }
+    }
+
+    fn ask(&mut self, pre: bool, out: &mut Output) -> Next {
+        self.leave(out);
+        let (candidate, next) = Candidate::begin(&mut self.core, pre, out);
+        self.state = State::Candidate(candidate);
+        next
+    }
+
+    fn follow(&mut self, leader: Option<MemberId>, term: Option<crate::types::Term>, out: &mut Output) {
+        self.leave(out);
+        if let Some(term) = term {
+            self.core.enter(term);
+        }
+        self.core.leader = leader;
+        self.core.restart_timer();
+        self.state = State::Follower(Follower::default());
+    }
+
+    /// Whatever waits on the present role will not be answered by it.
+    fn leave(&mut self, out: &mut Output) {
+        match &mut self.state {
+            State::Follower(follower) => follower.leave(out),
+            State::Leader(leader) => leader.leave(&self.core, out),
+            State::Candidate(_) => {}
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What goes into a node, and what comes out.
+
+use super::message::{Envelope, Message};
+use crate::types::{ConfState, Entry, EntryKind, HardState, Index, MemberId, SnapshotMeta, Term};
+use bytes::Bytes;
+use std::ops::Range;
+
+/// How a node behaves. The same on all members, by agreement of their operators; nothing breaks if it is not.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// This member.
+    pub id: MemberId,
+    /// Ticks without a leader before an election; the real wait is random, from here to twice as long.
+    pub election_ticks: u32,
+    /// Ticks between heartbeats; less than `election_ticks`.
+    pub heartbeat_ticks: u32,
+    /// Asks before it campaigns, so that a member that was cut off does not depose a working leader when it comes back.
+    pub pre_vote: bool,
+    /// A leader that has not heard from a quorum for `election_ticks` steps down, and members that hear from a leader ignore candidates.
+    pub check_quorum: bool,
+    /// Most appends on the way to one follower.
+    pub inflight_messages_max: usize,
+    /// Bytes on the way to one follower from which on no further append is sent.
+    pub inflight_bytes_max: usize,
+    /// Most bytes of data in one append; a larger entry travels alone.
+    pub append_bytes_max: usize,
+    /// Most bytes of data that a leader takes on before they are committed; one proposal is always taken.
+    pub uncommitted_bytes_max: usize,
+}
+
+/// What survived the last run.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// The last one that was saved.
+    pub hard_state: HardState,
+    /// Where the log starts: `entries` follow right after `snapshot.index`.
+    pub snapshot: SnapshotMeta,
+    /// Membership at `applied`.
+    pub conf_state: ConfState,
+    /// How far the state machine has come; at least `snapshot.index`.
+    pub applied: Index,
+    /// All entries on disk after `snapshot.index`.
+    pub entries: Vec<Entry>,
+}
+
+/// One attempt to read. Chosen by the caller, and never chosen again by this member, not even after a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReadId(pub u64);
+
+/// An entry in the making.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proposal {
+    /// What `data` is.
+    pub kind: EntryKind,
+    /// The command. Shared, not copied, on its way to disk and followers.
+    pub data: Bytes,
+}
+
+/// What happens to a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A fixed span of time has passed.
+    Tick,
+    /// Seek election now. A lone voter leads at once.
+    Campaign,
+    /// A message arrived.
+    Received {
+        /// Who sent it, as the transport knows.
+        from: MemberId,
+        /// What it says.
+        message: Message,
+    },
+    /// Put these into the log, in this order.
+    Propose(Vec<Proposal>),
+    /// At which index may a linearizable read be answered? The answer is in `reads` or `reads_failed`, once.
+    ReadIndex(ReadId),
+    /// The entry at `upto`, made in `term`, and everything that was handed out before it are on this member's disk.
+    ///
+    /// Completions come in the order of the writes, and may be merged: then the last one stands for all.
+    Persisted {
+        /// Position of the last entry of the write.
+        upto: Index,
+        /// Term of that entry, which tells a late answer about an entry that was since replaced.
+        term: Term,
+    },
+}
+
+/// What the caller owes the world. Several inputs may add to one output before the caller acts on it and clears it.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// To be sent at once, beside the disk write (thesis, section 10.2.1).
+    pub send_now: Vec<Envelope>,
+    /// To be on disk before `send_durable`. One that differs from the last only in `commit` needs no sync of its own.
+    pub hard_state: Option<HardState>,
+    /// To be on disk before `send_durable`. The first may stand at a position that is taken: it and all after it are replaced.
+    pub append: Vec<Entry>,
+    /// Votes and acknowledgements: to be sent only when `hard_state` and `append` of this *and of every earlier* output are on disk,
+    /// even if this one has none.
+    pub send_durable: Vec<Envelope>,
+    /// Newly committed, and on this member's own disk: to be applied. Half open. See `Node::entries`.
+    pub committed: Range<Index>,
+    /// Reads that may be answered once this index is applied.
+    pub reads: Vec<(ReadId, Index)>,
+    /// Reads without an answer: no leader, or leadership was lost. They may be tried again under a new id.
+    pub reads_failed: Vec<ReadId>,
+    /// How many proposals were refused: not the leader, or too much is uncommitted. Always the last ones of their batch.
+    pub proposals_dropped: usize,
+}
+
+impl Output {
+    /// Nothing owed; keeps the memory.
+    pub fn clear(&mut self) {
+        self.send_now.clear();
+        self.hard_state = None;
+        self.append.clear();
+        self.send_durable.clear();
+        self.committed = Range::default();
+        self.reads.clear();
+        self.reads_failed.clear();
+        self.proposals_dropped = 0;
+    }
+
+    /// Whether nothing is owed.
+    pub fn is_empty(&self) -> bool {
+        self.send_now.is_empty()
+            && self.hard_state.is_none()
+            && self.append.is_empty()
+            && self.send_durable.is_empty()
+            && self.committed.is_empty()
+            && self.reads.is_empty()
+            && self.reads_failed.is_empty()
+            && self.proposals_dropped == 0
+    }
+}

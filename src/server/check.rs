@@ -1,0 +1,358 @@
+//! The shape of requests: what the wire says becomes our own words, or an error. etcd's rules, in etcd's order.
+//!
+//! Whether a key exists, a lease is known or a revision is compacted is not a matter of shape; it is decided where the command runs.
+
+use crate::{
+    machine::{AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Txn},
+    mvcc::{RangeQuery, SortOrder, SortTarget},
+    pb::etcdserverpb::{self as pb, alarm_request, compare, range_request, request_op},
+    types::{Error, Key, KeyRange, LeaseId, MemberId, Revision},
+};
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How large a request may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `max-txn-ops`: in the largest of compares, success and failure.
+    pub txn_ops_max: usize,
+    /// `max-request-bytes`: of a request that goes into the log.
+    pub request_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { txn_ops_max: 128, request_bytes_max: 3 * 512 * 1024 }
+    }
+}
+
+impl Limits {
+    /// A request that goes into the log, of `bytes` on the wire.
+    ///
+    /// # Errors
+    /// [`Error::RequestTooLarge`]
+    pub fn check_bytes(&self, bytes: usize) -> Result<(), Error> {
+        if bytes > self.request_bytes_max { Err(Error::RequestTooLarge) } else { Ok(()) }
+    }
+}
+
+/// A read, and whether it may be answered without asking the quorum.
+#[derive(Debug)]
+pub struct CheckedRange {
+    /// What to read.
+    pub query: RangeQuery,
+    /// Local state is good enough.
+    pub serializable: bool,
+}
+
+/// A transaction, and which way it goes.
+#[derive(Debug)]
+pub struct CheckedTxn {
+    /// What to do.
+    pub txn: Txn,
+    /// The bytes that it takes in the log.
+    pub bytes: usize,
+    /// Nothing but reads, all of them serializable, and at least one: compares alone want the current state.
+    pub serializable: bool,
+}
+
+/// # Errors
+/// [`Error::EmptyKey`], [`Error::InvalidSortOption`]
+pub fn range(request: pb::RangeRequest) -> Result<CheckedRange, Error> {
+    let key = some_key(request.key)?;
+    let order = match range_request::SortOrder::try_from(request.sort_order) {
+        Ok(range_request::SortOrder::None) => SortOrder::None,
+        Ok(range_request::SortOrder::Ascend) => SortOrder::Ascend,
+        Ok(range_request::SortOrder::Descend) => SortOrder::Descend,
+        Err(_) => return Err(Error::InvalidSortOption),
+    };
+    let target = match range_request::SortTarget::try_from(request.sort_target) {
+        Ok(range_request::SortTarget::Key) => SortTarget::Key,
+        Ok(range_request::SortTarget::Version) => SortTarget::Version,
+        Ok(range_request::SortTarget::Create) => SortTarget::Create,
+        Ok(range_request::SortTarget::Mod) => SortTarget::Mod,
+        Ok(range_request::SortTarget::Value) => SortTarget::Value,
+        Err(_) => return Err(Error::InvalidSortOption),
+    };
+    let query = RangeQuery {
+        limit: request.limit.max(0),
+        revision: Revision(request.revision),
+        order,
+        target,
+        keys_only: request.keys_only,
+        count_only: request.count_only,
+        min_mod: request.min_mod_revision,
+        max_mod: request.max_mod_revision,
+        min_create: request.min_create_revision,
+        max_create: request.max_create_revision,
+        ..RangeQuery::new(KeyRange::from_wire(key, request.range_end))
+    };
+    Ok(CheckedRange { query, serializable: request.serializable })
+}
+
+/// A read in chunks: only what can be read in key order, without looking ahead.
+///
+/// # Errors
+/// As [`range`], and [`Error::Unsupported`] for sorts and revision filters.
+pub fn range_stream(request: pb::RangeRequest) -> Result<CheckedRange, Error> {
+    let checked = range(request)?;
+    let query = &checked.query;
+    let by_key = query.target == SortTarget::Key && query.order != SortOrder::Descend;
+    if !by_key {
+        return Err(Error::Unsupported("etcdserver: RangeStream does not sort; use Range"));
+    }
+    if [query.min_mod, query.max_mod, query.min_create, query.max_create].iter().any(|bound| *bound != 0) {
+        return Err(Error::Unsupported("etcdserver: RangeStream does not filter by revision; use Range"));
+    }
+    Ok(checked)
+}
+
+/// # Errors
+/// [`Error::EmptyKey`], [`Error::ValueProvided`], [`Error::LeaseProvided`]
+pub fn put(request: pb::PutRequest) -> Result<Put, Error> {
+    let key = some_key(request.key)?;
+    if request.ignore_value && !request.value.is_empty() {
+        return Err(Error::ValueProvided);
+    }
+    if request.ignore_lease && request.lease != 0 {
+        return Err(Error::LeaseProvided);
+    }
+    Ok(Put {
+        key,
+        value: request.value,
+        lease: LeaseId(request.lease),
+        prev_kv: request.prev_kv,
+        ignore_value: request.ignore_value,
+        ignore_lease: request.ignore_lease,
+    })
+}
+
+/// # Errors
+/// [`Error::EmptyKey`]
+pub fn delete_range(request: pb::DeleteRangeRequest) -> Result<DeleteRange, Error> {
+    let key = some_key(request.key)?;
+    Ok(DeleteRange { range: KeyRange::from_wire(key, request.range_end), prev_kv: request.prev_kv })
+}
+
+/// # Errors
+/// [`Error::TooManyOps`], [`Error::EmptyKey`], those of the operations, [`Error::DuplicateKey`]; [`Error::KeyNotFound`] for an
+/// operation that is none (etcd's choice).
+pub fn txn(request: pb::TxnRequest, limits: &Limits) -> Result<CheckedTxn, Error> {
+    let bytes = request.encoded_len();
+    let mut reads = Reads::default();
+    let txn = nested_txn(request, limits.txn_ops_max, &mut reads)?;
+    touched(&txn.success)?;
+    touched(&txn.failure)?;
+    Ok(CheckedTxn { txn, bytes, serializable: reads.serializable > 0 && reads.linearizable == 0 })
+}
+
+/// # Errors
+/// [`Error::Invalid`] for an action or a kind that is none.
+pub fn alarm(request: &pb::AlarmRequest) -> Result<Command, Error> {
+    let action = match alarm_request::AlarmAction::try_from(request.action) {
+        Ok(alarm_request::AlarmAction::Get) => AlarmAction::Get,
+        Ok(alarm_request::AlarmAction::Activate) => AlarmAction::Activate,
+        Ok(alarm_request::AlarmAction::Deactivate) => AlarmAction::Deactivate,
+        Err(_) => return Err(Error::Invalid(format!("etcdserver: unknown alarm action {}", request.action))),
+    };
+    let kind = match pb::AlarmType::try_from(request.alarm) {
+        Ok(pb::AlarmType::None) => None,
+        Ok(pb::AlarmType::Nospace) => Some(AlarmKind::NoSpace),
+        Ok(pb::AlarmType::Corrupt) => Some(AlarmKind::Corrupt),
+        Err(_) => return Err(Error::Invalid(format!("etcdserver: unknown alarm {}", request.alarm))),
+    };
+    Ok(Command::Alarm { action, member: MemberId(request.member_id), kind })
+}
+
+fn some_key(key: Key) -> Result<Key, Error> {
+    if key.is_empty() { Err(Error::EmptyKey) } else { Ok(key) }
+}
+
+/// How many ranges of a transaction are of which kind.
+#[derive(Default)]
+struct Reads {
+    serializable: usize,
+    linearizable: usize,
+}
+
+/// `ops_max` is what the transactions around this one have left.
+fn nested_txn(request: pb::TxnRequest, ops_max: usize, reads: &mut Reads) -> Result<Txn, Error> {
+    let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let left = ops_max.checked_sub(ops).ok_or(Error::TooManyOps)?;
+    // All keys of compares come before any of their other faults, as in etcd.
+    if request.compare.iter().any(|compare| compare.key.is_empty()) {
+        return Err(Error::EmptyKey);
+    }
+    let compares = request.compare.into_iter().map(one_compare).collect::<Result<_, _>>()?;
+    let mut branch = |ops: Vec<pb::RequestOp>| -> Result<Vec<Op>, Error> {
+        ops.into_iter().map(|op| one_op(op, left, reads)).collect()
+    };
+    let success = branch(request.success)?;
+    Ok(Txn { compares, success, failure: branch(request.failure)? })
+}
+
+fn one_op(op: pb::RequestOp, ops_left: usize, reads: &mut Reads) -> Result<Op, Error> {
+    Ok(match op.request.ok_or(Error::KeyNotFound)? {
+        request_op::Request::RequestRange(request) => {
+            let checked = range(request)?;
+            *if checked.serializable { &mut reads.serializable } else { &mut reads.linearizable } += 1;
+            Op::Range(checked.query)
+        }
+        request_op::Request::RequestPut(request) => Op::Put(put(request)?),
+        request_op::Request::RequestDeleteRange(request) => Op::DeleteRange(delete_range(request)?),
+        request_op::Request::RequestTxn(request) => Op::Txn(nested_txn(request, ops_left, reads)?),
+    })
+}
+
+fn one_compare(request: pb::Compare) -> Result<Compare, Error> {
+    use compare::TargetUnion;
+    let result = match compare::CompareResult::try_from(request.result) {
+        Ok(compare::CompareResult::Equal) => CompareResult::Equal,
+        Ok(compare::CompareResult::Greater) => CompareResult::Greater,
+        Ok(compare::CompareResult::Less) => CompareResult::Less,
+        Ok(compare::CompareResult::NotEqual) => CompareResult::NotEqual,
+        Err(_) => return Err(Error::Invalid(format!("etcdserver: unknown compare result {}", request.result))),
+    };
+    // An operand of another kind than the target counts as none, and none as zero or empty.
+    let target = match (compare::CompareTarget::try_from(request.target), request.target_union) {
+        (Ok(compare::CompareTarget::Version), Some(TargetUnion::Version(number))) => CompareTarget::Version(number),
+        (Ok(compare::CompareTarget::Version), _) => CompareTarget::Version(0),
+        (Ok(compare::CompareTarget::Create), Some(TargetUnion::CreateRevision(number))) => {
+            CompareTarget::Create(number)
+        }
+        (Ok(compare::CompareTarget::Create), _) => CompareTarget::Create(0),
+        (Ok(compare::CompareTarget::Mod), Some(TargetUnion::ModRevision(number))) => CompareTarget::Mod(number),
+        (Ok(compare::CompareTarget::Mod), _) => CompareTarget::Mod(0),
+        (Ok(compare::CompareTarget::Lease), Some(TargetUnion::Lease(number))) => CompareTarget::Lease(number),
+        (Ok(compare::CompareTarget::Lease), _) => CompareTarget::Lease(0),
+        (Ok(compare::CompareTarget::Value), Some(TargetUnion::Value(value))) => CompareTarget::Value(value),
+        (Ok(compare::CompareTarget::Value), _) => CompareTarget::Value(Key::new()),
+        (Err(_), _) => return Err(Error::Invalid(format!("etcdserver: unknown compare target {}", request.target))),
+    };
+    Ok(Compare { range: KeyRange::from_wire(request.key, request.range_end), target, result })
+}
+
+/// What the operations of one branch may write, over all paths through it.
+///
+/// # Errors
+/// [`Error::DuplicateKey`] if on one path a key would be put twice, or put and deleted. Stricter than etcd in one place: it
+/// overlooks a put in one nested transaction and a delete of the same key in a *later* sibling.
+fn touched(ops: &[Op]) -> Result<Touched<'_>, Error> {
+    let mut all = Touched::default();
+    for op in ops {
+        match op {
+            Op::Range(_) => {}
+            Op::Put(put) => all.put(&put.key)?,
+            Op::DeleteRange(delete) => all.delete(Span::of(&delete.range))?,
+            // Only one of the two branches runs, so they need not agree with each other; both must agree with the rest.
+            Op::Txn(txn) => {
+                let mut either = touched(&txn.success)?;
+                either.unite(touched(&txn.failure)?);
+                all.follow(either)?;
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Keys from `start` up to but not `end`; `None` is "to the end". The end of a single key is not a slice of the request, hence `one`.
+#[derive(Clone, Copy)]
+struct Span<'a> {
+    start: &'a [u8],
+    end: Option<&'a [u8]>,
+    one: bool,
+}
+
+impl<'a> Span<'a> {
+    fn of(range: &'a KeyRange) -> Span<'a> {
+        match range {
+            KeyRange::One(key) => Span { start: key, end: None, one: true },
+            KeyRange::Span { start, end } => Span { start, end: Some(end), one: false },
+            KeyRange::From(start) => Span { start, end: None, one: false },
+        }
+    }
+}
+
+#[derive(Default)]
+struct Touched<'a> {
+    puts: BTreeSet<&'a [u8]>,
+    deleted_keys: BTreeSet<&'a [u8]>,
+    /// Start → end, disjoint.
+    deleted_spans: BTreeMap<&'a [u8], Option<&'a [u8]>>,
+}
+
+impl<'a> Touched<'a> {
+    fn put(&mut self, key: &'a [u8]) -> Result<(), Error> {
+        if self.deletes(key) || !self.puts.insert(key) { Err(Error::DuplicateKey) } else { Ok(()) }
+    }
+
+    fn delete(&mut self, span: Span<'a>) -> Result<(), Error> {
+        let Span { start, end, one } = span;
+        let hit = match (one, end) {
+            (true, _) => self.puts.contains(start),
+            (false, Some(end)) => start < end && self.puts.range(start..end).next().is_some(),
+            (false, None) => self.puts.range(start..).next().is_some(),
+        };
+        if hit {
+            return Err(Error::DuplicateKey);
+        }
+        self.note_delete(span);
+        Ok(())
+    }
+
+    fn deletes(&self, key: &[u8]) -> bool {
+        self.deleted_keys.contains(key)
+            || self.deleted_spans.range(..=key).next_back().is_some_and(|(_, end)| end.is_none_or(|end| key < end))
+    }
+
+    /// Adds to the deletes, keeping the spans disjoint so that one look finds the only span that can hold a key.
+    fn note_delete(&mut self, Span { start, end, one }: Span<'a>) {
+        if one {
+            self.deleted_keys.insert(start);
+            return;
+        }
+        if end.is_some_and(|end| end <= start) {
+            return;
+        }
+        let (mut start, mut end) = (start, end);
+        let reaches = |from: &[u8], to: Option<&[u8]>| to.is_none_or(|to| from <= to);
+        while let Some((&other, &other_end)) = match end {
+            Some(end) => self.deleted_spans.range(..=end).next_back(),
+            None => self.deleted_spans.iter().next_back(),
+        } {
+            if !reaches(start, other_end) {
+                break;
+            }
+            self.deleted_spans.remove(other);
+            start = start.min(other);
+            end = end.zip(other_end).map(|(a, b)| a.max(b));
+        }
+        self.deleted_spans.insert(start, end);
+    }
+
+    /// All spans, single keys first.
+    fn spans(&self) -> impl Iterator<Item = Span<'a>> {
+        let keys = self.deleted_keys.iter().map(|start| Span { start, end: None, one: true });
+        keys.chain(self.deleted_spans.iter().map(|(start, end)| Span { start, end: *end, one: false }))
+    }
+
+    /// What runs instead: nothing can clash.
+    fn unite(&mut self, other: Touched<'a>) {
+        other.spans().for_each(|span| self.note_delete(span));
+        self.puts.extend(other.puts);
+    }
+
+    /// What runs as well.
+    fn follow(&mut self, other: Touched<'a>) -> Result<(), Error> {
+        // Within `other` its puts and deletes may overlap (then and else), so each side is checked against the old self only.
+        if other.puts.iter().any(|key| self.puts.contains(key) || self.deletes(key)) {
+            return Err(Error::DuplicateKey);
+        }
+        other.spans().try_for_each(|span| self.delete(span))?;
+        self.puts.extend(other.puts);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

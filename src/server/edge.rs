@@ -1,0 +1,233 @@
+//! What all services share: the way in, the way to the log, and when a stream must end.
+
+use super::{
+    Backend, Header,
+    admission::{Admission, Ticket},
+    check::Limits,
+    identity::Identity,
+    trace::Trace,
+};
+use crate::{
+    machine::{Command, Reply},
+    types::{Error, Key, MemberId},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
+use tonic::metadata::MetadataMap;
+
+/// What a member tells clients about its version: etcd's, whose API it speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Of the program, as `3.7.1`.
+    pub server: String,
+    /// That all members speak, as `3.7.0`.
+    pub cluster: String,
+    /// Of the stored form, as `3.7.0`.
+    pub storage: String,
+}
+
+impl Version {
+    /// All three from that of the program: cluster and storage have no patch level.
+    pub fn claiming(server: &str) -> Version {
+        let minor = server.rsplit_once('.').map_or(server, |(minor, _)| minor);
+        Version { server: server.to_owned(), cluster: format!("{minor}.0"), storage: format!("{minor}.0") }
+    }
+}
+
+/// How the edge behaves; the same for every backend.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Largest requests.
+    pub limits: Limits,
+    /// What `Status` and `/version` say.
+    pub version: Version,
+    /// `warning-unary-request-duration`: slower calls are logged.
+    pub slow_call: Duration,
+    /// How long a stream with `hasleader` lives on without a leader: etcd's three election timeouts.
+    pub leaderless_max: Duration,
+    /// `watch-progress-notify-interval`: at least 100 ms.
+    pub watch_progress_interval: Duration,
+    /// Most proposals under way.
+    pub proposals_max: usize,
+    /// Most bytes of them.
+    pub proposal_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            limits: Limits::default(),
+            version: Version::claiming("3.7.1"),
+            slow_call: Duration::from_millis(300),
+            leaderless_max: Duration::from_secs(3),
+            watch_progress_interval: Duration::from_secs(600),
+            proposals_max: 20_000,
+            proposal_bytes_max: 256 << 20,
+        }
+    }
+}
+
+/// What each service holds. Cheap to clone; all clones share the admission bounds.
+#[derive(Clone)]
+pub struct Edge<B> {
+    /// What stands behind.
+    pub backend: B,
+    /// How to behave.
+    pub settings: Arc<Settings>,
+    admission: Admission,
+}
+
+impl<B: Backend> Edge<B> {
+    /// An edge in front of `backend`.
+    pub fn new(backend: B, settings: Settings) -> Edge<B> {
+        let admission = Admission::new(settings.proposals_max, settings.proposal_bytes_max);
+        Edge { backend, settings: Arc::new(settings), admission }
+    }
+
+    /// What every call passes first. `on_learner`: a learner answers this call too.
+    ///
+    /// # Errors
+    /// [`Error::NotSupportedForLearner`], then [`Error::NoLeader`] for a caller that insists on one.
+    pub fn enter(&self, metadata: &MetadataMap, on_learner: bool) -> Result<Identity, Error> {
+        if !on_learner && self.backend.is_learner() {
+            return Err(Error::NotSupportedForLearner);
+        }
+        if insists_on_leader(metadata) && self.backend.leader().borrow().is_none() {
+            return Err(Error::NoLeader);
+        }
+        Ok(Identity::of(metadata))
+    }
+
+    /// Room for a request of `bytes` that goes into the log.
+    ///
+    /// # Errors
+    /// [`Error::RequestTooLarge`], [`Error::RequestTooManyRequests`]
+    pub fn admit(&self, bytes: usize) -> Result<Ticket, Error> {
+        self.settings.limits.check_bytes(bytes)?;
+        self.admission.enter(bytes)
+    }
+
+    /// How many proposals, and how many bytes of them, are under way.
+    pub fn under_way(&self) -> (usize, usize) {
+        self.admission.under_way()
+    }
+
+    /// Replicates a command that takes `bytes` in the log: its reply, and the header of it.
+    pub async fn propose(&self, call: &'static str, bytes: usize, command: Command) -> Result<(Reply, Header), Error> {
+        let _ticket = self.admit(bytes)?;
+        let trace = self.trace(call);
+        let key = key_of(&command);
+        let result = self.backend.propose(command).await;
+        trace.done(&key, &result);
+        let applied = result?;
+        Ok((applied.result?, self.backend.header().at(applied.revision)))
+    }
+
+    /// Starts the stopwatch of a call.
+    pub fn trace(&self, call: &'static str) -> Trace {
+        Trace::start(call, self.settings.slow_call)
+    }
+
+    /// Tells a stream that began with `metadata` when to end.
+    pub fn stream_end(&self, metadata: &MetadataMap) -> StreamEnd {
+        StreamEnd {
+            stopping: self.backend.stopping(),
+            leader: insists_on_leader(metadata).then(|| Leadership {
+                leader: self.backend.leader(),
+                leaderless_max: self.settings.leaderless_max,
+                leaderless_since: None,
+            }),
+        }
+    }
+}
+
+/// The two reasons for a stream to end that lie with the member.
+pub struct StreamEnd {
+    stopping: watch::Receiver<bool>,
+    leader: Option<Leadership>,
+}
+
+/// For a client that insists on a leader: who leads, and since when nobody does.
+struct Leadership {
+    leader: watch::Receiver<Option<MemberId>>,
+    leaderless_max: Duration,
+    leaderless_since: Option<Instant>,
+}
+
+impl StreamEnd {
+    /// Waits until the stream has to end: [`Error::Stopped`], or [`Error::NoLeader`] for a client that insists on one.
+    /// May be dropped and called again, as often as a stream has something else to do.
+    pub async fn reached(&mut self) -> Error {
+        let leaderless = async {
+            match &mut self.leader {
+                Some(leadership) => leadership.lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // An error means that the sender is gone, and the backend with it.
+            _ = self.stopping.wait_for(|stopping| *stopping) => Error::Stopped,
+            () = leaderless => Error::NoLeader,
+        }
+    }
+}
+
+impl Leadership {
+    /// Returns when there has been no leader for too long. An election is no reason to cut everybody off: they would all come
+    /// back at once, to be told the same.
+    async fn lost(&mut self) {
+        loop {
+            if self.leader.borrow_and_update().is_some() {
+                self.leaderless_since = None;
+                if self.leader.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            // Kept over calls, or a busy stream would begin to wait anew with each message.
+            let since = *self.leaderless_since.get_or_insert_with(Instant::now);
+            match tokio::time::timeout_at(since + self.leaderless_max, self.leader.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    }
+}
+
+fn insists_on_leader(metadata: &MetadataMap) -> bool {
+    metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true")
+}
+
+/// What the slow log says a command was about.
+fn key_of(command: &Command) -> Key {
+    match command {
+        Command::Put(put) => put.key.clone(),
+        Command::DeleteRange(delete) => delete.range.start().clone(),
+        Command::Range(query) => query.range.start().clone(),
+        _ => Key::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_busy_stream_is_cut_too() {
+        let leads = watch::Sender::new(Some(MemberId(1)));
+        let stops = watch::Sender::new(false);
+        let leaderless_max = Duration::from_millis(100);
+        let leadership = Leadership { leader: leads.subscribe(), leaderless_max, leaderless_since: None };
+        let mut end = StreamEnd { stopping: stops.subscribe(), leader: Some(leadership) };
+        let mut quiet = async |time: Duration| tokio::time::timeout(time, end.reached()).await.is_err();
+
+        assert!(quiet(leaderless_max * 2).await, "with a leader it lives");
+        leads.send_replace(None);
+        let began = Instant::now();
+        // Each step is far shorter than the limit: whoever begins to wait anew with each would never be cut.
+        while quiet(leaderless_max / 10).await {
+            assert!(began.elapsed() < leaderless_max * 100, "still not cut");
+        }
+        assert!(began.elapsed() >= leaderless_max);
+    }
+}

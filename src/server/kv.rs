@@ -1,0 +1,194 @@
+//! The KV service: ranges, puts, deletes, transactions, compaction.
+
+use super::{
+    Backend, Edge, check, convert,
+    identity::{Access, Identity},
+};
+use crate::{
+    machine::{Command, Op, Reply, Txn},
+    pb::etcdserverpb::{self as pb, kv_server::Kv},
+    types::{Error, KeyRange, Revision},
+};
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// The KV service.
+pub struct KvService<B> {
+    edge: Edge<B>,
+}
+
+impl<B: Backend> KvService<B> {
+    /// The service on this edge.
+    pub fn new(edge: Edge<B>) -> KvService<B> {
+        KvService { edge }
+    }
+}
+
+#[tonic::async_trait]
+impl<B: Backend> Kv for KvService<B> {
+    type RangeStreamStream = ReceiverStream<Result<pb::RangeStreamResponse, Status>>;
+
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, request.serializable)?;
+        let checked = check::range(request)?;
+        caller.may(Access::Read, Some(&checked.query.range))?;
+
+        let trace = self.edge.trace("Range");
+        let key = checked.query.range.start().clone();
+        let result = self.edge.backend.range(checked.query, checked.serializable).await;
+        trace.done(&key, &result);
+        let result = result?;
+        let header = self.edge.backend.header().at(result.revision);
+        Ok(Response::new(convert::range(header.to_wire(), result)))
+    }
+
+    async fn range_stream(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        // As every stream: not on a learner, not even serializable.
+        let caller = self.edge.enter(&metadata, false)?;
+        let checked = check::range_stream(request)?;
+        caller.may(Access::Read, Some(&checked.query.range))?;
+        let mut end = self.edge.stream_end(&metadata);
+
+        // Two chunks wait for a slow client, no more; the walk stands still meanwhile.
+        let (sender, receiver) = mpsc::channel(2);
+        let edge = self.edge.clone();
+        tokio::spawn(async move {
+            let walk = walk(&edge, checked, &sender);
+            let stopped = tokio::select! {
+                result = walk => result.err(),
+                error = end.reached() => Some(error),
+            };
+            if let Some(error) = stopped {
+                let _ = sender.send(Err(error.into())).await; // the client may have left
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, false)?;
+        let bytes = request.encoded_len();
+        let put = check::put(request)?;
+        caller.may(Access::Write, Some(&KeyRange::One(put.key.clone())))?;
+
+        let (reply, header) = self.edge.propose("Put", bytes, Command::Put(put)).await?;
+        let Reply::Put { prev } = reply else { unreachable!("a put is answered as a put: {reply:?}") };
+        Ok(Response::new(pb::PutResponse { header: header.to_wire(), prev_kv: prev.map(convert::kv) }))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, false)?;
+        let bytes = request.encoded_len();
+        let delete = check::delete_range(request)?;
+        caller.may(Access::Write, Some(&delete.range))?;
+
+        let (reply, header) = self.edge.propose("DeleteRange", bytes, Command::DeleteRange(delete)).await?;
+        let Reply::DeleteRange { deleted, prevs } = reply else {
+            unreachable!("a delete is answered as a delete: {reply:?}")
+        };
+        let prev_kvs = convert::kvs(prevs);
+        Ok(Response::new(pb::DeleteRangeResponse { header: header.to_wire(), deleted, prev_kvs }))
+    }
+
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, false)?;
+        let checked = check::txn(request, &self.edge.settings.limits)?;
+        may_txn(&caller, &checked.txn)?;
+
+        let (reply, header) = if checked.txn.is_read_only() {
+            let trace = self.edge.trace("Txn");
+            let result = self.edge.backend.txn_read(checked.txn, checked.serializable).await;
+            trace.done(&[], &result);
+            let (reply, revision) = result?;
+            (reply, self.edge.backend.header().at(revision))
+        } else {
+            let (reply, header) = self.edge.propose("Txn", checked.bytes, Command::Txn(checked.txn)).await?;
+            let Reply::Txn(reply) = reply else {
+                unreachable!("a transaction is answered as a transaction: {reply:?}")
+            };
+            (reply, header)
+        };
+        Ok(Response::new(convert::txn(header, reply)))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        self.edge.enter(&metadata, false)?;
+        let revision = Revision(request.revision);
+        let command = Command::Compact { revision, physical: request.physical };
+        let (_, header) = self.edge.propose("Compact", request.encoded_len(), command).await?;
+        if request.physical {
+            self.edge.backend.compacted(revision).await?;
+        }
+        Ok(Response::new(pb::CompactionResponse { header: header.to_wire() }))
+    }
+}
+
+/// Reads a range in steps at one pinned revision. The last chunk has header, count and more, so that merging all chunks gives
+/// what `Range` would have answered.
+async fn walk<B: Backend>(
+    edge: &Edge<B>,
+    checked: check::CheckedRange,
+    sender: &mpsc::Sender<Result<pb::RangeStreamResponse, Status>>,
+) -> Result<(), Error> {
+    let check::CheckedRange { query, serializable } = checked;
+    let backend = &edge.backend;
+    let pinned = backend.pin(&query.range, query.revision, serializable).await?;
+    let count = pinned.reader.count(&pinned.pin, &query.range);
+    let mut left = if query.limit > 0 { query.limit } else { i64::MAX };
+    let more = count > left;
+    let mut rest = Some(query.range).filter(|_| !query.count_only);
+    let mut response = pb::RangeResponse::default();
+    while let Some(range) = rest.take().filter(|_| left > 0) {
+        let keys_max = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_KEYS_MAX);
+        let chunk = pinned
+            .reader
+            .chunk(&pinned.pin, &range, keys_max, edge.settings.limits.request_bytes_max)
+            .map_err(|fault| backend.report(fault))?;
+        left -= chunk.kvs.len() as i64;
+        response.kvs = convert::kvs(chunk.kvs);
+        if query.keys_only {
+            response.kvs.iter_mut().for_each(|kv| kv.value.clear());
+        }
+        rest = chunk.rest.filter(|_| left > 0);
+        if rest.is_some() {
+            let full = pb::RangeStreamResponse { range_response: Some(std::mem::take(&mut response)) };
+            if sender.send(Ok(full)).await.is_err() {
+                return Ok(()); // the client left
+            }
+        }
+    }
+    let last = pb::RangeResponse { header: backend.header().to_wire(), count, more, ..response };
+    let _ = sender.send(Ok(pb::RangeStreamResponse { range_response: Some(last) })).await;
+    Ok(())
+}
+
+/// Small keys must not make one step long: other calls run on the same threads.
+const CHUNK_KEYS_MAX: usize = 8_192;
+
+/// Every leaf of a transaction, on all its paths.
+fn may_txn(caller: &Identity, txn: &Txn) -> Result<(), Error> {
+    txn.compares.iter().try_for_each(|compare| caller.may(Access::Read, Some(&compare.range)))?;
+    txn.success.iter().chain(&txn.failure).try_for_each(|op| match op {
+        Op::Range(query) => caller.may(Access::Read, Some(&query.range)),
+        Op::Put(put) => caller.may(Access::Write, Some(&KeyRange::One(put.key.clone()))),
+        Op::DeleteRange(delete) => caller.may(Access::Write, Some(&delete.range)),
+        Op::Txn(txn) => may_txn(caller, txn),
+    })
+}

@@ -1,0 +1,118 @@
+//! The Maintenance service: status, alarms, hashes, space.
+
+use super::{Backend, Edge, check, convert, identity::Access, refuse::refuse};
+use crate::{
+    machine::Reply,
+    pb::etcdserverpb::{self as pb, maintenance_server::Maintenance},
+    types::{Error, Revision},
+};
+use prost::Message;
+use tokio_stream::Empty;
+use tonic::{Request, Response, Status};
+
+/// The Maintenance service.
+pub struct MaintenanceService<B> {
+    edge: Edge<B>,
+}
+
+impl<B: Backend> MaintenanceService<B> {
+    /// The service on this edge.
+    pub fn new(edge: Edge<B>) -> MaintenanceService<B> {
+        MaintenanceService { edge }
+    }
+
+    fn header(&self) -> Option<pb::ResponseHeader> {
+        self.edge.backend.header().to_wire()
+    }
+
+    /// What is wrong, as far as this member knows, in etcd's spelling.
+    fn complaints(&self, leaderless: bool) -> Vec<String> {
+        let alarms = self.edge.backend.alarms().into_iter().map(convert::alarm);
+        let alarms = alarms.map(|alarm| {
+            let kind = pb::AlarmType::try_from(alarm.alarm).map_or("", |kind| kind.as_str_name());
+            format!("memberID:{} alarm:{kind} ", alarm.member_id)
+        });
+        let no_leader = leaderless.then(|| Error::NoLeader.text().to_owned());
+        let fault = self.edge.backend.fault();
+        no_leader.into_iter().chain(alarms).chain(fault).collect()
+    }
+}
+
+fn bytes_of(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+refuse! {
+    impl [B: Backend] Maintenance [SnapshotStream = Empty<Result<pb::SnapshotResponse, Status>>] for MaintenanceService<B> {
+        snapshot: pb::SnapshotRequest => Self::SnapshotStream, "Snapshot";
+        move_leader: pb::MoveLeaderRequest => pb::MoveLeaderResponse, "MoveLeader";
+        downgrade: pb::DowngradeRequest => pb::DowngradeResponse, "Downgrade";
+    } but {
+        async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+            let (metadata, _, request) = request.into_parts();
+            let caller = self.edge.enter(&metadata, false)?;
+            caller.may(Access::Admin, None)?;
+            // The list goes through the log as well: it is linearizable in etcd too.
+            let command = check::alarm(&request)?;
+            let (reply, header) = self.edge.propose("Alarm", request.encoded_len(), command).await?;
+            let Reply::Alarms(alarms) = reply else { unreachable!("alarms are answered with alarms: {reply:?}") };
+            let alarms = alarms.into_iter().map(convert::alarm).collect();
+            Ok(Response::new(pb::AlarmResponse { header: header.to_wire(), alarms }))
+        }
+
+        async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+            self.edge.enter(request.metadata(), true)?;
+            let status = self.edge.backend.status();
+            let version = &self.edge.settings.version;
+            let downgrade_info = pb::DowngradeInfo {
+                enabled: status.downgrade_to.is_some(),
+                target_version: status.downgrade_to.unwrap_or_default(),
+            };
+            Ok(Response::new(pb::StatusResponse {
+                header: self.header(),
+                version: version.server.clone(),
+                db_size: bytes_of(status.size.file_bytes),
+                leader: status.leader.unwrap_or_default().0,
+                raft_index: status.committed.0,
+                raft_term: status.term.0,
+                raft_applied_index: status.applied.0,
+                errors: self.complaints(status.leader.is_none()),
+                db_size_in_use: bytes_of(status.size.used_bytes),
+                is_learner: status.is_learner,
+                storage_version: version.storage.clone(),
+                db_size_quota: status.quota_bytes,
+                downgrade_info: Some(downgrade_info),
+            }))
+        }
+
+        async fn defragment(
+            &self,
+            request: Request<pb::DefragmentRequest>,
+        ) -> Result<Response<pb::DefragmentResponse>, Status> {
+            let caller = self.edge.enter(request.metadata(), false)?;
+            caller.may(Access::Admin, None)?;
+            self.edge.backend.defragment().await?;
+            Ok(Response::new(pb::DefragmentResponse { header: self.header() }))
+        }
+
+        async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+            let caller = self.edge.enter(request.metadata(), false)?;
+            caller.may(Access::Admin, None)?;
+            let hash = self.edge.backend.hash_all().await?;
+            Ok(Response::new(pb::HashResponse { header: self.header(), hash }))
+        }
+
+        async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
+            let (metadata, _, request) = request.into_parts();
+            let caller = self.edge.enter(&metadata, false)?;
+            caller.may(Access::Admin, None)?;
+            let hash = self.edge.backend.hash_kv(Revision(request.revision)).await?;
+            Ok(Response::new(pb::HashKvResponse {
+                header: self.header(),
+                hash: hash.hash,
+                compact_revision: hash.compact_revision.0,
+                hash_revision: hash.hash_revision.0,
+            }))
+        }
+    }
+}

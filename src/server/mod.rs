@@ -1,0 +1,45 @@
+//! The client edge: etcd's gRPC services over a [`Backend`].
+//!
+//! **Promises.** A service checks, calls and answers, nothing more; what a client may send is decided in one place (`check`), how
+//! an error looks on the wire in another (`status`). Everything is written once over [`Backend`], so a proxy cannot drift from a
+//! member. What is under way is bounded, and what is over the bound is refused at once with a code that says "try again".
+//! **May not know** how a command is replicated, or what a revision costs.
+//!
+//! ```text
+//!   listen ── serve ─┬─ kv  lease  watch  cluster  maintenance  auth  lock  election ── Edge ── Backend (member, proxy)
+//!                    └─ the gateway (plain HTTP)      check · convert · identity        admission · trace
+//! ```
+
+mod admission;
+mod auth;
+mod backend;
+mod check;
+mod cluster;
+mod convert;
+mod edge;
+mod election;
+mod header;
+mod identity;
+mod kv;
+mod lease;
+mod listen;
+mod lock;
+mod maintenance;
+mod read_txn;
+mod refuse;
+mod serve;
+mod status;
+mod trace;
+mod watch;
+
+pub use backend::{Backend, Header, LeaseLeft, Pinned, Status};
+pub use check::Limits;
+pub use edge::{Edge, Settings, StreamEnd, Version};
+pub use identity::{Access, Identity};
+pub use listen::{ListenError, Listener};
+pub use read_txn::read_txn;
+pub use serve::{ConnectionSettings, Serving, serve, serve_http};
+pub use status::code;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,343 @@
+//! gRPC and HTTP on one port.
+//!
+//! HTTP/2 with a gRPC content type goes to the services; everything else goes to the gateway. Between a connection and a service
+//! that is called often there is one match on the path, and no other layer.
+
+use super::{
+    Backend, Edge, auth::AuthService, cluster::ClusterService, election::ElectionService, kv::KvService,
+    lease::LeaseService, listen::Connection, listen::Listener, lock::LockService, maintenance::MaintenanceService,
+    watch::WatchService,
+};
+use crate::pb::{
+    self,
+    etcdserverpb::{
+        auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+        maintenance_server::MaintenanceServer,
+    },
+    v3electionpb::election_server::ElectionServer,
+    v3lockpb::lock_server::LockServer,
+};
+use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
+use hyper::{body::Incoming, service::Service as HyperService};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
+use tonic::{Status, body::Body, service::Routes};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::Service;
+
+/// How connections behave.
+#[derive(Clone, Debug)]
+pub struct ConnectionSettings {
+    /// `max-concurrent-streams` of one connection.
+    pub streams_max: u32,
+    /// `grpc-keepalive-interval`: silence after which a client is asked whether it lives; zero: never.
+    pub keepalive_interval: Duration,
+    /// `grpc-keepalive-timeout`: how long its answer may take.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for ConnectionSettings {
+    fn default() -> ConnectionSettings {
+        ConnectionSettings {
+            streams_max: u32::MAX,
+            keepalive_interval: Duration::from_secs(2 * 3600),
+            keepalive_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Listeners that are being served.
+pub struct Serving {
+    stop: watch::Sender<Option<Instant>>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+/// Serves all services of `edge` on `listeners`, and `gateway` to whoever speaks plain HTTP.
+pub fn serve<B: Backend>(
+    listeners: Vec<Listener>,
+    edge: Edge<B>,
+    gateway: axum::Router,
+    settings: &ConnectionSettings,
+) -> Serving {
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let stop = watch::Sender::new(None);
+    tokio::spawn(report_health(edge.backend.clone(), reporter, stop.subscribe()));
+    let rare = rare_services(&edge).add_service(health_service).prepare();
+    let bytes_max = message_bytes_max(&edge);
+    let front = Both {
+        kv: KvServer::new(KvService::new(edge.clone())).max_decoding_message_size(bytes_max),
+        lease: LeaseServer::new(LeaseService::new(edge.clone())).max_decoding_message_size(bytes_max),
+        watch: WatchService::new(edge, bytes_max),
+        rare,
+        gateway: HttpOnly(gateway.with_state(())),
+    };
+    start(listeners, front, settings, stop)
+}
+
+/// Serves plain HTTP alone, as `listen-client-http-urls` and `listen-metrics-urls` ask for.
+pub fn serve_http(listeners: Vec<Listener>, gateway: axum::Router, settings: &ConnectionSettings) -> Serving {
+    start(listeners, HttpOnly(gateway.with_state(())), settings, watch::Sender::new(None))
+}
+
+fn start(
+    listeners: Vec<Listener>,
+    front: impl Front,
+    settings: &ConnectionSettings,
+    stop: watch::Sender<Option<Instant>>,
+) -> Serving {
+    let protocol = Arc::new(protocol(settings));
+    let accept = |listener| accept_all(listener, front.clone(), Arc::clone(&protocol), stop.subscribe());
+    let listeners = listeners.into_iter().map(|listener| tokio::spawn(accept(listener))).collect();
+    Serving { stop, listeners }
+}
+
+impl Serving {
+    /// Stops accepting at once, lets calls in flight end, and cuts those that are not done after `patience`.
+    ///
+    /// Streams end by themselves when [`Backend::stopping`] is true: say that first.
+    pub async fn stop(self, patience: Duration) {
+        self.stop.send_replace(Some(Instant::now() + patience));
+        for listener in self.listeners {
+            // Ends in time by itself. If it was cancelled or panicked its connections are gone too.
+            let _ = listener.await;
+        }
+    }
+}
+
+/// What gRPC accepts at most: what may go into the log, and as much again as etcd allows for its wrapping.
+fn message_bytes_max<B: Backend>(edge: &Edge<B>) -> usize {
+    edge.settings.limits.request_bytes_max.saturating_add(512 * 1024)
+}
+
+/// Services that are not called often enough for a place of their own.
+fn rare_services<B: Backend>(edge: &Edge<B>) -> Routes {
+    let bytes_max = message_bytes_max(edge);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let built_in = "the descriptors are part of this program";
+    Routes::new(ClusterServer::new(ClusterService::new(edge.clone())).max_decoding_message_size(bytes_max))
+        .add_service(MaintenanceServer::new(MaintenanceService::new(edge.clone())).max_decoding_message_size(bytes_max))
+        .add_service(AuthServer::new(AuthService::new(edge.clone())).max_decoding_message_size(bytes_max))
+        .add_service(LockServer::new(LockService))
+        .add_service(ElectionServer::new(ElectionService))
+        .add_service(reflection().build_v1().expect(built_in))
+        .add_service(reflection().build_v1alpha().expect(built_in))
+}
+
+/// Says SERVING for as long as the member can: it has a leader, no fault, and is not about to stop.
+async fn report_health<B: Backend>(backend: B, reporter: HealthReporter, mut stop: watch::Receiver<Option<Instant>>) {
+    let (mut leader, mut stopping) = (backend.leader(), backend.stopping());
+    loop {
+        let able = !*stopping.borrow_and_update() && leader.borrow_and_update().is_some() && backend.fault().is_none();
+        let status = if able { ServingStatus::Serving } else { ServingStatus::NotServing };
+        reporter.set_service_status("", status).await;
+        tokio::select! {
+            changed = leader.changed() => if changed.is_err() { return },
+            changed = stopping.changed() => if changed.is_err() { return },
+            _ = told_to_stop(&mut stop) => return,
+            // A fault has no wake-up of its own.
+            () = tokio::time::sleep(FAULT_CHECK) => {}
+        }
+    }
+}
+
+const FAULT_CHECK: Duration = Duration::from_millis(500);
+
+type Protocol = auto::Builder<TokioExecutor>;
+
+fn protocol(settings: &ConnectionSettings) -> Protocol {
+    let mut protocol = auto::Builder::new(TokioExecutor::new());
+    protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    protocol
+        .http2()
+        .timer(TokioTimer::new())
+        // Wide enough that one stream of large values is not held up by the round trip; etcd's clients use as much.
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(8 << 20)
+        .max_frame_size(64 << 10)
+        .max_send_buf_size(1 << 20)
+        .max_concurrent_streams(settings.streams_max)
+        .keep_alive_interval(Some(settings.keepalive_interval).filter(|interval| !interval.is_zero()))
+        .keep_alive_timeout(settings.keepalive_timeout)
+        // gRPC has no use for it, and it costs a header in each reply.
+        .auto_date_header(false);
+    protocol
+}
+
+/// A plain HTTP client that has not sent its headers by then is cut.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+async fn accept_all(
+    listener: Listener,
+    front: impl Front,
+    protocol: Arc<Protocol>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) {
+    let mut connections = JoinSet::new();
+    let for_connections = stop.clone();
+    let deadline = loop {
+        tokio::select! {
+            deadline = told_to_stop(&mut stop) => break deadline,
+            accepted = listener.accept() => match accepted {
+                Ok(connection) => {
+                    connections.spawn(converse(connection, front.clone(), Arc::clone(&protocol), for_connections.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(url = listener.url(), %error, "rejected connection on client endpoint");
+                    // Out of file descriptors, most likely: the loop must not spin until one is free.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            // Reaps, so that the set holds the living only.
+            Some(_) = connections.join_next() => {}
+        }
+    };
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout_at(deadline.unwrap_or_else(Instant::now), all).await;
+    connections.shutdown().await;
+}
+
+/// Waits for the word to stop: until when to be patient; `None` if [`Serving`] was dropped and nobody waits.
+async fn told_to_stop(stop: &mut watch::Receiver<Option<Instant>>) -> Option<Instant> {
+    stop.wait_for(Option::is_some).await.map_or(None, |deadline| *deadline)
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// One connection, to its end.
+async fn converse(
+    connection: Connection,
+    front: impl Front,
+    protocol: Arc<Protocol>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) {
+    let conversation = protocol.serve_connection(TokioIo::new(connection), front);
+    tokio::pin!(conversation);
+    let result = tokio::select! {
+        result = conversation.as_mut() => result,
+        _ = told_to_stop(&mut stop) => {
+            conversation.as_mut().graceful_shutdown();
+            conversation.await
+        }
+    };
+    if let Err(error) = result {
+        // Clients that vanish are daily life.
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// What answers a connection.
+trait Front:
+    HyperService<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answer> + Clone + Send + 'static
+{
+}
+
+impl<B: Backend> Front for Both<B> {}
+impl Front for HttpOnly {}
+
+/// Plain HTTP alone.
+#[derive(Clone)]
+struct HttpOnly(axum::Router);
+
+impl HyperService<Request<Incoming>> for HttpOnly {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        if is_grpc(&request) {
+            let refusal = Status::unimplemented("this port serves HTTP alone; gRPC is on another one");
+            return Answer(Box::pin(std::future::ready(Ok(refusal.into_http()))));
+        }
+        let answer = self.0.clone().call(request.map(axum::body::Body::new));
+        Answer(Box::pin(async { answer.await.map(|response| response.map(Body::new)) }))
+    }
+}
+
+/// gRPC and plain HTTP: everything that a connection can ask for.
+#[derive(Clone)]
+struct Both<B> {
+    kv: KvServer<KvService<B>>,
+    lease: LeaseServer<LeaseService<B>>,
+    watch: WatchService<B>,
+    rare: Routes,
+    gateway: HttpOnly,
+}
+
+impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        if !is_grpc(&request) {
+            return self.gateway.call(request);
+        }
+        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+        Answer(match service {
+            "etcdserverpb.KV" => self.kv.clone().call(request),
+            "etcdserverpb.Lease" => self.lease.clone().call(request),
+            "etcdserverpb.Watch" => Box::pin(self.watch.clone().call(request)),
+            _ => Box::pin(self.rare.clone().call(request)),
+        })
+    }
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let content = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    request.version() == Version::HTTP_2 && content.is_some_and(|content| content.starts_with(b"application/grpc"))
+}
+
+/// A reply to come.
+struct Answer(Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>);
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context).map_ok(spell_too_large)
+    }
+}
+
+/// The library below refuses a message over the limit with a code and a text of its own; clients know gRPC's.
+fn spell_too_large(mut response: Response<Body>) -> Response<Body> {
+    const OUT_OF_RANGE: &[u8] = b"11";
+    const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
+    let headers = response.headers_mut();
+    // Only a reply that failed before its first message has the status here.
+    if headers.get("grpc-status").is_none_or(|status| status.as_bytes() != OUT_OF_RANGE) {
+        return response;
+    }
+    // Percent-encoded, but for its digits.
+    let text = headers.get("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default().replace("%20", " ");
+    if !text.contains("length too large") {
+        return response;
+    }
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() > 4);
+    if let (Some(size), Some(limit)) = (numbers.next(), numbers.next())
+        && let Ok(text) = HeaderValue::from_str(&format!("grpc: received message larger than max ({size} vs. {limit})"))
+    {
+        headers.insert("grpc-status", RESOURCE_EXHAUSTED);
+        headers.insert("grpc-message", text);
+    }
+    response
+}

@@ -1,0 +1,260 @@
+//! A backend without consensus: what is proposed is applied at once, to a real machine over a store in memory.
+
+use crate::{
+    engine::{Batch, Engine, Size, Table},
+    machine::{self, AlarmKind, Applied, Command, Machine, RequestId, Txn, TxnReply, codec},
+    membership::Member,
+    mvcc::{HashKv, RangeQuery, RangeResult, Reader},
+    server::{Backend, Header, LeaseLeft, Pinned, Status, read_txn},
+    types::{ClusterId, Entry, EntryKind, Error, Fault, KeyRange, LeaseId, MemberId, Revision, Term},
+    watch::{self as hub, Hub},
+};
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+    },
+};
+use tokio::sync::watch;
+
+/// The least engine that there can be.
+#[derive(Default)]
+struct Rows(RwLock<BTreeMap<(Table, Bytes), Bytes>>);
+
+impl Engine for Rows {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        Ok(self.0.read().get(&(table, Bytes::copy_from_slice(key))).cloned())
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), Fault> {
+        let own = |bound: Bound<&[u8]>| bound.map(|key| (table, Bytes::copy_from_slice(key)));
+        let from = if from == Bound::Unbounded { Bound::Included((table, Bytes::new())) } else { own(from) };
+        let rows = self.0.read();
+        let mut rows = rows.range((from, own(to))).take_while(|((of, _), _)| *of == table);
+        let _ = rows.try_for_each(|((_, key), value)| visit(key, value.clone()));
+        Ok(())
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), Fault> {
+        let mut rows = self.0.write();
+        for (table, key, value) in batch.ops {
+            match value {
+                Some(value) => rows.insert((table, key), value),
+                None => rows.remove(&(table, key)),
+            };
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn size(&self) -> Result<Size, Fault> {
+        Ok(Size { file_bytes: 8192, used_bytes: 4096 })
+    }
+}
+
+/// See the module. What a test may turn is public.
+#[derive(Clone)]
+pub(crate) struct TestBackend {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    machine: Mutex<Machine>,
+    reader: Reader,
+    view: machine::View,
+    hub: Hub,
+    leader: watch::Sender<Option<MemberId>>,
+    stopping: watch::Sender<bool>,
+    fault: Mutex<Option<String>>,
+    is_learner: AtomicBool,
+    next_lease: AtomicI64,
+}
+
+pub(crate) const ME: MemberId = MemberId(0x8e9e05c52164694d);
+const CLUSTER: ClusterId = ClusterId(0xcdf818194e3a8c32);
+const TERM: Term = Term(2);
+const TTL_MIN_S: i64 = 2;
+
+impl TestBackend {
+    pub(crate) fn new() -> TestBackend {
+        let machine = Machine::open(Arc::new(Rows::default()), machine::Settings::default()).unwrap();
+        let (reader, view) = (machine.reader(), machine.view());
+        let hub = Hub::new(reader.clone(), hub::Options::default());
+        let shared = Shared {
+            machine: Mutex::new(machine),
+            reader,
+            view,
+            hub,
+            leader: watch::Sender::new(Some(ME)),
+            stopping: watch::Sender::new(false),
+            fault: Mutex::new(None),
+            is_learner: AtomicBool::new(false),
+            next_lease: AtomicI64::new(0x1000),
+        };
+        TestBackend { shared: Arc::new(shared) }
+    }
+
+    pub(crate) fn set_leader(&self, leader: Option<MemberId>) {
+        self.shared.leader.send_replace(leader);
+    }
+
+    pub(crate) fn set_stopping(&self) {
+        self.shared.stopping.send_replace(true);
+    }
+
+    pub(crate) fn set_learner(&self, is_learner: bool) {
+        self.shared.is_learner.store(is_learner, Relaxed);
+    }
+
+    pub(crate) fn set_fault(&self, fault: &str) {
+        *self.shared.fault.lock() = Some(fault.to_owned());
+    }
+
+    fn confirm(&self, serializable: bool) -> Result<(), Error> {
+        if !serializable && self.shared.leader.borrow().is_none() { Err(Error::Timeout) } else { Ok(()) }
+    }
+
+    fn answered<T>(&self, result: Result<Result<T, Error>, Fault>) -> Result<T, Error> {
+        result.map_err(|fault| self.report(fault))?
+    }
+}
+
+impl Backend for TestBackend {
+    fn header(&self) -> Header {
+        Header { cluster_id: CLUSTER, member_id: ME, revision: self.shared.reader.current(), term: TERM }
+    }
+
+    async fn range(&self, query: RangeQuery, serializable: bool) -> Result<RangeResult, Error> {
+        self.confirm(serializable)?;
+        self.answered(self.shared.reader.range(&query))
+    }
+
+    async fn pin(&self, _: &KeyRange, revision: Revision, serializable: bool) -> Result<Pinned, Error> {
+        self.confirm(serializable)?;
+        Ok(Pinned { pin: self.shared.reader.pin(revision)?, reader: self.shared.reader.clone() })
+    }
+
+    async fn txn_read(&self, txn: Txn, serializable: bool) -> Result<(TxnReply, Revision), Error> {
+        self.confirm(serializable)?;
+        self.answered(read_txn(&self.shared.reader, &txn))
+    }
+
+    async fn propose(&self, command: Command) -> Result<Applied, Error> {
+        self.confirm(false)?;
+        let mut machine = self.shared.machine.lock();
+        let index = machine.applied().0.next();
+        let data = codec::encode(RequestId(index.0), &command);
+        let outcome = machine
+            .apply(vec![Entry { term: TERM, index, kind: EntryKind::Normal, data }])
+            .map_err(|fault| self.report(fault))?;
+        self.shared.hub.publish(outcome.events, self.shared.reader.current());
+        Ok(outcome.replies.into_iter().next().expect("each command is answered"))
+    }
+
+    async fn compacted(&self, _: Revision) -> Result<(), Error> {
+        while self.shared.reader.compact_step(100).map_err(|fault| self.report(fault))? {}
+        Ok(())
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
+        let id = if id == LeaseId::NONE { LeaseId(self.shared.next_lease.fetch_add(1, Relaxed)) } else { id };
+        self.propose(Command::LeaseGrant { id, ttl_s: ttl_s.max(TTL_MIN_S) }).await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, Error> {
+        self.confirm(false)?;
+        Ok(self.shared.view.lease(id).map(|lease| lease.ttl_s))
+    }
+
+    async fn lease_left(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseLeft>, Error> {
+        self.confirm(false)?;
+        Ok(self.shared.view.lease(id).map(|lease| LeaseLeft {
+            granted_s: lease.ttl_s,
+            remaining_s: lease.remaining_s,
+            keys: if keys { lease.keys } else { Vec::new() },
+        }))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
+        Ok(self.shared.view.leases())
+    }
+
+    async fn members(&self, serializable: bool) -> Result<Vec<Member>, Error> {
+        self.confirm(serializable)?;
+        let me = Member {
+            id: ME,
+            name: "m1".to_owned(),
+            peer_urls: vec!["http://localhost:2380".to_owned()],
+            client_urls: vec!["http://localhost:2379".to_owned()],
+            is_learner: false,
+        };
+        Ok(vec![me])
+    }
+
+    fn alarms(&self) -> Vec<(MemberId, AlarmKind)> {
+        self.shared.view.alarms(None)
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<HashKv, Error> {
+        self.answered(self.shared.reader.hash_kv(revision))
+    }
+
+    async fn hash_all(&self) -> Result<u32, Error> {
+        self.shared.reader.hash_all().map_err(|fault| self.report(fault))
+    }
+
+    async fn defragment(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn status(&self) -> Status {
+        let applied = self.shared.view.applied().0;
+        Status {
+            leader: *self.shared.leader.borrow(),
+            term: TERM,
+            committed: applied,
+            applied,
+            is_learner: self.is_learner(),
+            size: self.shared.view.measure().unwrap_or_default(),
+            quota_bytes: 2 << 30,
+            downgrade_to: self.shared.view.downgrade(),
+        }
+    }
+
+    fn is_learner(&self) -> bool {
+        self.shared.is_learner.load(Relaxed)
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.shared.hub
+    }
+
+    fn leader(&self) -> watch::Receiver<Option<MemberId>> {
+        self.shared.leader.subscribe()
+    }
+
+    fn stopping(&self) -> watch::Receiver<bool> {
+        self.shared.stopping.subscribe()
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.shared.fault.lock().clone()
+    }
+
+    fn report(&self, fault: Fault) -> Error {
+        self.set_fault(&fault.to_string());
+        Error::Faulted(fault.to_string())
+    }
+}

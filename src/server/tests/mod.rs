@@ -1,0 +1,92 @@
+//! The services for real, over loopback, with the clients that `pb` generates.
+
+mod backend;
+mod kv;
+mod lease;
+mod members;
+mod port;
+mod watch;
+
+pub(crate) use backend::{ME, TestBackend};
+
+use super::*;
+use crate::{
+    gateway,
+    pb::etcdserverpb::{self as pb, kv_client::KvClient},
+};
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tonic::{Code, transport::Channel};
+
+/// A served backend, and a connection to it.
+pub(crate) struct World {
+    pub(crate) backend: TestBackend,
+    pub(crate) url: String,
+    pub(crate) channel: Channel,
+    serving: Serving,
+}
+
+pub(crate) async fn world() -> World {
+    world_with(Settings::default()).await
+}
+
+pub(crate) async fn world_with(settings: Settings) -> World {
+    let backend = TestBackend::new();
+    let listener = Listener::bind("http://127.0.0.1:0").await.unwrap();
+    let url = listener.url();
+    let edge = Edge::new(backend.clone(), settings);
+    let serving = serve(vec![listener], edge.clone(), gateway::routes(edge), &ConnectionSettings::default());
+    let channel = Channel::from_shared(url.clone()).unwrap().connect().await.unwrap();
+    World { backend, url, channel, serving }
+}
+
+impl World {
+    fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel.clone())
+    }
+
+    async fn put(&self, key: &str, value: &str) -> pb::PutResponse {
+        self.kv().put(put(key, value)).await.unwrap().into_inner()
+    }
+
+    pub(crate) async fn http(&self, method: &str, path: &str) -> (u16, String) {
+        http(&self.url, method, path).await
+    }
+}
+
+/// Status and body of a plain HTTP request.
+async fn http(url: &str, method: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+fn b(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn put(key: &str, value: &str) -> pb::PutRequest {
+    pb::PutRequest { key: b(key), value: b(value), ..Default::default() }
+}
+
+fn range(key: &str, end: &str) -> pb::RangeRequest {
+    pb::RangeRequest { key: b(key), range_end: b(end), ..Default::default() }
+}
+
+fn revision(header: &Option<pb::ResponseHeader>) -> i64 {
+    header.as_ref().expect("every reply has a header").revision
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, tonic::Status>, code: Code, text: &str) {
+    let status = result.expect_err(text);
+    assert_eq!((status.code(), status.message()), (code, text));
+}

@@ -1,0 +1,335 @@
+//! The Watch service.
+//!
+//! A stream has two sides that never wait for each other. Requests are read by a task of their own, which waits only while too many
+//! replies to them are unread. Replies are made when the connection asks for more: what a client does not read is not made, and
+//! piles up in the hub no further than its bound.
+
+use super::{Backend, Edge, Header, Identity, code, edge::StreamEnd, identity::Access};
+use crate::{
+    pb::etcdserverpb::{self as pb, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion},
+    types::{Error, KeyRange, Revision},
+    watch::{Control, Deliveries, Delivery, Done, Job, Turn, WatchSpec},
+};
+use bytes::Bytes;
+use http::{Request as HttpRequest, Response as HttpResponse};
+use hyper::body::Incoming;
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, oneshot},
+    task::{AbortHandle, JoinHandle},
+    time::{Instant, Sleep},
+};
+use tokio_stream::Stream;
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    codec::{BufferSettings, Codec, EncodeBuf, Encoder},
+    server::{Grpc, StreamingService},
+};
+use tonic_prost::{ProstCodec, ProstDecoder};
+
+/// The Watch service. Cheap to clone.
+#[derive(Clone)]
+pub struct WatchService<B> {
+    edge: Edge<B>,
+    message_bytes_max: usize,
+    /// Threads that read history for streams: whoever is behind must not take the machine from those who are not.
+    readers: Arc<Semaphore>,
+}
+
+impl<B: Backend> WatchService<B> {
+    /// The service on this edge, for requests of at most `message_bytes_max`.
+    pub fn new(edge: Edge<B>, message_bytes_max: usize) -> WatchService<B> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let readers = Arc::new(Semaphore::new(processors.div_ceil(2)));
+        WatchService { edge, message_bytes_max, readers }
+    }
+
+    /// Answers a call. Written out, where other services have generated code, because the replies have a codec of their own.
+    pub async fn call(self, request: HttpRequest<Incoming>) -> Result<HttpResponse<Body>, Infallible> {
+        if request.uri().path() != "/etcdserverpb.Watch/Watch" {
+            return Ok(Status::unimplemented("").into_http());
+        }
+        let mut grpc = Grpc::new(WatchCodec).apply_max_message_size_config(Some(self.message_bytes_max), None);
+        Ok(grpc.streaming(self, request).await)
+    }
+
+    fn open(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Answers<B>>, Status> {
+        let (metadata, _, requests) = request.into_parts();
+        let identity = self.edge.enter(&metadata, false)?;
+        let mut end: StreamEnd = self.edge.stream_end(&metadata);
+        let (control, deliveries) = self.edge.backend.hub().open();
+        let (failed, has_failed) = oneshot::channel();
+        let reading = tokio::spawn(async move {
+            if let Err(status) = read_requests(requests, &control, &identity).await {
+                // Nobody listens if the stream has ended.
+                let _ = failed.send(status);
+            }
+        });
+        Ok(Response::new(Answers {
+            backend: self.edge.backend.clone(),
+            deliveries: Some(deliveries),
+            job: None,
+            readers: Arc::clone(&self.readers),
+            interval: interval(self.edge.settings.watch_progress_interval),
+            tick: Box::pin(tokio::time::sleep(interval(self.edge.settings.watch_progress_interval))),
+            end: Box::pin(async move { end.reached().await }),
+            failed: Some(has_failed),
+            reading: reading.abort_handle(),
+            since_look: 0,
+            is_over: false,
+        }))
+    }
+}
+
+impl<B: Backend> StreamingService<WatchRequest> for WatchService<B> {
+    type Response = Answer;
+    type ResponseStream = Answers<B>;
+    type Future = std::future::Ready<Result<Response<Answers<B>>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
+        std::future::ready(self.open(request))
+    }
+}
+
+/// The time between two notifications, with a little chance: streams that began together must not all be told at once.
+fn interval(configured: Duration) -> Duration {
+    let least = configured.max(PROGRESS_INTERVAL_MIN);
+    least + least.mul_f64(rand::random::<f64>() / 10.0)
+}
+
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Carries requests to the hub, until the client has no more. The stream goes on after that: one who asks over HTTP says all at once.
+async fn read_requests(
+    mut requests: Streaming<WatchRequest>,
+    control: &Control,
+    identity: &Identity,
+) -> Result<(), Status> {
+    loop {
+        poll_fn(|context| control.poll_room(context)).await;
+        let Some(request) = requests.message().await? else { return Ok(()) };
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => create_watcher(control, identity, create),
+            Some(RequestUnion::CancelRequest(cancel)) => drop(control.cancel(cancel.watch_id)),
+            Some(RequestUnion::ProgressRequest(_)) => control.request_progress(),
+            // Of a client that is newer than we are.
+            None => {}
+        }
+    }
+}
+
+fn create_watcher(control: &Control, identity: &Identity, create: pb::WatchCreateRequest) {
+    let wants = |filter: FilterType| create.filters.contains(&i32::from(filter));
+    let (no_put, no_delete) = (wants(FilterType::Noput), wants(FilterType::Nodelete));
+    // No key is the smallest key.
+    let key = if create.key.is_empty() { Bytes::from_static(&[0]) } else { create.key };
+    let range = KeyRange::from_wire(key, create.range_end);
+    if let Err(error) = identity.may(Access::Read, Some(&range)) {
+        return control.refuse(&as_rpc_error(&error));
+    }
+    let spec = WatchSpec {
+        id: Some(create.watch_id).filter(|id| *id != 0),
+        range,
+        start: Revision(create.start_revision),
+        no_put,
+        no_delete,
+        prev_kv: create.prev_kv,
+        fragment: create.fragment,
+        progress_notify: create.progress_notify,
+    };
+    // Whether it worked is in the reply.
+    let _ = control.create(spec);
+}
+
+/// How etcd words a lack of permission on this stream: as Go prints an error of a call.
+fn as_rpc_error(error: &Error) -> String {
+    format!("rpc error: code = {:?} desc = {}", code(error), error.text())
+}
+
+/// The replies of a stream, made when they are asked for.
+pub struct Answers<B> {
+    backend: B,
+    /// There until this is dropped.
+    deliveries: Option<Deliveries>,
+    /// Reads history for watchers that are behind.
+    job: Option<JoinHandle<Done>>,
+    readers: Arc<Semaphore>,
+    interval: Duration,
+    tick: Pin<Box<Sleep>>,
+    /// The member stops, or has been without a leader for too long.
+    end: Pin<Box<dyn Future<Output = Error> + Send>>,
+    /// What was wrong with the requests.
+    failed: Option<oneshot::Receiver<Status>>,
+    reading: AbortHandle,
+    since_look: u32,
+    is_over: bool,
+}
+
+/// Nothing in it is pinned in place.
+impl<B> Unpin for Answers<B> {}
+
+impl<B> Drop for Answers<B> {
+    fn drop(&mut self) {
+        self.reading.abort();
+        let Some(deliveries) = self.deliveries.take() else { return };
+        // Not on a thread that others wait for. Without a runtime the program ends, and nobody waits.
+        if deliveries.watchers() > WATCHERS_FEW
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(deliveries));
+        }
+    }
+}
+
+/// So many watchers end in no time.
+const WATCHERS_FEW: usize = 500;
+
+/// Replies between two looks at everything else. A busy stream has to end too.
+const LOOK_EVERY: u32 = 64;
+
+impl<B: Backend> Stream for Answers<B> {
+    type Item = Result<Answer, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        let next = ready!(this.next(context));
+        this.is_over = next.is_err();
+        Poll::Ready(Some(next))
+    }
+}
+
+impl<B: Backend> Answers<B> {
+    fn next(&mut self, context: &mut Context<'_>) -> Poll<Result<Answer, Status>> {
+        loop {
+            if self.since_look == 0 {
+                self.look_around(context)?;
+            }
+            self.since_look = (self.since_look + 1) % LOOK_EVERY;
+            match self.deliveries().poll(context) {
+                Poll::Ready(Turn::Deliver(delivery)) => {
+                    let header = self.backend.header().at(delivery.revision());
+                    return Poll::Ready(Ok(Answer { header, delivery }));
+                }
+                Poll::Ready(Turn::Read(job)) => {
+                    self.job = Some(tokio::spawn(run(job, Arc::clone(&self.readers))));
+                    self.since_look = 0;
+                }
+                Poll::Pending if self.since_look == 1 => {
+                    self.since_look = 0;
+                    return Poll::Pending;
+                }
+                // Before it sleeps it must have asked everybody to be woken.
+                Poll::Pending => self.since_look = 0,
+            }
+        }
+    }
+
+    fn deliveries(&mut self) -> &mut Deliveries {
+        self.deliveries.as_mut().expect("taken by drop alone")
+    }
+
+    /// Asks everybody but the hub.
+    fn look_around(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
+        if let Poll::Ready(error) = self.end.as_mut().poll(context) {
+            return Err(error.into());
+        }
+        if let Some(failed) = &mut self.failed
+            && let Poll::Ready(failed_or_done) = Pin::new(failed).poll(context)
+        {
+            self.failed = None;
+            // An error means that the requests came to their end.
+            if let Ok(status) = failed_or_done {
+                return Err(status);
+            }
+        }
+        while self.tick.as_mut().poll(context).is_ready() {
+            self.deliveries().tick();
+            self.tick.as_mut().reset(Instant::now() + self.interval);
+        }
+        if let Some(job) = &mut self.job
+            && let Poll::Ready(done) = Pin::new(job).poll(context)
+        {
+            self.job = None;
+            // Only a runtime that shuts down drops a task.
+            let done = done.map_err(|_| Status::from(Error::Stopped))?;
+            self.deliveries().caught(done).map_err(|fault| Status::from(self.backend.report(fault)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a job on a thread that may block, as soon as there is one to spare.
+async fn run(job: Job, readers: Arc<Semaphore>) -> Done {
+    let _permit = readers.acquire().await.expect("it is never closed");
+    tokio::task::spawn_blocking(move || job.run()).await.expect("a job ends, and is not cancelled")
+}
+
+/// A reply with its header.
+#[derive(Debug)]
+pub struct Answer {
+    header: Header,
+    delivery: Delivery,
+}
+
+/// Requests as everywhere; replies by joining bytes that were encoded once for all streams.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchCodec;
+
+impl Codec for WatchCodec {
+    type Encode = Answer;
+    type Decode = WatchRequest;
+    type Encoder = WatchCodec;
+    type Decoder = ProstDecoder<WatchRequest>;
+
+    fn encoder(&mut self) -> WatchCodec {
+        WatchCodec
+    }
+
+    fn decoder(&mut self) -> ProstDecoder<WatchRequest> {
+        ProstCodec::<WatchRequest, WatchRequest>::raw_decoder(BufferSettings::default())
+    }
+}
+
+impl Encoder for WatchCodec {
+    type Item = Answer;
+    type Error = Status;
+
+    fn encode(&mut self, answer: Answer, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.reserve(answer.delivery.size_hint());
+        answer.delivery.encode(answer.header.to_wire(), out);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_has_a_least_and_a_little_chance() {
+        for (configured, least) in [(Duration::ZERO, 100), (Duration::from_secs(600), 600_000)] {
+            for _ in 0..100 {
+                let millis = interval(configured).as_millis();
+                assert!((least..=least * 11 / 10).contains(&millis), "{millis} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lack_of_permission_is_worded_as_etcd_does() {
+        let text = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+        assert_eq!(as_rpc_error(&Error::PermissionDenied), text);
+    }
+}
