@@ -34,10 +34,16 @@ pub mod machine;
 pub mod watch;
 
 #[cfg(feature = "server")]
+pub mod replica;
+
+#[cfg(feature = "server")]
 pub mod server;
 
 #[cfg(feature = "server")]
 pub mod gateway;
+
+#[cfg(feature = "server")]
+pub mod process;
 
 pub mod client;
 

@@ -52,9 +52,8 @@ fn a_used_port_is_named() {
     let url = format!("http://{}", taken.local_addr().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let output = henge(&[
-        "--listen-client-urls", &url, "--advertise-client-urls", &url, "--data-dir", data.to_str().unwrap(),
-    ]);
+    let output =
+        henge(&["--listen-client-urls", &url, "--advertise-client-urls", &url, "--data-dir", data.to_str().unwrap()]);
     assert!(!output.status.success());
     let address = url.trim_start_matches("http://");
     assert!(stderr(&output).contains(address), "{}", stderr(&output));
@@ -64,8 +63,12 @@ fn a_used_port_is_named() {
 fn a_second_process_on_the_same_folder_is_refused() {
     let server = Server::start();
     let output = henge(&[
-        "--listen-client-urls", "http://127.0.0.1:0", "--advertise-client-urls", "http://127.0.0.1:1",
-        "--data-dir", server.data_dir().to_str().unwrap(),
+        "--listen-client-urls",
+        "http://127.0.0.1:0",
+        "--advertise-client-urls",
+        "http://127.0.0.1:1",
+        "--data-dir",
+        server.data_dir().to_str().unwrap(),
     ]);
     assert!(!output.status.success());
     let text = stderr(&output);
@@ -80,8 +83,12 @@ fn an_unwritable_folder_is_named() {
     fs::write(&file, "in the way").unwrap();
     let data = file.join("data");
     let output = henge(&[
-        "--listen-client-urls", "http://127.0.0.1:0", "--advertise-client-urls", "http://127.0.0.1:1",
-        "--data-dir", data.to_str().unwrap(),
+        "--listen-client-urls",
+        "http://127.0.0.1:0",
+        "--advertise-client-urls",
+        "http://127.0.0.1:1",
+        "--data-dir",
+        data.to_str().unwrap(),
     ]);
     assert!(!output.status.success());
     assert!(stderr(&output).contains(data.to_str().unwrap()), "{}", stderr(&output));

@@ -34,7 +34,14 @@ const PURE: &[&str] = &["types", "raft", "mvcc", "lease", "membership", "alarm",
 
 /// What a pure room may not touch.
 const IMPURE: &[&str] = &[
-    "std::fs", "std::net", "std::thread::spawn", "Instant::now", "SystemTime", "tokio::", "rand::", "std::env",
+    "std::fs",
+    "std::net",
+    "std::thread::spawn",
+    "Instant::now",
+    "SystemTime",
+    "tokio::",
+    "rand::",
+    "std::env",
     "HashMap::new()",
 ];
 
@@ -179,7 +186,8 @@ fn only_the_edge_names_grpc_codes() {
 fn every_room_opens_with_what_it_is_for() {
     for (room, _) in ROOMS {
         let Some(first) = files(room).into_iter().find(|file| {
-            file.file_name().is_some_and(|name| name == "mod.rs") && file.parent().is_some_and(|dir| dir.ends_with(room))
+            file.file_name().is_some_and(|name| name == "mod.rs")
+                && file.parent().is_some_and(|dir| dir.ends_with(room))
         }) else {
             continue;
         };

@@ -13,21 +13,40 @@ use std::{
 
 /// The file system of this machine. Files get mode 0600, folders 0700.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RealDisk;
+pub struct RealDisk {
+    lazy: bool,
+}
+
+impl RealDisk {
+    /// A disk that says "synced" and leaves it to the system when to write (`unsafe-no-fsync`): a power cut loses what was
+    /// acknowledged.
+    pub fn without_sync() -> RealDisk {
+        RealDisk { lazy: true }
+    }
+}
 
 /// An open file of [`RealDisk`].
 #[derive(Debug)]
-pub struct RealFile(File);
+pub struct RealFile {
+    file: File,
+    lazy: bool,
+}
+
+impl RealDisk {
+    fn file(self, file: File) -> RealFile {
+        RealFile { file, lazy: self.lazy }
+    }
+}
 
 impl Disk for RealDisk {
     type File = RealFile;
 
     fn create(&self, path: &Path) -> io::Result<RealFile> {
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map(RealFile)
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map(|file| self.file(file))
     }
 
     fn open(&self, path: &Path) -> io::Result<RealFile> {
-        OpenOptions::new().read(true).write(true).open(path).map(RealFile)
+        OpenOptions::new().read(true).write(true).open(path).map(|file| self.file(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -49,6 +68,9 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        if self.lazy {
+            return Ok(());
+        }
         // A relative path of one part has the parent "".
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         File::open(dir)?.sync_all()
@@ -57,13 +79,13 @@ impl Disk for RealDisk {
 
 impl DiskFile for RealFile {
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(data, offset)
+        self.file.write_all_at(data, offset)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
+            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -74,7 +96,7 @@ impl DiskFile for RealFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.0.metadata().map(|metadata| metadata.len())
+        self.file.metadata().map(|metadata| metadata.len())
     }
 
     fn allocate(&mut self, len: u64) -> io::Result<()> {
@@ -83,7 +105,7 @@ impl DiskFile for RealFile {
             return Ok(());
         }
         loop {
-            match fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR) => {}
                 // Not every file system can reserve. The length alone still spares the metadata update on each sync.
@@ -91,15 +113,15 @@ impl DiskFile for RealFile {
                 Err(error) => return Err(error.into()),
             }
         }
-        if self.len()? < len { self.0.set_len(len) } else { Ok(()) }
+        if self.len()? < len { self.file.set_len(len) } else { Ok(()) }
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync_data(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        if self.lazy { Ok(()) } else { self.file.sync_data() }
     }
 }
 
@@ -172,19 +194,19 @@ mod tests {
     fn files_and_folders_are_private_and_keep_what_is_written() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, path) = (temp.path().join("a/b"), temp.path().join("a/b/file"));
-        RealDisk.create_dir(&dir).unwrap();
-        let mut file = RealDisk.create(&path).unwrap();
+        RealDisk::default().create_dir(&dir).unwrap();
+        let mut file = RealDisk::default().create(&path).unwrap();
         assert_eq!((mode(&dir), mode(&path)), (0o700, 0o600));
         file.allocate(8192).unwrap();
         file.write_at(4090, b"across").unwrap();
         file.sync_data().unwrap();
-        RealDisk.sync_dir(&dir).unwrap();
+        RealDisk::default().sync_dir(&dir).unwrap();
         let mut buffer = [1; 10_000];
-        assert_eq!(RealDisk.open(&path).unwrap().read_at(4090, &mut buffer).unwrap(), 8192 - 4090);
+        assert_eq!(RealDisk::default().open(&path).unwrap().read_at(4090, &mut buffer).unwrap(), 8192 - 4090);
         assert_eq!(&buffer[..7], b"across\0");
         file.truncate(3).unwrap();
         assert_eq!(file.len().unwrap(), 3);
-        assert_eq!(RealDisk.list(&dir).unwrap(), [path]);
+        assert_eq!(RealDisk::default().list(&dir).unwrap(), [path]);
     }
 
     #[test]

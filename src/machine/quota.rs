@@ -5,6 +5,7 @@
 //! members alike. What *is* replicated is the count of live bytes: keys and values that can be read now. Superseded versions are
 //! left out of it, for when they go depends on each member's sweep.
 
+use super::command::{Command, Op, Put, Txn};
 use crate::{
     engine::{Batch, Size},
     mvcc::KeyValue,
@@ -67,6 +68,37 @@ impl Quota {
     pub(super) fn is_exceeded(&self, live_bytes: u64, extra_bytes: u64) -> bool {
         let used = self.used().max(live_bytes);
         self.limit.is_some_and(|limit| used.saturating_add(extra_bytes).saturating_add(ROW_BYTES) > limit)
+    }
+}
+
+impl Command {
+    /// About how many bytes the store grows by, at most; `None` for commands that a full store takes too.
+    pub fn growth_bytes(&self) -> Option<u64> {
+        match self {
+            Command::Put(put) => Some(put_bytes(put)),
+            Command::Txn(txn) if txn.may_put() => Some(txn_bytes(txn)),
+            Command::LeaseGrant { .. } => Some(ROW_BYTES),
+            _ => None,
+        }
+    }
+}
+
+fn put_bytes(put: &Put) -> u64 {
+    // The key is in the row and, once more, in what points to it.
+    2 * put.key.len() as u64 + put.value.len() as u64 + ROW_BYTES
+}
+
+/// Of the longer branch.
+fn txn_bytes(txn: &Txn) -> u64 {
+    let branch = |ops: &[Op]| ops.iter().map(op_bytes).sum::<u64>();
+    branch(&txn.success).max(branch(&txn.failure))
+}
+
+fn op_bytes(op: &Op) -> u64 {
+    match op {
+        Op::Put(put) => put_bytes(put),
+        Op::Txn(txn) => txn_bytes(txn),
+        Op::Range(_) | Op::DeleteRange(_) => 0,
     }
 }
 

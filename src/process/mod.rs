@@ -7,9 +7,12 @@
 use crate::{
     config::{Compaction, Config, StorageEngine},
     engine, gateway,
-    io::real::{DirLock, lock_dir},
+    io::{
+        Disk,
+        real::{DirLock, RealDisk, lock_dir},
+    },
     replica::{self, AutoCompaction, Handle, Settings},
-    server::{self, Edge, Limits, Listener, MemberBackend, Transport, Version},
+    server::{self, ConnectionSettings, Edge, Limits, Listener, MemberBackend, Version},
     types::Fault,
     watch as hub,
 };
@@ -55,8 +58,10 @@ fn give_up(why: &str) -> ExitCode {
 }
 
 async fn live(config: Config) -> Result<(), String> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| format!("cannot listen for signals: {error}"))?;
     tracing::info!(
         version = crate::config::claimed_version(),
         name = config.name,
@@ -72,12 +77,12 @@ async fn live(config: Config) -> Result<(), String> {
     let stopping = Arc::new(watch::Sender::new(false));
     let backend = MemberBackend::new(handle.clone(), quota_bytes(&config).max(0), Arc::clone(&stopping));
     let edge = Edge::new(backend, edge_settings(&config));
-    let transport = Transport {
+    let connections = ConnectionSettings {
         streams_max: config.max_concurrent_streams,
         keepalive_interval: config.grpc_keepalive_interval,
         keepalive_timeout: config.grpc_keepalive_timeout,
     };
-    let serving = server::serve(listeners, edge.clone(), gateway::routes(edge), &transport);
+    let serving = server::serve(listeners, edge.clone(), gateway::routes(edge), &connections);
     tracing::info!("ready to serve client requests");
     for url in &config.listen_client_urls {
         tracing::info!(address = %url, "serving client traffic");
@@ -113,14 +118,21 @@ fn told(signal: &str) -> Result<(), String> {
 /// Opens log and store and starts the member. The lock on the data directory lives as long as the process serves it.
 fn open(config: &Config) -> Result<(Handle, DirLock), Fault> {
     let member_dir = config.data_dir.join("member");
+    RealDisk::default().create_dir(&member_dir).map_err(|source| Fault::io("create", &member_dir, source))?;
     let lock = lock_dir(&config.data_dir)?;
     let kind = match config.storage_engine {
         StorageEngine::Redb => engine::Kind::Redb,
         StorageEngine::Sled => engine::Kind::Sled,
     };
-    let options = engine::Options { cache_bytes: config.storage_cache_bytes, ..engine::Options::default() };
+    let (wake, woken) = crossbeam_channel::bounded(1);
+    let options = engine::Options {
+        cache_bytes: config.storage_cache_bytes,
+        // Full: the flush thread has been woken already.
+        wake: Some(Arc::new(move || drop(wake.try_send(())))),
+        ..engine::Options::default()
+    };
     let store = engine::open(kind, &member_dir.join("store"), options)?;
-    let handle = replica::start(settings(config, wal_dir(config, &member_dir)), store)?;
+    let handle = replica::start(settings(config, wal_dir(config, &member_dir)), store, woken)?;
     Ok((handle, lock))
 }
 
@@ -138,6 +150,7 @@ fn quota_bytes(config: &Config) -> i64 {
 fn edge_settings(config: &Config) -> server::Settings {
     server::Settings {
         limits: Limits { txn_ops_max: config.max_txn_ops, request_bytes_max: config.max_request_bytes },
+        watch_progress_interval: config.watch_progress_notify_interval,
         version: Version::claiming(&crate::config::claimed_version()),
         slow_call: config.warning_unary_request_duration,
         leaderless_max: config.election_timeout * 3,
@@ -167,11 +180,7 @@ fn settings(config: &Config, wal_dir: PathBuf) -> Settings {
             Compaction::Periodic(keep) => AutoCompaction::Periodic(keep),
             Compaction::Revisions(keep) => AutoCompaction::Revisions(keep),
         }),
-        watch: hub::Options {
-            progress_interval: config.watch_progress_notify_interval,
-            fragment_bytes: config.max_request_bytes,
-            ..hub::Options::default()
-        },
+        watch: hub::Options { reply_bytes_max: config.max_request_bytes, ..hub::Options::default() },
         warn_apply_after: config.warning_apply_duration,
         unsafe_no_fsync: config.unsafe_no_fsync,
         wal_keep_all: config.wal_keep_all,

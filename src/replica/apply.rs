@@ -2,7 +2,8 @@
 
 use super::{handle::Shared, run::Inbox};
 use crate::{
-    machine::{Effect, Machine, Outcome},
+    machine::{ConfStep, ConfStepKind, Effect, Machine, Outcome},
+    raft,
     types::{Entry, Fault, MemberId, Term},
 };
 use crossbeam_channel::{Receiver, Sender};
@@ -38,7 +39,7 @@ impl Apply {
             }
             if committed.is_empty() {
                 // The queue was full if the loop left anything behind; it looks again now.
-                let _ = self.inbox.try_send(Inbox::Room);
+                let _ = self.inbox.try_send(Inbox::Look);
             }
         }
     }
@@ -51,6 +52,7 @@ impl Apply {
         self.tell(outcome);
         self.take_over(term);
         self.shared.reads.applied(index);
+        *self.shared.facts.settled.lock() = (index, term);
         let took = started.elapsed();
         if took > self.warn_after {
             tracing::warn!(took = ?took, entries = count, applied = index.0, "apply request took too long");
@@ -67,7 +69,13 @@ impl Apply {
                 Effect::LeaseRevoked { id } => self.shared.expiry.revoked(*id),
                 Effect::LeaseCheckpointed { id, remaining_s } => self.shared.expiry.checkpointed(*id, *remaining_s),
                 Effect::Compacted { .. } => self.shared.sweep.notify_one(),
-                _ => {}
+                Effect::ConfChanged { index, steps, conf_state } => {
+                    let told =
+                        Inbox::ConfChanged { index: *index, change: change(steps), conf_state: conf_state.clone() };
+                    // The loop is gone only when the member stops.
+                    let _ = self.inbox.send(told);
+                }
+                Effect::AlarmChanged => {}
             }
         }
         if !outcome.events.is_empty() {
@@ -85,8 +93,27 @@ impl Apply {
             return;
         }
         self.led = Some(term);
-        self.shared.expiry.promote(self.shared.view.lease_times(), self.lease_extend);
+        self.shared.expiry.promote(self.shared.view.lease_terms(), self.lease_extend);
         let voters = self.shared.view.conf_state().voters;
         self.shared.facts.alone.store(voters == [self.shared.member_id], Ordering::Release);
+    }
+}
+
+/// What raft is to make of a change of membership. This version proposes one member's change at a time.
+fn change(steps: &[ConfStep]) -> raft::ConfChange {
+    let step = |step: &ConfStep| {
+        let kind = match step.kind {
+            ConfStepKind::AddVoter => raft::ConfStepKind::AddVoter,
+            ConfStepKind::AddLearner => raft::ConfStepKind::AddLearner,
+            ConfStepKind::Remove => raft::ConfStepKind::Remove,
+            ConfStepKind::Update => return None,
+        };
+        Some(raft::ConfStep { kind, member: step.member })
+    };
+    let mut steps = steps.iter().filter_map(step).collect::<Vec<_>>();
+    match steps.len() {
+        0 => raft::ConfChange::Nothing,
+        1 => raft::ConfChange::Simple(steps.remove(0)),
+        _ => raft::ConfChange::Joint { steps, auto_leave: true },
     }
 }

@@ -4,7 +4,7 @@ use super::{
     apply::Apply,
     compactor::{self, AutoCompaction},
     expiry::Expiry,
-    flush,
+    flush::Flush,
     handle::{Facts, Handle, Limits, Shared},
     persist::Persist,
     proposals::Proposals,
@@ -14,19 +14,17 @@ use super::{
 use crate::{
     engine::Engine,
     io::real::RealDisk,
-    machine::{self, Command, Machine, Peer},
-    raft::{self, Input, Node, Restored},
-    types::{ClusterId, Entry, EntryKind, Fault, HardState, Index, MemberId, SnapshotMeta, Term},
+    machine::{self, Command, Machine, RequestId, codec},
+    membership::{Change, Member},
+    raft::{self, Node, Restored},
+    types::{ClusterId, Entry, Fault, HardState, Index, MemberId, SnapshotMeta, Term},
     wal::{self, Wal},
     watch,
 };
+use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
 use sha1::{Digest, Sha1};
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    thread::Builder,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, thread::Builder, time::Duration};
 
 /// Most messages that wait for the loop.
 const INBOX_MAX: usize = 65_536;
@@ -88,12 +86,12 @@ struct Metadata {
 }
 
 /// Starts a member on `engine` and its log; returns once it runs and everything that was known to be committed is applied again.
-/// Must be called within a tokio runtime.
+/// Must be called within a tokio runtime. `wake` says that the engine wants to be flushed before the interval is over.
 ///
 /// # Errors
 /// Any [`Fault`] of log, store or state, with file and offset where there is one.
-pub fn start(settings: Settings, engine: Arc<dyn Engine>) -> Result<Handle, Fault> {
-    let disk = RealDisk::new(settings.unsafe_no_fsync);
+pub fn start(settings: Settings, engine: Arc<dyn Engine>, wake: Receiver<()>) -> Result<Handle, Fault> {
+    let disk = if settings.unsafe_no_fsync { RealDisk::without_sync() } else { RealDisk::default() };
     let options = wal::Options { keep_all: settings.wal_keep_all, ..wal::Options::default() };
     let mut machine = Machine::open(Arc::clone(&engine), machine::Settings { quota_bytes: settings.quota_bytes })?;
     if !Wal::exists(&disk, &settings.wal_dir)? {
@@ -104,9 +102,15 @@ pub fn start(settings: Settings, engine: Arc<dyn Engine>) -> Result<Handle, Faul
                     .to_owned(),
             });
         }
-        create(&disk, &settings, options.clone())?;
+        create(&disk, &settings, options)?;
     }
-    let (wal, recovered) = Wal::open(disk, &settings.wal_dir, machine.applied().0, options)?;
+    let (mut wal, recovered) = Wal::open(disk, &settings.wal_dir, machine.applied().0, options)?;
+    let (applied, term) = machine.applied();
+    if wal.last() < applied {
+        // Only a log that was not synced can end before the store.
+        tracing::warn!(log = wal.last().0, store = applied.0, "the log ends before the store; it goes on from there");
+        wal.save_mark(&wal::Mark { index: applied, term }, &machine.conf_state())?;
+    }
     if let Some(cut) = &recovered.cut {
         tracing::warn!(file = %cut.file.display(), offset = cut.offset, bytes = cut.bytes, "cut a torn write off the end of the log: it was never acknowledged");
     }
@@ -117,7 +121,7 @@ pub fn start(settings: Settings, engine: Arc<dyn Engine>) -> Result<Handle, Faul
     })?;
     check_contiguous(&settings, machine.applied().0, &recovered.entries)?;
     replay(&mut machine, &recovered.entries, recovered.hard_state.commit)?;
-    run(settings, engine, machine, wal, recovered, metadata)
+    run(settings, engine, wake, machine, wal, recovered, metadata)
 }
 
 /// A log that begins with this member alone, as etcd's bootstrap writes it.
@@ -125,8 +129,14 @@ fn create(disk: &RealDisk, settings: &Settings, options: wal::Options) -> Result
     let (member_id, cluster_id) = ids(&settings.peer_urls, &settings.cluster_token);
     let metadata = Metadata { node_id: member_id.0, cluster_id: cluster_id.0 };
     let mut wal = Wal::create(disk.clone(), &settings.wal_dir, &prost::Message::encode_to_vec(&metadata), options)?;
-    let founder = Peer { id: member_id, name: settings.name.clone(), peer_urls: settings.peer_urls.clone(), client_urls: Vec::new(), is_learner: false };
-    let entry = Entry { term: Term(1), index: Index(1), kind: EntryKind::ConfChange, data: machine::encode_founder(&founder) };
+    let founder = Member {
+        id: member_id,
+        name: settings.name.clone(),
+        peer_urls: settings.peer_urls.clone(),
+        ..Member::default()
+    };
+    let (kind, data) = codec::encode_conf_change(RequestId(0), &Change::Add(founder));
+    let entry = Entry { term: Term(1), index: Index(1), kind, data };
     let hard_state = HardState { term: Term(1), vote: None, commit: Index(1) };
     wal.append(Some(&hard_state), &[entry])?;
     wal.sync()
@@ -171,6 +181,7 @@ fn replay(machine: &mut Machine, entries: &[Entry], commit: Index) -> Result<(),
 fn run(
     settings: Settings,
     engine: Arc<dyn Engine>,
+    wake: Receiver<()>,
     machine: Machine,
     wal: Wal<RealDisk>,
     recovered: wal::Recovered,
@@ -186,6 +197,7 @@ fn run(
     let (alive, stop) = crossbeam_channel::bounded(0);
     let shared = Arc::new(Shared {
         inbox: inbox.clone(),
+        persisted: Mutex::default(),
         proposals: Proposals::default(),
         reads: Reads::default(),
         expiry: Expiry::new(),
@@ -196,7 +208,7 @@ fn run(
         engine: Arc::clone(&engine),
         member_id,
         cluster_id,
-        limits: super::handle::Limits {
+        limits: Limits {
             request_timeout: Duration::from_secs(5) + election * 2,
             ttl_s_min: ttl_s_min(election),
             request_bytes_max: settings.request_bytes_max,
@@ -205,7 +217,7 @@ fn run(
         fault: tokio::sync::watch::Sender::new(None),
         swept: tokio::sync::watch::Sender::new(machine.reader().swept()),
         sweep: tokio::sync::Notify::new(),
-        threads: parking_lot::Mutex::new(Vec::new()),
+        threads: Mutex::default(),
     });
     shared.facts.applied.store(applied.0, std::sync::atomic::Ordering::Release);
     shared.reads.applied(applied);
@@ -221,6 +233,8 @@ fn run(
         lease_extend: election,
     };
     let looped = Run {
+        unmarked_bytes: 0,
+        memberships: [(applied, node.members().conf_state())].into(),
         node,
         shared: Arc::clone(&shared),
         inbox: inbox_out,
@@ -233,15 +247,14 @@ fn run(
         marked: recovered.mark.index,
         next_read: rand::random::<u32>().into(),
     };
-    let flusher = (Arc::clone(&engine), settings.flush_interval, inbox, Arc::clone(&shared));
+    let flusher = Flush { engine, shared: Arc::clone(&shared), inbox, interval: settings.flush_interval, wake };
     let apply_thread = spawn("apply", move || applier.run(apply_out))?;
     let threads = vec![
         spawn("raft", move || looped.run())?,
         spawn("wal", move || persist.run(save_out))?,
         // The store is flushed for the last time when everything is applied.
         spawn("flush", move || {
-            let (engine, interval, inbox, shared) = flusher;
-            flush::run(&engine, interval, &stop, &inbox, &shared);
+            flusher.run(&stop);
         })?,
         spawn("stop", move || {
             let panicked = apply_thread.join().is_err();

@@ -1,15 +1,15 @@
 //! Compaction: the sweep beside the traffic, and the clock that asks for it by itself.
 
 use super::handle::{Handle, Shared};
-use crate::{
-    machine::Command,
-    types::Revision,
-};
+use crate::{machine::Command, types::Revision};
 use std::{
     collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+/// How soon a sweep that a reader holds back is tried again.
+const HELD_RETRY: Duration = Duration::from_millis(100);
 
 /// How history is forgotten by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,11 @@ pub(super) async fn sweep(shared: Arc<Shared>, rows_max: usize, pause: Duration)
                 if shared.swept.send_replace(swept) != swept {
                     tracing::info!(compact_revision = swept.0, "finished scheduled compaction");
                 }
+                let held = swept < shared.reader.compacted();
                 tokio::select! {
                     () = shared.sweep.notified() => {}
+                    // A reader holds the sweep back; nobody tells when it lets go.
+                    () = tokio::time::sleep(HELD_RETRY), if held => {}
                     _ = fault.wait_for(Option::is_some) => return,
                 }
             }

@@ -4,7 +4,7 @@
 //! under a short lock, and never queues behind puts.
 
 use crate::{
-    lease::{Renewal, Table, Wheel},
+    lease::{Renewal, Terms, Wheel},
     types::LeaseId,
 };
 use parking_lot::Mutex;
@@ -30,10 +30,10 @@ impl Expiry {
         self.started.elapsed()
     }
 
-    /// This member leads now: every lease of `table` gets at least what it was promised.
-    pub(super) fn promote(&self, table: &Table, extend: Duration) {
+    /// This member leads now: every lease gets at least what it was promised.
+    pub(super) fn promote(&self, leases: Vec<Terms>, extend: Duration) {
         let now = self.now();
-        self.wheel.lock().promote(table, now, extend);
+        self.wheel.lock().promote(leases, now, extend);
     }
 
     /// This member leads no more.

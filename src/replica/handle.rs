@@ -1,20 +1,16 @@
 //! All that the edge holds of a member: propose, read, watch, keep alive, status, stop.
 
-use super::{
-    expiry::Expiry,
-    proposals::Proposals,
-    reads::Reads,
-    run::Inbox,
-};
+use super::{expiry::Expiry, proposals::Proposals, reads::Reads, run::Inbox};
 use crate::{
     engine::{self, Engine},
     lease::Renewal,
-    machine::{self, Applied, Command, RequestId, View},
+    machine::{Applied, Command, RequestId, View, codec},
     mvcc::Reader,
     types::{ClusterId, Error, Fault, Index, LeaseId, MemberId, Revision, Term},
     watch::Hub,
 };
 use crossbeam_channel::{Sender, TrySendError};
+use parking_lot::Mutex;
 use std::{
     sync::{
         Arc,
@@ -43,6 +39,8 @@ pub(super) struct Shared {
     pub(super) reads: Reads,
     pub(super) expiry: Expiry,
     pub(super) facts: Facts,
+    /// What the disk has completed and the loop not yet heard of. A later completion stands for all before it.
+    pub(super) persisted: Mutex<Option<(Index, Term)>>,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) reader: Reader,
     pub(super) view: View,
@@ -54,7 +52,7 @@ pub(super) struct Shared {
     pub(super) fault: watch::Sender<Option<String>>,
     pub(super) swept: watch::Sender<Revision>,
     pub(super) sweep: Notify,
-    pub(super) threads: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+    pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// Bounds that the settings draw.
@@ -76,6 +74,8 @@ pub(super) struct Facts {
     /// This member is the only voter, leads, and has applied an entry of its own term. Then nothing is acknowledged that is not
     /// applied here, so a read of the applied state is linearizable as it is.
     pub(super) alone: AtomicBool,
+    /// Last entry that is applied, with all that follows from it told to those concerned.
+    pub(super) settled: Mutex<(Index, Term)>,
     wal_syncs: AtomicU64,
     wal_sync_us: AtomicU64,
 }
@@ -146,8 +146,9 @@ impl Handle {
     pub async fn propose(&self, command: Command) -> Result<Applied, Error> {
         let shared = &*self.shared;
         self.admit(&command)?;
-        let id = machine_request_id();
-        let data = machine::encode(id, &command);
+        // Unique among the proposals of all members and all restarts for as long as an entry may be waited for.
+        let id = RequestId(rand::random());
+        let data = codec::encode(id, &command);
         if data.len() > shared.limits.request_bytes_max {
             return Err(Error::RequestTooLarge);
         }
@@ -167,7 +168,7 @@ impl Handle {
     fn admit(&self, command: &Command) -> Result<(), Error> {
         let facts = &self.shared.facts;
         let lag = facts.committed.load(Ordering::Relaxed).saturating_sub(facts.applied.load(Ordering::Relaxed));
-        let bound = if command.is_priority() { APPLY_LAG_MAX_PRIORITY } else { APPLY_LAG_MAX };
+        let bound = if is_priority(command) { APPLY_LAG_MAX_PRIORITY } else { APPLY_LAG_MAX };
         if lag > bound {
             return Err(Error::RequestTooManyRequests);
         }
@@ -242,10 +243,10 @@ impl Handle {
             return Ok(());
         }
         let mut leader = self.shared.leader.subscribe();
-        let led = leader.wait_for(|leader| *leader == Some(self.shared.member_id));
+        let led = async { leader.wait_for(|leader| *leader == Some(self.shared.member_id)).await.is_ok() };
         match tokio::time::timeout(self.shared.limits.request_timeout, led).await {
-            Ok(Ok(_)) => self.read_index().await,
-            Ok(Err(_)) => Err(Error::Stopped),
+            Ok(true) => self.read_index().await,
+            Ok(false) => Err(Error::Stopped),
             Err(_) => Err(Error::NoLeader),
         }
     }
@@ -342,7 +343,7 @@ impl Handle {
     }
 }
 
-/// Ids are random: unique among the proposals of all members and all restarts for as long as an entry may be waited for.
-fn machine_request_id() -> RequestId {
-    RequestId(rand::random())
+/// Whether a command must get through where others are turned away: it frees something, or somebody's time runs out.
+fn is_priority(command: &Command) -> bool {
+    !matches!(command, Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Range(_))
 }

@@ -12,16 +12,9 @@ use std::sync::Arc;
 /// What the loop owes the disk.
 pub(super) enum Save {
     /// Raft state, in the order of its making.
-    State {
-        hard_state: Option<HardState>,
-        entries: Vec<Entry>,
-    },
+    State { hard_state: Option<HardState>, entries: Vec<Entry> },
     /// The store has everything up to the mark: remember that, and release segments wholly at or below `release`.
-    Mark {
-        mark: Mark,
-        conf_state: ConfState,
-        release: Index,
-    },
+    Mark { mark: Mark, conf_state: ConfState, release: Index },
 }
 
 /// Owns the log until the loop hangs up; then everything is synced.
@@ -70,9 +63,10 @@ impl<D: Disk> Persist<D> {
             self.wal.sync()?;
             self.shared.facts.wal_sync(started.elapsed());
         }
-        if let Some((upto, term)) = persisted {
-            // The loop is gone only when the member stops: nobody is left to tell.
-            let _ = self.inbox.send(Inbox::Persisted { upto, term });
+        if let Some(persisted) = persisted {
+            *self.shared.persisted.lock() = Some(persisted);
+            // A full queue means that the loop is awake. This thread must not wait for it: it may be waiting for this one.
+            let _ = self.inbox.try_send(Inbox::Look);
         }
         Ok(())
     }

@@ -1,9 +1,6 @@
 //! Who waits for the outcome of which proposal.
 
-use crate::{
-    machine::Applied,
-    types::Error,
-};
+use crate::{machine::Applied, types::Error};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,

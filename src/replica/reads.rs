@@ -63,8 +63,7 @@ impl Reads {
 
     /// Ends rounds whose deadline has passed.
     pub(super) fn expire(&self, now: Instant) {
-        let late =
-            self.rounds.lock().extract_if(|_, (deadline, _)| *deadline <= now).collect::<Vec<_>>();
+        let late = self.rounds.lock().extract_if(|_, (deadline, _)| *deadline <= now).collect::<Vec<_>>();
         for (_, (_, replies)) in late {
             answer(replies, &Err(Error::Timeout));
         }

@@ -1,38 +1,45 @@
 //! The loop: drain, step, act. The only owner of the raft node; it never waits for a disk.
 
-use super::{
-    apply::Committed,
-    handle::Shared,
-    persist::Save,
-    reads::ReadReply,
-};
+use super::{apply::Committed, handle::Shared, persist::Save, reads::ReadReply};
 use crate::{
-    machine::{self, Command, RequestId},
-    raft::{Input, Node, Output, Proposal, ReadId, Role},
+    machine::{Command, RequestId, codec},
+    raft::{ConfChange, Input, Node, Output, Proposal, ReadId, Role},
     types::{ConfState, EntryKind, Error, Index, Term},
     wal::Mark,
 };
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::{
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 /// Most messages that become one step: one append, one sync.
 const BATCH_MAX: usize = 4_096;
-/// Most committed bytes that go to apply as one batch.
+/// Most committed entries that go to apply as one batch.
 const APPLY_BATCH_ENTRIES_MAX: u64 = 1_024;
+
+/// Bytes in the log after which it is marked even if it has few entries, so that what it takes on disk is bounded.
+const UNMARKED_BYTES_MAX: usize = 64 << 20;
 
 /// What reaches the loop.
 pub(super) enum Inbox {
-    Propose { id: RequestId, data: Bytes },
+    Propose {
+        id: RequestId,
+        data: Bytes,
+    },
     Read(ReadReply),
-    Persisted { upto: Index, term: Term },
-    /// Apply has taken a batch and has room for another.
-    Room,
+    /// Something is to be picked up elsewhere: what the disk has completed, or room in front of apply.
+    Look,
+    /// A change of membership was applied.
+    ConfChanged {
+        index: Index,
+        change: ConfChange,
+        conf_state: ConfState,
+    },
     /// The store has everything up to this entry on disk.
-    Flushed((Index, Term, ConfState)),
+    Flushed((Index, Term)),
     /// Seek election at once, instead of waiting for a timeout: a lone voter has nobody to wait for.
     Campaign,
     Stop,
@@ -54,6 +61,10 @@ pub(super) struct Run {
     pub(super) handed: Index,
     /// Last mark in the log.
     pub(super) marked: Index,
+    /// Bytes that went to the log since then.
+    pub(super) unmarked_bytes: usize,
+    /// Who votes and who learns at the last flush, and after each later change.
+    pub(super) memberships: VecDeque<(Index, ConfState)>,
     pub(super) next_read: u64,
 }
 
@@ -91,12 +102,18 @@ impl Run {
                     proposals.push(Proposal { kind: EntryKind::Normal, data });
                 }
                 Inbox::Read(reply) => reads.push(reply),
-                Inbox::Persisted { upto, term } => self.node.step(Input::Persisted { upto, term }, out),
-                Inbox::Room => {}
-                Inbox::Flushed(covered) => self.flushed(covered),
+                Inbox::Look => {}
+                Inbox::ConfChanged { index, change, conf_state } => {
+                    self.node.apply_conf_change(&change);
+                    self.memberships.push_back((index, conf_state));
+                }
+                Inbox::Flushed((index, term)) => self.flushed(index, term),
                 Inbox::Campaign => self.node.step(Input::Campaign, out),
                 Inbox::Stop => return false,
             }
+        }
+        if let Some((upto, term)) = self.shared.persisted.lock().take() {
+            self.node.step(Input::Persisted { upto, term }, out);
         }
         if !proposals.is_empty() {
             self.propose(proposals, &ids, out);
@@ -147,7 +164,7 @@ impl Run {
         let commands = revokes.chain(checkpoints.map(Command::LeaseCheckpoint));
         let proposals = commands.map(|command| Proposal {
             kind: EntryKind::Normal,
-            data: machine::encode(RequestId(rand::random()), &command),
+            data: codec::encode(RequestId(rand::random()), &command),
         });
         let proposals = proposals.collect::<Vec<_>>();
         if !proposals.is_empty() {
@@ -158,6 +175,7 @@ impl Run {
     /// Does what the outputs ask for. False if a thread that it needs is gone.
     fn act(&mut self, out: &mut Output) -> bool {
         if out.hard_state.is_some() || !out.append.is_empty() {
+            self.unmarked_bytes += out.append.iter().map(|entry| entry.data.len()).sum::<usize>();
             let save = Save::State { hard_state: out.hard_state.take(), entries: std::mem::take(&mut out.append) };
             if self.save.send(save).is_err() {
                 return false;
@@ -169,9 +187,9 @@ impl Run {
         for id in out.reads_failed.drain(..) {
             self.shared.reads.failed(id, Error::NoLeader);
         }
-        // A lone voter has nobody to send to; more voters bring the transport.
+        // A lone voter has nobody to send to; membership can't grow before there is a transport.
         debug_assert!(out.send_now.is_empty() && out.send_durable.is_empty(), "a lone voter sends nothing");
-        out.proposals_dropped = 0;
+        out.clear();
         self.publish_status();
         self.hand_over()
     }
@@ -181,6 +199,9 @@ impl Run {
         let facts = &self.shared.facts;
         facts.term.store(status.term.0, Ordering::Relaxed);
         facts.committed.store(status.commit.0, Ordering::Release);
+        if status.role != Role::Leader && facts.alone.swap(false, Ordering::AcqRel) {
+            self.shared.expiry.demote();
+        }
         self.shared.leader.send_if_modified(|leader| {
             let changed = *leader != status.leader;
             *leader = status.leader;
@@ -188,12 +209,13 @@ impl Run {
         });
     }
 
-    /// Gives apply what is committed and not yet handed over, as far as it has room. The rest waits in the node's log, and a `Room`
-    /// message brings the loop back here.
+    /// Gives apply what is committed, on this disk and not yet handed over, as far as it has room. The rest waits in the node's log,
+    /// and a `Look` brings the loop back here.
     fn hand_over(&mut self) -> bool {
-        let commit = self.node.status().commit;
-        while self.handed < commit {
-            let upto = Index(commit.0.min(self.handed.0 + APPLY_BATCH_ENTRIES_MAX));
+        let status = self.node.status();
+        let ready = status.commit.min(status.durable);
+        while self.handed < ready {
+            let upto = Index(ready.0.min(self.handed.0 + APPLY_BATCH_ENTRIES_MAX));
             let entries = self.node.entries(self.handed.next(), upto.next());
             match self.apply.try_send(Committed { entries }) {
                 Ok(()) => self.handed = upto,
@@ -204,16 +226,22 @@ impl Run {
         true
     }
 
-    /// The store holds everything up to `covered`: the log before it is needed only by followers that lag.
-    fn flushed(&mut self, covered: (Index, Term, ConfState)) {
-        let (index, term, conf_state) = covered;
-        let release = Index(index.0.saturating_sub(self.catchup_entries));
+    /// The store holds everything up to `index`: the log before it is needed only by followers that lag.
+    fn flushed(&mut self, index: Index, term: Term) {
+        while self.memberships.get(1).is_some_and(|(changed, _)| *changed <= index) {
+            self.memberships.pop_front();
+        }
+        let kept = if self.node.members().is_alone(self.shared.member_id) { 0 } else { self.catchup_entries };
+        let release = Index(index.0.saturating_sub(kept));
         self.node.release(release);
-        if index.0 >= self.marked.0 + self.snapshot_count {
-            self.marked = index;
-            let mark = Mark { index, term };
+        let due = index.0 >= self.marked.0 + self.snapshot_count || self.unmarked_bytes >= UNMARKED_BYTES_MAX;
+        if due && index > self.marked {
+            let conf_state = self.memberships.front().map(|(_, conf_state)| conf_state.clone()).unwrap_or_default();
+            let save = Save::Mark { mark: Mark { index, term }, conf_state, release };
             // A full queue means a busy disk: the next flush marks.
-            let _ = self.save.try_send(Save::Mark { mark, conf_state, release });
+            if self.save.try_send(save).is_ok() {
+                (self.marked, self.unmarked_bytes) = (index, 0);
+            }
         }
     }
 }

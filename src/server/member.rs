@@ -1,9 +1,9 @@
 //! [`Backend`] over a member: the edge of the core.
 
-use super::backend::{Backend, Header, LeaseLeft, Pinned, Status};
+use super::{Backend, Header, LeaseLeft, Pinned, Status, read_txn};
 use crate::{
+    machine::{AlarmAction, AlarmKind, Applied, Command, Txn, TxnReply},
     membership::Member,
-    machine::{self, AlarmAction, AlarmKind, Applied, Command, Txn, TxnReply},
     mvcc::{HashKv, RangeQuery, RangeResult},
     replica::Handle,
     types::{Error, Fault, KeyRange, LeaseId, MemberId, Revision},
@@ -53,7 +53,7 @@ impl MemberBackend {
 
     /// Refuses what would fill a full store, and raises the alarm that refuses it everywhere.
     fn check_quota(&self, command: &Command) -> Result<(), Error> {
-        let Some(bytes) = machine::quota_cost(command) else { return Ok(()) };
+        let Some(bytes) = command.growth_bytes() else { return Ok(()) };
         if !self.handle.view().quota_exceeded(bytes) {
             return Ok(());
         }
@@ -98,13 +98,12 @@ impl Backend for MemberBackend {
         self.level(serializable).await?;
         let reader = self.handle.reader().clone();
         let pin = reader.pin(revision)?;
-        Ok(Pinned { revision: pin.revision(), reader, pin })
+        Ok(Pinned { reader, pin })
     }
 
     async fn txn_read(&self, txn: Txn, serializable: bool) -> Result<(TxnReply, Revision), Error> {
         self.level(serializable).await?;
-        let reply = self.sound(machine::txn_read(self.handle.reader(), &txn))??;
-        Ok((reply, self.handle.reader().current()))
+        self.sound(read_txn(self.handle.reader(), &txn))?
     }
 
     async fn propose(&self, command: Command) -> Result<Applied, Error> {
@@ -127,13 +126,14 @@ impl Backend for MemberBackend {
 
     async fn lease_left(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseLeft>, Error> {
         let Some(remaining_s) = self.handle.lease_remaining_s(id).await? else { return Ok(None) };
-        let Some((granted_s, keys)) = self.handle.view().lease(id, keys) else { return Ok(None) };
-        Ok(Some(LeaseLeft { granted_s, remaining_s, keys }))
+        let Some(lease) = self.handle.view().lease(id) else { return Ok(None) };
+        let keys = if keys { lease.keys } else { Vec::new() };
+        Ok(Some(LeaseLeft { granted_s: lease.ttl_s, remaining_s, keys }))
     }
 
     async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
         self.handle.read_index().await?;
-        Ok(self.handle.view().lease_ids())
+        Ok(self.handle.view().leases())
     }
 
     async fn members(&self, serializable: bool) -> Result<Vec<Member>, Error> {
@@ -142,7 +142,7 @@ impl Backend for MemberBackend {
     }
 
     fn alarms(&self) -> Vec<(MemberId, AlarmKind)> {
-        self.handle.view().alarms()
+        self.handle.view().alarms(None)
     }
 
     async fn hash_kv(&self, revision: Revision) -> Result<HashKv, Error> {
