@@ -37,10 +37,8 @@ fn key(writer: usize, number: i64) -> String {
 
 /// Each step writes the writer's counter and a record of it in one transaction, so that a torn one would show.
 fn step(writer: usize, number: i64) -> Txn {
-    Txn::new().then([
-        Op::put(format!("counter/{writer}"), number.to_string()),
-        Op::put(key(writer, number), "x".repeat(64)),
-    ])
+    Txn::new()
+        .then([Op::put(format!("counter/{writer}"), number.to_string()), Op::put(key(writer, number), "x".repeat(64))])
 }
 
 async fn write(url: String, writer: usize, from: Progress, done: Arc<AtomicBool>, latest: Arc<AtomicI64>) -> Progress {
@@ -68,16 +66,20 @@ async fn check(client: &Client, writers: &mut [Progress], latest: i64) {
         let answer = client.get(format!("counter/{writer}"), GetOptions::default()).await.expect("a get");
         let revision = answer.header.expect("a header").revision;
         assert!(revision >= latest, "revision {revision} is behind {latest}, which was acknowledged");
-        let found = answer.kvs.first().map_or(0, |kv| {
-            std::str::from_utf8(&kv.value).expect("text").parse::<i64>().expect("a number")
-        });
+        let found = answer
+            .kvs
+            .first()
+            .map_or(0, |kv| std::str::from_utf8(&kv.value).expect("text").parse::<i64>().expect("a number"));
         assert!(
             (progress.acknowledged..=progress.tried).contains(&found),
             "writer {writer}: {found} found, but {progress:?}"
         );
         // What was in doubt and is there now is as good as acknowledged; what is not there never comes back.
         progress.acknowledged = found;
-        let records = client.get(format!("log/{writer}/"), GetOptions { count_only: true, ..GetOptions::prefix(format!("log/{writer}/")) });
+        let records = client.get(
+            format!("log/{writer}/"),
+            GetOptions { count_only: true, ..GetOptions::prefix(format!("log/{writer}/")) },
+        );
         let last = client.get(key(writer, found), GetOptions::default()).await.expect("a get");
         assert_eq!(last.count, i64::from(found > 0), "writer {writer}: the counter is there without its record");
         let gaps = progress.tried - found;
@@ -98,10 +100,7 @@ fn survive(args: &[&str], rounds: u32) {
         let mut tasks = JoinSet::new();
         for (writer, progress) in writers.iter().copied().enumerate() {
             let (url, done, latest) = (server.url().to_owned(), Arc::clone(&done), Arc::clone(&latest));
-            tasks.spawn_on(
-                async move { (writer, write(url, writer, progress, done, latest).await) },
-                runtime.handle(),
-            );
+            tasks.spawn_on(async move { (writer, write(url, writer, progress, done, latest).await) }, runtime.handle());
         }
         // Spread over the flush interval and beyond, the same in each run.
         std::thread::sleep(Duration::from_millis(50 + u64::from(round * 37 % 400)));
@@ -133,11 +132,18 @@ fn survive(args: &[&str], rounds: u32) {
     runtime.block_on(async {
         let client = Client::connect([server.url()], ConnectOptions::default()).await.expect("a client");
         for (writer, progress) in writers.iter().enumerate() {
-            let answer = client.get(format!("log/{writer}/"), GetOptions { keys_only: true, ..GetOptions::prefix(format!("log/{writer}/")) });
+            let answer = client.get(
+                format!("log/{writer}/"),
+                GetOptions { keys_only: true, ..GetOptions::prefix(format!("log/{writer}/")) },
+            );
             let found = answer.await.expect("a range").kvs.into_iter().map(|kv| kv.key).collect::<Vec<_>>();
             let gone = &skipped[&writer];
-            let expected = (1..=progress.acknowledged).filter(|number| !gone.contains(number)).map(|number| key(writer, number));
-            assert!(found.iter().eq(expected.collect::<Vec<_>>().iter().map(String::as_bytes)), "writer {writer}: records differ");
+            let expected =
+                (1..=progress.acknowledged).filter(|number| !gone.contains(number)).map(|number| key(writer, number));
+            assert!(
+                found.iter().eq(expected.collect::<Vec<_>>().iter().map(String::as_bytes)),
+                "writer {writer}: records differ"
+            );
         }
         client.put("still", "writable", PutOptions::default()).await.expect("a put");
     });

@@ -5,8 +5,16 @@
 //! when a later [`Engine::flush`] returns; what was not flushed is replayed from the log. Every value read from disk is checked.
 //! **May not know** what the rows mean, what a revision is, or that there is a log.
 
+mod checksum;
+mod memory;
+mod open;
+mod overlay;
+mod redb;
+mod sled;
 mod store;
 
+pub use memory::Memory;
+pub use open::{Kind, Options, open};
 pub use store::{Rows, Store};
 
 use crate::types::Fault;

@@ -33,7 +33,7 @@ pub struct RealFile {
 }
 
 impl RealDisk {
-    fn file(self, file: File) -> RealFile {
+    fn wrap(self, file: File) -> RealFile {
         RealFile { file, lazy: self.lazy }
     }
 }
@@ -42,11 +42,11 @@ impl Disk for RealDisk {
     type File = RealFile;
 
     fn create(&self, path: &Path) -> io::Result<RealFile> {
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map(|file| self.file(file))
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map(|file| self.wrap(file))
     }
 
     fn open(&self, path: &Path) -> io::Result<RealFile> {
-        OpenOptions::new().read(true).write(true).open(path).map(|file| self.file(file))
+        OpenOptions::new().read(true).write(true).open(path).map(|file| self.wrap(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -128,7 +128,9 @@ fn open(config: &Config) -> Result<(Handle, DirLock), Fault> {
     let options = engine::Options {
         cache_bytes: config.storage_cache_bytes,
         // Full: the flush thread has been woken already.
-        wake: Some(Arc::new(move || drop(wake.try_send(())))),
+        wake: Some(Arc::new(move || {
+            let _ = wake.try_send(());
+        })),
         ..engine::Options::default()
     };
     let store = engine::open(kind, &member_dir.join("store"), options)?;

@@ -1,5 +1,6 @@
 //! Client URLs: binding them.
 
+use super::authority::Mended;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -103,9 +104,9 @@ impl Listener {
             Socket::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::pin(stream))
+                Ok(Box::pin(Mended::new(stream)))
             }
-            Socket::Unix { listener, .. } => Ok(Box::pin(listener.accept().await?.0)),
+            Socket::Unix { listener, .. } => Ok(Box::pin(Mended::new(listener.accept().await?.0))),
         }
     }
 }

@@ -12,6 +12,7 @@
 
 mod admission;
 mod auth;
+mod authority;
 mod backend;
 mod check;
 mod cluster;

@@ -102,19 +102,19 @@ fn a_new_log_starts_as_etcds_does() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("member/wal");
     std::fs::create_dir(temp.path().join("member")).unwrap();
-    assert!(!Wal::exists(&RealDisk, &dir).unwrap());
+    assert!(!Wal::exists(&RealDisk::default(), &dir).unwrap());
     let metadata = [0x08, 0xe7, 0x9d, 0xaf, 0xbc, 0xae, 0xa1, 0xaa, 0xbb, 0x5c];
     let metadata = [&metadata[..], &[0x10, 0xac, 0xeb, 0x81, 0xf9, 0x8e, 0xb1, 0xc0, 0xb7, 0x53]].concat();
-    let mut wal = Wal::create(RealDisk, &dir, &metadata, Options::default()).unwrap();
-    assert!(Wal::exists(&RealDisk, &dir).unwrap());
+    let mut wal = Wal::create(RealDisk::default(), &dir, &metadata, Options::default()).unwrap();
+    assert!(Wal::exists(&RealDisk::default(), &dir).unwrap());
     let bytes = std::fs::read(dir.join(FIRST)).unwrap();
     assert_eq!((&bytes[..80], bytes.len()), (&ETCD[..80], 64 << 20));
     assert!(bytes[80..].iter().all(|byte| *byte == 0));
     wal.append(Some(&state(1, 1)), &[entry(1, 1, b"a")]).unwrap();
     wal.sync().unwrap();
-    let (_, recovered) = Wal::open(RealDisk, &dir, Index(0), Options::default()).unwrap();
+    let (_, recovered) = Wal::open(RealDisk::default(), &dir, Index(0), Options::default()).unwrap();
     assert_eq!((recovered.metadata.to_vec(), indexes(&recovered)), (metadata, vec![1]));
-    assert!(Wal::create(RealDisk, &dir, b"", Options::default()).is_err());
+    assert!(Wal::create(RealDisk::default(), &dir, b"", Options::default()).is_err());
 }
 
 #[test]

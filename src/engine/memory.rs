@@ -1,0 +1,113 @@
+//! The engine without a disk: for tests and simulation, and the reference for the others.
+
+use super::{
+    Batch, Engine, Result, Rows, Size, Store, Table,
+    overlay::{Bounds, Overlay},
+};
+use bytes::Bytes;
+use parking_lot::RwLock;
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
+};
+
+/// An engine in memory. What a flush makes "durable" is what [`Memory::crash`] leaves.
+pub struct Memory(Overlay<Map>);
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory(Overlay::new("memory", Map::default(), Bounds::default()))
+    }
+}
+
+impl Memory {
+    /// The engine as it would be found after a power cut now: the state at the last flush.
+    pub fn crash(&self) -> Memory {
+        let rows = self.0.store().0.read().clone();
+        Memory(Overlay::new("memory", Map(RwLock::new(rows)), Bounds::default()))
+    }
+}
+
+impl Engine for Memory {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        self.0.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.0.scan(table, range, visit)
+    }
+
+    fn write(&self, batch: Batch) -> Result<()> {
+        self.0.write(batch)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.0.flush()
+    }
+
+    fn pending(&self) -> usize {
+        self.0.pending()
+    }
+
+    fn size(&self) -> Result<Size> {
+        self.0.size()
+    }
+}
+
+/// Rows that a disk would hold.
+#[derive(Default)]
+struct Map(RwLock<BTreeMap<(Table, Bytes), Bytes>>);
+
+impl Store for Map {
+    fn commit(&self, rows: Rows<'_>) -> Result<()> {
+        let mut map = self.0.write();
+        for (table, key, value) in rows {
+            let key = (table, Bytes::copy_from_slice(key));
+            match value {
+                Some(value) => map.insert(key, Bytes::copy_from_slice(value)),
+                None => map.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(self.0.read().get(&(table, Bytes::copy_from_slice(key))).cloned())
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        (start, end): (Bound<&[u8]>, Bound<&[u8]>),
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let named = |key: &[u8]| (table, Bytes::copy_from_slice(key));
+        let start = match start {
+            Bound::Unbounded => Bound::Included((table, Bytes::new())),
+            bound => bound.map(named),
+        };
+        let is_within = |key: &[u8]| match end {
+            Bound::Unbounded => true,
+            Bound::Included(end) => key <= end,
+            Bound::Excluded(end) => key < end,
+        };
+        // Copied, so that the visitor may come back for more.
+        let rows = self.0.read();
+        let found = rows.range((start, Bound::Unbounded)).take_while(|((of, key), _)| *of == table && is_within(key));
+        let found = found.map(|((_, key), value)| (key.clone(), value.clone())).collect::<Vec<_>>();
+        drop(rows);
+        let _ = found.into_iter().try_for_each(|(key, value)| visit(&key, value));
+        Ok(())
+    }
+
+    fn size(&self) -> Result<Size> {
+        let rows = self.0.read();
+        let bytes = rows.iter().map(|((_, key), value)| (key.len() + value.len()) as u64).sum();
+        Ok(Size { file_bytes: bytes, used_bytes: bytes })
+    }
+}
