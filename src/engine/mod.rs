@@ -13,6 +13,11 @@ mod redb;
 mod sled;
 mod store;
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod tests;
+
 pub use memory::Memory;
 pub use open::{Kind, Options, open};
 pub use store::{Rows, Store};
