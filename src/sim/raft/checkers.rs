@@ -158,7 +158,10 @@ impl Checkers {
         // What it committed earlier was compared then; its log can't change there unnoticed, since each change comes through here.
         let from = known.min(upto).saturating_sub(64);
         if shadow[from..upto] != self.committed[from..upto] {
-            return broken(Rule::StateMachineSafety, format!("{id} commits another entry somewhere in {from}..={upto}"));
+            return broken(
+                Rule::StateMachineSafety,
+                format!("{id} commits another entry somewhere in {from}..={upto}"),
+            );
         }
         Ok(())
     }
@@ -187,7 +190,12 @@ impl Checkers {
     }
 
     /// How many members have each of `from..=commit` on disk, according to `holds`, must be a majority.
-    pub fn durable(&self, from: Index, members: usize, holds: impl Fn(Index, &(Term, Bytes)) -> usize) -> Result<(), Violation> {
+    pub fn durable(
+        &self,
+        from: Index,
+        members: usize,
+        holds: impl Fn(Index, &(Term, Bytes)) -> usize,
+    ) -> Result<(), Violation> {
         for at in from.0..self.committed.len() as u64 {
             let disks = holds(Index(at + 1), &self.committed[at as usize]);
             if disks * 2 <= members {
@@ -225,6 +233,11 @@ impl Checkers {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The only member crashed: what it had not written down is known to nobody, and it may do the same again in another way.
+    pub fn forget_after(&mut self, last: Index) {
+        self.entries.retain(|(index, _), _| *index <= last);
     }
 
     /// A member crashed: its reads will not be answered.

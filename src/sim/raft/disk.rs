@@ -5,7 +5,7 @@
 
 use super::checkers::{Rule, Violation};
 use crate::{
-    io::{Rng, sim_disk::SimDisk},
+    io::{Disk as _, Rng, sim_disk::SimDisk},
     raft::{Envelope, LogId},
     sim::Chance,
     types::{ConfState, Entry, HardState, Index},
@@ -50,6 +50,8 @@ struct Real {
     wal: Option<Wal<SimDisk>>,
     /// How many writes, from the front of the queue, it was given.
     given: usize,
+    /// The first entry that a write since the last sync may have replaced.
+    unsure: Option<Index>,
 }
 
 fn dir() -> &'static Path {
@@ -60,8 +62,10 @@ impl Disk {
     /// An empty disk that keeps the real log too.
     pub fn real(seed: u64) -> Disk {
         let disk = SimDisk::new(seed);
+        // The folder that the log's own is made in is durable before: that is its maker's business.
+        disk.create_dir(Path::new("/member")).and_then(|()| disk.sync_dir(Path::new("/"))).expect("a new disk works");
         let wal = Wal::create(disk.clone(), dir(), b"sim", OPTIONS).expect("a new disk is empty and works");
-        Disk { real: Some(Real { disk, wal: Some(wal), given: 0 }), ..Disk::default() }
+        Disk { real: Some(Real { disk, wal: Some(wal), given: 0, unsure: None }), ..Disk::default() }
     }
 
     /// Takes a write.
@@ -89,6 +93,7 @@ impl Disk {
         if let Some(real) = &mut self.real {
             real.wal.as_mut().expect("a crash ends the sync").sync().expect("the disk works");
             real.given -= self.syncing;
+            real.unsure = None;
         }
         let (mut last, mut send) = (None, Vec::new());
         for _ in 0..std::mem::take(&mut self.syncing) {
@@ -130,6 +135,8 @@ impl Disk {
         let wal = real.wal.as_mut().expect("open while the member runs");
         for write in self.queue.range(real.given.min(upto)..upto) {
             wal.append(write.hard_state.as_ref(), &write.entries).expect("the disk works");
+            let first = write.entries.first().map(|entry| entry.index);
+            real.unsure = [real.unsure, first].into_iter().flatten().min();
         }
         real.given = real.given.max(upto);
     }
@@ -143,15 +150,17 @@ impl Disk {
         let (wal, found) = opened.map_err(|fault| violation(format!("the log does not open: {fault}")))?;
         real.wal = Some(wal);
         let (was, is) = (self.hard_state, found.hard_state);
-        if (is.term, is.commit) < (was.term, was.commit) || (is.term == was.term && was.vote.is_some() && is.vote != was.vote) {
+        if (is.term, is.commit) < (was.term, was.commit)
+            || (is.term == was.term && was.vote.is_some() && is.vote != was.vote)
+        {
             return Err(violation(format!("{was:?} was synced, but {is:?} is found")));
         }
-        // A write that was not synced may have replaced entries, but only by ones of a later term.
-        let parted = self.entries.iter().zip(&found.entries).position(|(was, is)| was != is);
-        let at = parted.unwrap_or(self.entries.len().min(found.entries.len()));
-        let replaced = found.entries.get(at).is_some_and(|is| self.entries.get(at).is_none_or(|was| is.term > was.term));
-        if at < self.entries.len() && !replaced {
-            return Err(violation(format!("{} was synced, but is not found", self.entries[at].index)));
+        // A write that was not synced may have replaced entries.
+        let unsure = real.unsure.take().unwrap_or(Index(u64::MAX));
+        let sure = self.entries.iter().take_while(|entry| entry.index < unsure);
+        let lost = sure.enumerate().find(|(at, was)| found.entries.get(*at) != Some(*was));
+        if let Some((_, lost)) = lost {
+            return Err(violation(format!("entry {} was synced, but is not found", lost.index)));
         }
         self.hard_state = is;
         self.entries = found.entries;

@@ -74,8 +74,7 @@ impl Member {
         let mut hard_state = disk.hard_state;
         // The commit index is written without a sync of its own. What was applied was committed.
         hard_state.commit = hard_state.commit.max(self.flushed);
-        let snapshot =
-            SnapshotMeta { index: disk.start.index, term: disk.start.term, conf_state: conf_state.clone() };
+        let snapshot = SnapshotMeta { index: disk.start.index, term: disk.start.term, conf_state: conf_state.clone() };
         let restored = Restored {
             hard_state,
             snapshot,

@@ -57,7 +57,10 @@ impl World {
         }
         // Entries that the state machine has flushed were on disk first.
         member.flushed = member.flushed.min(member.disk.last().index);
-        let id = member.id();
+        let (id, last) = (member.id(), member.disk.last().index);
+        if self.members.len() == 1 {
+            self.checkers.forget_after(last);
+        }
         self.checkers.forget_reads(id);
         self.note(|| format!("  {id} crashes"));
         let delay = self.chance.between(1, 20 * TICK);

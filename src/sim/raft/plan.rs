@@ -97,7 +97,7 @@ impl Plan {
             config,
             real_log: seed.is_multiple_of(20) && sabotage.is_none(),
             weather: Weather::draw(chance),
-            chaos: chance.between(60, 150) * TICK,
+            chaos: chance.between(60, 300) * TICK,
             fault_gap: [2, 5, 10, 30][chance.below(4) as usize] * TICK,
             client_gap: [20, 50, 200][chance.below(3) as usize],
             act_delay_max: [0, 0, 5, 50][chance.below(4) as usize],

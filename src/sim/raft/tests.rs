@@ -33,8 +33,11 @@ fn run(seed: u64, sabotage: Option<Sabotage>, trace: bool) -> Result<Stats, Stri
 
 /// What a person needs: what broke, the last events, and how to see it again.
 fn report(seed: u64) -> String {
-    let failure = run(seed, None, true).err().unwrap_or_else(|| "passes when repeated: chance leaks into the run".into());
-    format!("seed {seed}: {failure}\nrepeat with: HENGE_SIM_SEED={seed} cargo test --lib sim::raft::tests::seeds -- --nocapture\n")
+    let failure =
+        run(seed, None, true).err().unwrap_or_else(|| "passes when repeated: chance leaks into the run".into());
+    format!(
+        "seed {seed}: {failure}\nrepeat with: HENGE_SIM_SEED={seed} cargo test --lib sim::raft::tests::seeds -- --nocapture\n"
+    )
 }
 
 fn number(name: &str) -> Option<u64> {
