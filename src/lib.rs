@@ -49,3 +49,7 @@ pub mod client;
 
 #[cfg(feature = "ctl")]
 pub mod ctl;
+
+// The simulated world: for tests, never in a release.
+#[cfg(all(test, feature = "server"))]
+mod sim;

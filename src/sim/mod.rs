@@ -4,7 +4,7 @@
 //! where it happens. A failure prints the one command that repeats it.
 //! **May not know** anything of a member that an operator or a disk could not see, except where a checker says so.
 
-pub mod raft;
+mod raft;
 
 use crate::io::Rng;
 

@@ -271,11 +271,18 @@ impl Found {
             let have = self.from.0 + self.entries.len() as u64;
             return Err(format!("entry {} follows entry {have}: those between are missing", entry.index));
         }
-        if let Some(old) = self.entries.get(at) {
-            let committed = entry.index <= self.hard_state.commit;
-            if entry.term < old.term || committed && entry.term != old.term {
-                return Err(format!("entry {} of term {} replaced by one of term {}", old.index, old.term, entry.term));
-            }
+        // An entry that is not committed may be replaced by one of an older term: a new leader has the older one in its log, and
+        // opens its own term after it. Only neighbours have their terms in order.
+        if let Some(old) = self.entries.get(at)
+            && entry.index <= self.hard_state.commit
+            && entry.term != old.term
+        {
+            return Err(format!("entry {} of term {} replaced by one of term {}", old.index, old.term, entry.term));
+        }
+        if let Some(before) = at.checked_sub(1).map(|at| &self.entries[at])
+            && entry.term < before.term
+        {
+            return Err(format!("entry {} of term {} follows one of term {}", entry.index, entry.term, before.term));
         }
         self.entries.truncate(at);
         self.entries.push(entry);

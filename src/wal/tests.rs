@@ -118,6 +118,17 @@ fn a_new_log_starts_as_etcds_does() {
 }
 
 #[test]
+fn sim_seed_440_an_entry_gives_way_to_one_of_an_older_term_that_a_later_leader_has() {
+    let disk = disk(1);
+    let mut wal = new_log(&disk);
+    // This member led term 7 and told nobody of its entry. The leader of term 8 has one of term 5 there.
+    wal.append(Some(&state(7, 1)), &[entry(5, 1, b"a"), entry(7, 2, b"mine")]).unwrap();
+    wal.append(Some(&state(8, 1)), &[entry(5, 2, b"theirs"), entry(8, 3, b"")]).unwrap();
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.entries, [entry(5, 1, b"a"), entry(5, 2, b"theirs"), entry(8, 3, b"")]);
+}
+
+#[test]
 fn entries_that_go_back_replace_what_was_there() {
     let disk = disk(1);
     let mut wal = new_log(&disk);
@@ -246,6 +257,12 @@ fn what_only_the_records_together_can_tell_is_a_fault() {
         log.entry(&entry(2, 1, b"a"));
     };
     assert!(of(&replaced).contains("replaced"));
+    let falling = |log: &mut Encoder| {
+        log.metadata(b"who");
+        log.entry(&entry(2, 1, b"a"));
+        log.entry(&entry(1, 2, b"a"));
+    };
+    assert!(of(&falling).contains("entry 2 of term 1 follows one of term 2"));
     let two = |log: &mut Encoder| {
         log.metadata(b"who");
         log.metadata(b"else");

@@ -1,12 +1,12 @@
 //! What must hold after every step of every member (Raft paper, figure 3), and for every read.
 
 use crate::{
-    raft::{Envelope, ReadId, Role, Status},
+    raft::{Body, Envelope, ReadId, Role, Status},
     types::{Entry, Index, MemberId, Term},
 };
 use bytes::Bytes;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
 };
 
@@ -26,6 +26,8 @@ pub enum Rule {
     ElectionSafety,
     /// The same position and term mean the same entry, after the same entries.
     LogMatching,
+    /// A member has one vote a term, over all its lives.
+    OneVote,
     /// A leader has every entry that was committed before its term.
     LeaderCompleteness,
     /// Nobody applies another entry at a position that someone has committed.
@@ -56,6 +58,14 @@ pub struct Checkers {
     /// What follows and precedes a position and term: the data there, and the term before.
     entries: HashMap<(Index, Term), (Term, Bytes)>,
     committed: Shadow,
+    /// In which term each of them was committed.
+    committed_in: Vec<Term>,
+    /// Payloads of committed entries: each was proposed once.
+    payloads: HashSet<Bytes>,
+    /// Whom each member has been seen to vote for.
+    votes: HashMap<(MemberId, Term), MemberId>,
+    /// The highest index with which a read of each member was answered.
+    answered: HashMap<MemberId, Index>,
     /// For each read under way, what was committed when it was asked for.
     reads: HashMap<(MemberId, ReadId), Index>,
 }
@@ -66,21 +76,30 @@ impl Checkers {
         &self.committed
     }
 
-    /// The last committed position.
+    /// The last position that anyone has known to be committed.
     pub fn commit(&self) -> Index {
         Index(self.committed.len() as u64)
     }
 
-    /// A member's log has new entries: takes them into its shadow.
-    pub fn appended(&mut self, shadow: &mut Shadow, fresh: &[Entry]) -> Result<(), Violation> {
-        for entry in fresh {
+    /// How many elections were won.
+    pub fn elections(&self) -> usize {
+        self.leaders.len()
+    }
+
+    /// What a member is about to write: takes what is news into its shadow. Terms tell, since equal ones were compared before.
+    pub fn appended(&mut self, shadow: &mut Shadow, pending: &[Entry]) -> Result<(), Violation> {
+        for entry in pending {
             let at = (entry.index.0 - 1) as usize;
             if at > shadow.len() {
                 return broken(Rule::LogMatching, format!("a hole before {}", entry.index));
             }
+            if shadow.get(at).is_some_and(|(term, _)| *term == entry.term) {
+                continue;
+            }
             shadow.truncate(at);
             let before = shadow.last().map_or(Term(0), |(term, _)| *term);
             shadow.push((entry.term, entry.data.clone()));
+            // Equal data and an equal entry before at each position of a term: by induction the logs are equal up to there.
             let mine = (before, entry.data.clone());
             let first = self.entries.entry((entry.index, entry.term)).or_insert_with(|| mine.clone());
             if *first != mine {
@@ -92,13 +111,17 @@ impl Checkers {
 
     /// A member's state after a step.
     pub fn stepped(&mut self, before: Status, after: Status, shadow: &Shadow) -> Result<(), Violation> {
+        let end = shadow.last().map_or(Term(0), |(term, _)| *term);
+        if (after.last_index.0, after.last_term) != (shadow.len() as u64, end) {
+            return broken(Rule::LogMatching, format!("{after:?} was never told to write that log"));
+        }
         if after.term < before.term || after.commit < before.commit {
             return broken(Rule::Monotony, format!("{before:?} then {after:?}"));
         }
         if after.role == Role::Leader && (before.role != Role::Leader || before.term != after.term) {
             self.elected(after, shadow)?;
         }
-        self.commits(after.id, after.commit, shadow)
+        self.commits(after.id, after.term, after.commit, shadow)
     }
 
     fn elected(&mut self, leader: Status, shadow: &Shadow) -> Result<(), Violation> {
@@ -106,27 +129,47 @@ impl Checkers {
         if first != leader.id {
             return broken(Rule::ElectionSafety, format!("{first} and {} lead term {}", leader.id, leader.term));
         }
-        if self.committed.last().is_some_and(|(term, _)| *term <= leader.term) && !shadow.starts_with(&self.committed) {
-            let text = format!("{} leads term {} without all of 1..={}", leader.id, leader.term, self.commit());
+        self.votes(leader.id, leader.term, leader.id)?;
+        // One that is elected late, in a term that is over, need not know what later terms have committed.
+        let known = self.committed_in.iter().rposition(|term| *term <= leader.term).map_or(0, |at| at + 1);
+        if !shadow.starts_with(&self.committed[..known]) {
+            let text = format!("{} leads term {} without all of 1..={known}", leader.id, leader.term);
             return broken(Rule::LeaderCompleteness, text);
         }
         Ok(())
     }
 
-    /// A member claims that everything up to `commit` is committed.
-    pub fn commits(&mut self, id: MemberId, commit: Index, shadow: &Shadow) -> Result<(), Violation> {
+    /// A member claims, in `term`, that everything up to `commit` is committed.
+    fn commits(&mut self, id: MemberId, term: Term, commit: Index, shadow: &Shadow) -> Result<(), Violation> {
         let known = self.committed.len();
         let upto = commit.0 as usize;
         if upto > shadow.len() {
             return broken(Rule::StateMachineSafety, format!("{id} commits {commit} beyond its log"));
         }
+        for (_, data) in shadow.get(known..upto).unwrap_or_default() {
+            if !data.is_empty() && !self.payloads.insert(data.clone()) {
+                return broken(Rule::StateMachineSafety, format!("{id} commits {data:?} twice"));
+            }
+        }
         if upto > known {
             self.committed.extend_from_slice(&shadow[known..upto]);
+            self.committed_in.resize(upto, term);
         }
         // What it committed earlier was compared then; its log can't change there unnoticed, since each change comes through here.
         let from = known.min(upto).saturating_sub(64);
         if shadow[from..upto] != self.committed[from..upto] {
-            return broken(Rule::StateMachineSafety, format!("{id} commits another entry somewhere in {from}..={upto}"));
+            return broken(
+                Rule::StateMachineSafety,
+                format!("{id} commits another entry somewhere in {from}..={upto}"),
+            );
+        }
+        Ok(())
+    }
+
+    fn votes(&mut self, voter: MemberId, term: Term, candidate: MemberId) -> Result<(), Violation> {
+        let first = *self.votes.entry((voter, term)).or_insert(candidate);
+        if first != candidate {
+            return broken(Rule::OneVote, format!("{voter} votes for {first} and for {candidate} in term {term}"));
         }
         Ok(())
     }
@@ -147,7 +190,12 @@ impl Checkers {
     }
 
     /// How many members have each of `from..=commit` on disk, according to `holds`, must be a majority.
-    pub fn durable(&self, from: Index, members: usize, holds: impl Fn(Index, &(Term, Bytes)) -> usize) -> Result<(), Violation> {
+    pub fn durable(
+        &self,
+        from: Index,
+        members: usize,
+        holds: impl Fn(Index, &(Term, Bytes)) -> usize,
+    ) -> Result<(), Violation> {
         for at in from.0..self.committed.len() as u64 {
             let disks = holds(Index(at + 1), &self.committed[at as usize]);
             if disks * 2 <= members {
@@ -155,6 +203,16 @@ impl Checkers {
             }
         }
         Ok(())
+    }
+
+    /// Whether a command is committed.
+    pub fn committed_payload(&self, payload: &Bytes) -> bool {
+        self.payloads.contains(payload)
+    }
+
+    /// Whether a member has answered a read that was asked for when everything committed now was.
+    pub fn has_read(&self, id: MemberId, floor: Index) -> bool {
+        self.answered.get(&id).is_some_and(|index| *index >= floor)
     }
 
     /// A read is asked for.
@@ -167,6 +225,8 @@ impl Checkers {
         let Some(floor) = self.reads.remove(&(id, read)) else {
             return broken(Rule::LinearizableRead, format!("{id} answers {read:?} twice, or unasked"));
         };
+        let highest = self.answered.entry(id).or_default();
+        *highest = index.unwrap_or_default().max(*highest);
         match index {
             Some(index) if index < floor => {
                 broken(Rule::LinearizableRead, format!("{id} answers {read:?} with {index}, but {floor} was committed"))
@@ -175,22 +235,26 @@ impl Checkers {
         }
     }
 
+    /// The only member crashed: what it had not written down is known to nobody, and it may do the same again in another way.
+    pub fn forget_after(&mut self, last: Index) {
+        self.entries.retain(|(index, _), _| *index <= last);
+    }
+
     /// A member crashed: its reads will not be answered.
     pub fn forget_reads(&mut self, id: MemberId) {
         self.reads.retain(|(member, _), _| *member != id);
     }
 
-    /// How many reads of `id` are under way.
-    pub fn reads_open(&self, id: MemberId) -> usize {
-        self.reads.keys().filter(|(member, _)| *member == id).count()
-    }
-
-    /// A message must speak of a term that its sender is in.
-    pub fn sends(&self, status: Status, envelope: &Envelope) -> Result<(), Violation> {
-        if envelope.message.term > status.term || envelope.to == status.id {
-            return broken(Rule::Monotony, format!("{} sends {envelope:?} in term {}", status.id, status.term));
+    /// A message leaves its sender. It must not speak of a term that the sender has not entered.
+    pub fn sends(&mut self, from: MemberId, term: Term, envelope: &Envelope) -> Result<(), Violation> {
+        if envelope.message.term > term || envelope.to == from {
+            return broken(Rule::Monotony, format!("{from} sends {envelope:?} in term {term}"));
         }
-        Ok(())
+        match envelope.message.body {
+            Body::Vote { .. } => self.votes(from, envelope.message.term, from),
+            Body::VoteReply { granted: true } => self.votes(from, envelope.message.term, envelope.to),
+            _ => Ok(()),
+        }
     }
 }
 

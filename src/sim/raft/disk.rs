@@ -1,12 +1,20 @@
 //! One member's log disk: writes in order, synced in groups, lost in a crash if they were not.
+//!
+//! The model in memory is what the checkers look at. In some runs the member's real [`Wal`] goes along on a [`SimDisk`], and what it
+//! recovers after a crash must have everything that the model knows to be synced; the member then continues with what the log says.
 
+use super::checkers::{Rule, Violation};
 use crate::{
-    io::Rng,
+    io::{Disk as _, Rng, sim_disk::SimDisk},
     raft::{Envelope, LogId},
     sim::Chance,
-    types::{Entry, HardState, Index},
+    types::{ConfState, Entry, HardState, Index},
+    wal::{Mark, Options, Wal},
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, path::Path};
+
+/// Small, so that a run fills several.
+const OPTIONS: Options = Options { segment_bytes: 4_096, keep_all: false };
 
 /// What one output of a node owes the disk, and what it may send afterwards.
 #[derive(Clone, Debug, Default)]
@@ -17,10 +25,12 @@ pub struct Write {
     pub entries: Vec<Entry>,
     /// To be sent when this and all earlier writes are on disk.
     pub then_send: Vec<Envelope>,
+    /// Whether it waits for a sync. One that only carries a commit index does not.
+    pub needs_sync: bool,
 }
 
 /// The disk.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Disk {
     /// Where the log starts.
     pub start: LogId,
@@ -31,27 +41,63 @@ pub struct Disk {
     queue: VecDeque<Write>,
     /// How many writes, from the front of the queue, the sync that is under way covers.
     syncing: usize,
+    real: Option<Real>,
+}
+
+/// The real log under the model.
+struct Real {
+    disk: SimDisk,
+    wal: Option<Wal<SimDisk>>,
+    /// How many writes, from the front of the queue, it was given.
+    given: usize,
+    /// The first entry that a write since the last sync may have replaced.
+    unsure: Option<Index>,
+}
+
+fn dir() -> &'static Path {
+    Path::new("/member/wal")
 }
 
 impl Disk {
+    /// An empty disk that keeps the real log too.
+    pub fn real(seed: u64) -> Disk {
+        let disk = SimDisk::new(seed);
+        // The folder that the log's own is made in is durable before: that is its maker's business.
+        disk.create_dir(Path::new("/member")).and_then(|()| disk.sync_dir(Path::new("/"))).expect("a new disk works");
+        let wal = Wal::create(disk.clone(), dir(), b"sim", OPTIONS).expect("a new disk is empty and works");
+        Disk { real: Some(Real { disk, wal: Some(wal), given: 0, unsure: None }), ..Disk::default() }
+    }
+
     /// Takes a write.
     pub fn write(&mut self, write: Write) {
         self.queue.push_back(write);
     }
 
-    /// Begins a sync of everything that waits. False if there is nothing, or one is under way.
+    /// Whether anything waits.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Begins a sync of everything that waits. False if nothing waits for one, or one is under way.
     pub fn begin_sync(&mut self) -> bool {
-        let begins = self.syncing == 0 && !self.queue.is_empty();
+        let begins = self.syncing == 0 && self.queue.iter().any(|write| write.needs_sync);
         if begins {
             self.syncing = self.queue.len();
+            self.give(self.syncing);
         }
         begins
     }
 
     /// The sync is done: what it covered is on disk. Returns the last entry of it, and what may be sent now.
     pub fn end_sync(&mut self) -> (Option<LogId>, Vec<Envelope>) {
+        if let Some(real) = &mut self.real {
+            real.wal.as_mut().expect("a crash ends the sync").sync().expect("the disk works");
+            real.given -= self.syncing;
+            real.unsure = None;
+        }
         let (mut last, mut send) = (None, Vec::new());
-        for mut write in self.queue.drain(..std::mem::take(&mut self.syncing)).collect::<Vec<_>>() {
+        for _ in 0..std::mem::take(&mut self.syncing) {
+            let mut write = self.queue.pop_front().expect("counted when the sync began");
             last = write.entries.last().map(|entry| LogId { index: entry.index, term: entry.term }).or(last);
             send.append(&mut write.then_send);
             self.save(write);
@@ -60,8 +106,17 @@ impl Disk {
     }
 
     /// The power fails: of what was not synced some first part may have reached the medium, down to the middle of a write.
-    pub fn crash(&mut self, chance: &mut Chance) {
+    ///
+    /// # Errors
+    /// If the real log has not kept what it promised.
+    pub fn crash(&mut self, chance: &mut Chance) -> Result<(), Violation> {
         self.syncing = 0;
+        if self.real.is_some() {
+            let given = chance.below(self.queue.len() as u64 + 1) as usize;
+            self.give(given);
+            self.queue.clear();
+            return self.recover();
+        }
         let mut queue = std::mem::take(&mut self.queue);
         let whole = chance.below(queue.len() as u64 + 1) as usize;
         let torn = queue.get(whole).cloned();
@@ -71,6 +126,52 @@ impl Disk {
             torn.entries.truncate(chance.below(torn.entries.len() as u64 + 1) as usize);
             self.save(Write { hard_state: None, ..torn });
         }
+        Ok(())
+    }
+
+    /// Gives the real log the first `upto` writes that wait.
+    fn give(&mut self, upto: usize) {
+        let Some(real) = &mut self.real else { return };
+        let wal = real.wal.as_mut().expect("open while the member runs");
+        for write in self.queue.range(real.given.min(upto)..upto) {
+            wal.append(write.hard_state.as_ref(), &write.entries).expect("the disk works");
+            let first = write.entries.first().map(|entry| entry.index);
+            real.unsure = [real.unsure, first].into_iter().flatten().min();
+        }
+        real.given = real.given.max(upto);
+    }
+
+    fn recover(&mut self) -> Result<(), Violation> {
+        let Some(real) = &mut self.real else { return Ok(()) };
+        real.wal = None;
+        real.given = 0;
+        real.disk.crash();
+        let opened = Wal::open(real.disk.clone(), dir(), self.start.index, OPTIONS);
+        let (wal, found) = opened.map_err(|fault| violation(format!("the log does not open: {fault}")))?;
+        real.wal = Some(wal);
+        let (was, is) = (self.hard_state, found.hard_state);
+        if (is.term, is.commit) < (was.term, was.commit)
+            || (is.term == was.term && was.vote.is_some() && is.vote != was.vote)
+        {
+            return Err(violation(format!("{was:?} was synced, but {is:?} is found")));
+        }
+        // A write that was not synced may have replaced entries.
+        let unsure = real.unsure.take().unwrap_or(Index(u64::MAX));
+        let sure = self.entries.iter().take_while(|entry| entry.index < unsure);
+        let lost = sure.enumerate().find(|(at, was)| found.entries.get(*at) != Some(*was));
+        if let Some((_, lost)) = lost {
+            return Err(violation(format!("entry {} was synced, but is not found", lost.index)));
+        }
+        self.hard_state = is;
+        self.entries = found.entries;
+        Ok(())
+    }
+
+    /// A disk that lies: the last `count` synced entries are gone.
+    pub fn lose(&mut self, count: u64) {
+        let kept = self.entries.len().saturating_sub(count as usize);
+        self.entries.truncate(kept);
+        self.hard_state.commit = self.hard_state.commit.min(self.last().index);
     }
 
     /// The last position on disk.
@@ -84,12 +185,15 @@ impl Disk {
         self.entries.get(offset as usize)
     }
 
-    /// Forgets entries up to `upto`.
-    pub fn release(&mut self, upto: Index) {
-        if let Some(entry) = self.entry(upto) {
-            let start = LogId { index: upto, term: entry.term };
-            self.entries.drain(..(upto.0 - self.start.index.0) as usize);
-            self.start = start;
+    /// Forgets entries up to `upto`, which the state machine has on disk.
+    pub fn release(&mut self, upto: Index, conf_state: &ConfState) {
+        let Some(entry) = self.entry(upto) else { return };
+        let start = LogId { index: upto, term: entry.term };
+        self.entries.drain(..(upto.0 - self.start.index.0) as usize);
+        self.start = start;
+        if let Some(wal) = self.real.as_mut().and_then(|real| real.wal.as_mut()) {
+            wal.save_mark(&Mark { index: start.index, term: start.term }, conf_state).expect("the disk works");
+            wal.release(start.index).expect("the disk works");
         }
     }
 
@@ -102,4 +206,8 @@ impl Disk {
         }
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
     }
+}
+
+fn violation(text: String) -> Violation {
+    Violation { rule: Rule::Durability, text }
 }

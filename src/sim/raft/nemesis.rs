@@ -1,0 +1,162 @@
+//! Faults, one at a time, until everything is healed.
+
+use super::{
+    checkers::Violation,
+    plan::{Sabotage, TICK, Weather},
+    world::{Event, World},
+};
+use crate::{io::Rng, raft::Input, raft::Role, types::Index};
+
+impl World {
+    /// The next fault.
+    pub(super) fn fault(&mut self) -> Result<(), Violation> {
+        if self.healed {
+            return Ok(());
+        }
+        let delay = self.chance.between(1, self.plan.fault_gap);
+        self.after(delay, Event::Fault);
+        let at = self.chance.below(self.plan.members) as usize;
+        match self.draw() {
+            0 => self.crash(at),
+            1 => self.crash_all(),
+            2 => self.crash_leader(),
+            3 => self.partition(),
+            4 => self.cut_one_way(),
+            5 => self.unblock(),
+            6 => self.stall(at),
+            7 => self.change_pace(at),
+            8 => self.release(at),
+            _ => self.step(at, Input::Campaign),
+        }
+    }
+
+    fn draw(&mut self) -> usize {
+        let weights = self.plan.weights;
+        let mut left = self.chance.below(weights.iter().sum::<u64>().max(1));
+        let drawn = weights.iter().position(|weight| {
+            let is_it = left < *weight;
+            left = left.saturating_sub(*weight);
+            is_it
+        });
+        drawn.unwrap_or(5)
+    }
+
+    fn crash(&mut self, at: usize) -> Result<(), Violation> {
+        if self.members[at].node.take().is_none() {
+            return Ok(());
+        }
+        self.stats.crashes += 1;
+        let member = &mut self.members[at];
+        member.life += 1;
+        let before = member.disk.hard_state;
+        member.disk.crash(&mut self.chance)?;
+        match self.plan.sabotage {
+            Some(Sabotage::LosesSynced) => member.disk.lose(3),
+            Some(Sabotage::ForgetsVotes) => member.disk.hard_state.vote = None,
+            _ => assert!(member.disk.hard_state.term >= before.term, "a disk forgot a term"),
+        }
+        // Entries that the state machine has flushed were on disk first.
+        member.flushed = member.flushed.min(member.disk.last().index);
+        let (id, last) = (member.id(), member.disk.last().index);
+        if self.members.len() == 1 {
+            self.checkers.forget_after(last);
+        }
+        self.checkers.forget_reads(id);
+        self.note(|| format!("  {id} crashes"));
+        let delay = self.chance.between(1, 20 * TICK);
+        self.after(delay, Event::Restart { at });
+        Ok(())
+    }
+
+    fn crash_all(&mut self) -> Result<(), Violation> {
+        (0..self.members.len()).try_for_each(|at| self.crash(at))
+    }
+
+    fn crash_leader(&mut self) -> Result<(), Violation> {
+        let leads = |at: &usize| self.members[*at].status().is_some_and(|status| status.role == Role::Leader);
+        match (0..self.members.len()).find(leads) {
+            Some(at) => self.crash(at),
+            None => Ok(()),
+        }
+    }
+
+    /// Two groups that can't hear each other.
+    fn partition(&mut self) -> Result<(), Violation> {
+        let side = self.chance.next_u64();
+        let side = |at: usize| side >> at & 1;
+        for (from, row) in self.blocked.iter_mut().enumerate() {
+            row.iter_mut().enumerate().for_each(|(to, blocked)| *blocked = side(from) != side(to));
+        }
+        self.note(|| "  partition".into());
+        Ok(())
+    }
+
+    fn cut_one_way(&mut self) -> Result<(), Violation> {
+        let from = self.chance.below(self.plan.members) as usize;
+        let to = self.chance.below(self.plan.members) as usize;
+        self.blocked[from][to] = true;
+        self.note(|| format!("  nothing from {} reaches {}", from + 1, to + 1));
+        Ok(())
+    }
+
+    fn unblock(&mut self) -> Result<(), Violation> {
+        self.blocked.iter_mut().for_each(|row| row.fill(false));
+        self.weather = Weather::draw(&mut self.chance);
+        self.note(|| "  all links work".into());
+        Ok(())
+    }
+
+    /// A pause of the process, or a disk that takes its time.
+    fn stall(&mut self, at: usize) -> Result<(), Violation> {
+        if self.chance.hits(1, 2) {
+            self.members[at].paused_until = self.now + self.chance.between(1, 30 * TICK);
+        } else {
+            self.members[at].slow_disk = self.chance.below(2) * self.chance.between(1, 20 * TICK);
+        }
+        self.note(|| format!("  {} stalls", at + 1));
+        Ok(())
+    }
+
+    /// Clocks run at half to twice the usual rate.
+    fn change_pace(&mut self, at: usize) -> Result<(), Violation> {
+        self.members[at].tick_every = self.chance.between(TICK / 2, 2 * TICK);
+        Ok(())
+    }
+
+    /// The state machine is written to disk; perhaps the log lets go of what everyone's has.
+    fn release(&mut self, at: usize) -> Result<(), Violation> {
+        let member = &mut self.members[at];
+        member.flushed = member.applied;
+        if self.chance.hits(1, 2) {
+            return Ok(());
+        }
+        // Snapshots are not simulated yet: a member that lacks what all others released could never catch up.
+        let everywhere = self.members.iter().map(|member| member.flushed).min().unwrap_or(Index(0));
+        let upto = Index(everywhere.0.saturating_sub(self.chance.below(5)));
+        let member = &mut self.members[at];
+        if let Some(node) = &mut member.node
+            && upto > member.disk.start.index
+        {
+            node.release(upto);
+            member.disk.release(upto, &self.conf_state);
+            self.note(|| format!("  {} releases the log to {upto}", at + 1));
+        }
+        Ok(())
+    }
+
+    /// The end of all faults.
+    pub(super) fn heal(&mut self) {
+        self.healed = true;
+        self.note(|| "all faults end".into());
+        self.weather = Weather::FINE;
+        self.blocked.iter_mut().for_each(|row| row.fill(false));
+        for at in 0..self.members.len() {
+            self.start(at);
+            let member = &mut self.members[at];
+            // Healthy clocks differ a little.
+            member.tick_every = TICK + at as u64;
+            member.slow_disk = 0;
+            member.paused_until = 0;
+        }
+    }
+}

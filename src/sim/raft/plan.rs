@@ -1,0 +1,109 @@
+//! What one run is like: drawn from the seed, so that each seed has its own mix of faults. A fault that is always on hides others.
+
+use crate::{io::Rng, raft::Config, sim::Chance, types::MemberId};
+
+/// Time units between two ticks of a healthy clock. Everything else that takes time is in the same units.
+pub const TICK: u64 = 100;
+
+/// A lie that the simulated environment tells, to prove that the checkers would notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Acknowledgements and votes leave before the disk has what they speak of.
+    SendsBeforeSync,
+    /// A crash takes synced entries with it.
+    LosesSynced,
+    /// A crash takes the vote with it.
+    ForgetsVotes,
+    /// Members are told that everything is on disk as soon as it is written.
+    ClaimsPersisted,
+    /// Members answer reads from what they know, without asking.
+    ReadsLocally,
+}
+
+/// What a network does to messages, in parts of a thousand.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// Lost.
+    pub dropped: u64,
+    /// Delivered twice.
+    pub doubled: u64,
+    /// Held up for long, so that later ones overtake.
+    pub late: u64,
+    /// Longest ordinary travel.
+    pub delay_max: u64,
+}
+
+impl Weather {
+    /// No faults.
+    pub const FINE: Weather = Weather { dropped: 0, doubled: 0, late: 0, delay_max: 10 };
+
+    /// Any weather.
+    pub fn draw(chance: &mut Chance) -> Weather {
+        let part = |chance: &mut Chance| [0, 0, 10, 50, 200][chance.below(5) as usize];
+        Weather {
+            dropped: part(chance),
+            doubled: part(chance),
+            late: part(chance),
+            delay_max: [5, 20, 80, 200][chance.below(4) as usize],
+        }
+    }
+}
+
+/// One run.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How many voters.
+    pub members: u64,
+    /// All but the id.
+    pub config: Config,
+    /// Whether the real log runs on a simulated disk.
+    pub real_log: bool,
+    /// Weather at the start.
+    pub weather: Weather,
+    /// How long faults last altogether.
+    pub chaos: u64,
+    /// Longest time between two faults; each is drawn anew.
+    pub fault_gap: u64,
+    /// Longest time between two requests.
+    pub client_gap: u64,
+    /// Longest time that outputs are gathered before somebody acts on them.
+    pub act_delay_max: u64,
+    /// Longest time of an ordinary sync.
+    pub sync_max: u64,
+    /// Relative weight of each kind of fault; see `nemesis`.
+    pub weights: [u64; 10],
+    /// A lie, in runs that must fail.
+    pub sabotage: Option<Sabotage>,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn draw(seed: u64, sabotage: Option<Sabotage>, chance: &mut Chance) -> Plan {
+        let election_ticks = chance.between(3, 10) as u32;
+        let config = Config {
+            id: MemberId(0),
+            election_ticks,
+            heartbeat_ticks: chance.between(1, u64::from(election_ticks / 3).max(1)) as u32,
+            pre_vote: !chance.hits(1, 5),
+            check_quorum: !chance.hits(1, 5),
+            inflight_messages_max: [1, 2, 16, 256][chance.below(4) as usize],
+            inflight_bytes_max: [1, 100, 1 << 20][chance.below(3) as usize],
+            append_bytes_max: [1, 50, 1 << 20][chance.below(3) as usize],
+            uncommitted_bytes_max: [100, 1 << 20][chance.below(2) as usize],
+        };
+        let weights = std::array::from_fn(|_| [0, 1, 1, 5][chance.below(4) as usize]);
+        Plan {
+            members: [1, 3, 3, 3, 3, 3, 5, 5, 5, 5][chance.below(10) as usize],
+            config,
+            real_log: seed.is_multiple_of(20) && sabotage.is_none(),
+            weather: Weather::draw(chance),
+            chaos: chance.between(60, 300) * TICK,
+            fault_gap: [2, 5, 10, 30][chance.below(4) as usize] * TICK,
+            client_gap: [20, 50, 200][chance.below(3) as usize],
+            act_delay_max: [0, 0, 5, 50][chance.below(4) as usize],
+            sync_max: [1, 10, 60][chance.below(3) as usize],
+            weights,
+            sabotage,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The runner: many seeds, in order, on two threads.
+//!
+//! `HENGE_SIM_SEED=1234` repeats one, `HENGE_SIM_SEEDS=10000` says how many, `HENGE_SIM_START` with which to begin.
+
+use super::{
+    plan::Sabotage,
+    world::{Stats, World},
+};
+use std::{
+    env,
+    io::Write,
+    panic::{self, AssertUnwindSafe},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+/// Enough for every build of a change; the nightly run takes many more.
+const SEEDS: u64 = 300;
+const THREADS: usize = 2;
+
+fn run(seed: u64, sabotage: Option<Sabotage>, trace: bool) -> Result<Stats, String> {
+    let mut world = World::new(seed, sabotage, trace);
+    let failure = match panic::catch_unwind(AssertUnwindSafe(|| world.run())) {
+        Ok(Ok(())) => return Ok(world.stats()),
+        Ok(Err(violation)) => violation.to_string(),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).into())).unwrap_or_default()
+        }
+    };
+    Err(if trace { format!("{failure}\n{world}") } else { failure })
+}
+
+/// What a person needs: what broke, the last events, and how to see it again.
+fn report(seed: u64) -> String {
+    let failure =
+        run(seed, None, true).err().unwrap_or_else(|| "passes when repeated: chance leaks into the run".into());
+    format!(
+        "seed {seed}: {failure}\nrepeat with: HENGE_SIM_SEED={seed} cargo test --lib sim::raft::tests::seeds -- --nocapture\n"
+    )
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Past the capture of the test harness: the line is wanted also when all went well.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn sum(a: Stats, b: Stats) -> Stats {
+    Stats {
+        steps: a.steps + b.steps,
+        elections: a.elections + b.elections,
+        crashes: a.crashes + b.crashes,
+        committed: a.committed + b.committed,
+        reads: a.reads + b.reads,
+        digest: a.digest ^ b.digest,
+    }
+}
+
+#[test]
+fn seeds() {
+    let (start, count) = match number("HENGE_SIM_SEED") {
+        Some(seed) => (seed, 1),
+        None => (number("HENGE_SIM_START").unwrap_or(0), number("HENGE_SIM_SEEDS").unwrap_or(SEEDS)),
+    };
+    let next = AtomicU64::new(start);
+    let work = || {
+        let (mut total, mut failed) = (Stats::default(), Vec::new());
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= start + count {
+                return (total, failed);
+            }
+            match run(seed, None, false) {
+                Ok(stats) => total = sum(total, stats),
+                Err(_) => failed.push(seed),
+            }
+            if (seed - start + 1).is_multiple_of(2_000) {
+                say(&format!("sim: {} of {count} seeds", seed - start + 1));
+            }
+        }
+    };
+    let (mut total, mut failed) = (Stats::default(), Vec::new());
+    thread::scope(|scope| {
+        let threads = [(); THREADS].map(|()| scope.spawn(work));
+        for thread in threads {
+            let (stats, seeds) = thread.join().expect("panics of a run are caught");
+            total = sum(total, stats);
+            failed.extend(seeds);
+        }
+    });
+    failed.sort_unstable();
+    let Stats { steps, elections, crashes, committed, reads, .. } = total;
+    say(&format!(
+        "sim: {count} seeds, {} failed, {steps} steps, {elections} elections, {crashes} crashes, {committed} entries, {reads} reads",
+        failed.len()
+    ));
+    let reports = failed.iter().take(3).map(|seed| report(*seed)).collect::<String>();
+    assert!(failed.is_empty(), "seeds {failed:?}\n{reports}");
+}
+
+#[test]
+fn a_seed_gives_the_same_run_twice() {
+    for seed in [0, 1, 20, 77] {
+        assert_eq!(run(seed, None, false), run(seed, None, true).map_err(|_| "differs".into()), "seed {seed}");
+    }
+}
+
+/// The first of a few hundred seeds in which a lie is noticed.
+fn noticed(sabotage: Sabotage) -> String {
+    let found = (0..400).find_map(|seed| run(seed, Some(sabotage), false).err());
+    found.unwrap_or_else(|| panic!("{sabotage:?} goes unnoticed"))
+}
+
+#[test]
+fn acknowledging_before_the_sync_is_noticed() {
+    noticed(Sabotage::SendsBeforeSync);
+}
+
+#[test]
+fn a_disk_that_loses_synced_entries_is_noticed() {
+    noticed(Sabotage::LosesSynced);
+}
+
+#[test]
+fn a_forgotten_vote_is_noticed() {
+    let failure = noticed(Sabotage::ForgetsVotes);
+    assert!(failure.starts_with("OneVote") || failure.starts_with("ElectionSafety"), "{failure}");
+}
+
+#[test]
+fn a_completion_that_comes_too_early_is_noticed() {
+    noticed(Sabotage::ClaimsPersisted);
+}
+
+#[test]
+fn a_read_without_a_quorum_is_noticed() {
+    let failure = noticed(Sabotage::ReadsLocally);
+    assert!(failure.starts_with("LinearizableRead"), "{failure}");
+}

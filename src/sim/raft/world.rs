@@ -1,0 +1,492 @@
+//! One event queue, and what each event does.
+
+use super::{
+    checkers::{Checkers, Rule, Violation},
+    disk::{Disk, Write},
+    member::Member,
+    plan::{Plan, Sabotage, TICK, Weather},
+};
+use crate::{
+    io::Rng,
+    raft::{Envelope, Input, LogId, Message, Output, Proposal, ReadId, Role},
+    sim::Chance,
+    types::{ConfState, EntryKind, Index, MemberId},
+};
+use bytes::Bytes;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+    fmt,
+};
+
+/// How many of the last events a report shows.
+const TRACE_MAX: usize = 60;
+/// Ticks within which a healed cluster must come one entry further, or be done.
+const PATIENCE_TICKS: u64 = 300;
+
+/// Something that happens at a time. Those that name a life do not happen in a later one.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Tick {
+        at: usize,
+        life: u64,
+    },
+    Deliver {
+        at: usize,
+        from: MemberId,
+        message: Message,
+    },
+    /// Somebody acts on the output.
+    Act {
+        at: usize,
+        life: u64,
+    },
+    /// The disk has finished a sync.
+    Synced {
+        at: usize,
+        life: u64,
+    },
+    /// The member hears of it.
+    Told {
+        at: usize,
+        life: u64,
+        last: Option<LogId>,
+        send: Vec<Envelope>,
+    },
+    Client,
+    Fault,
+    Restart {
+        at: usize,
+    },
+}
+
+/// What a run has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Inputs given to nodes.
+    pub steps: u64,
+    /// Elections won.
+    pub elections: u64,
+    /// Crashes of members.
+    pub crashes: u64,
+    /// Entries committed.
+    pub committed: u64,
+    /// Reads answered with an index.
+    pub reads: u64,
+    /// A digest of all events: two runs of one seed must agree.
+    pub digest: u64,
+}
+
+/// The world.
+pub struct World {
+    pub(super) plan: Plan,
+    pub(super) chance: Chance,
+    pub(super) now: u64,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    events: BTreeMap<u64, Event>,
+    sequence: u64,
+    pub(super) members: Vec<Member>,
+    pub(super) checkers: Checkers,
+    pub(super) conf_state: ConfState,
+    pub(super) weather: Weather,
+    /// `blocked[from][to]`: a partition may work one way only.
+    pub(super) blocked: Vec<Vec<bool>>,
+    /// The end of all faults.
+    pub(super) healed: bool,
+    next_id: u64,
+    pub(super) stats: Stats,
+    trace: Option<VecDeque<String>>,
+}
+
+impl World {
+    /// A world with everyone up. `trace` keeps what happens for a report, which is slow.
+    pub fn new(seed: u64, sabotage: Option<Sabotage>, trace: bool) -> World {
+        let mut chance = Chance::new(seed);
+        let plan = Plan::draw(seed, sabotage, &mut chance);
+        let count = plan.members as usize;
+        let members = (1..=plan.members).map(|id| {
+            let disk = if plan.real_log { Disk::real(chance.next_u64()) } else { Disk::default() };
+            Member::new(crate::raft::Config { id: MemberId(id), ..plan.config }, disk)
+        });
+        let members = members.collect::<Vec<_>>();
+        let conf_state = ConfState { voters: members.iter().map(Member::id).collect(), ..ConfState::default() };
+        let mut world = World {
+            plan,
+            chance,
+            now: 0,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            sequence: 0,
+            members,
+            checkers: Checkers::default(),
+            conf_state,
+            weather: plan.weather,
+            blocked: vec![vec![false; count]; count],
+            healed: false,
+            next_id: 0,
+            stats: Stats::default(),
+            trace: trace.then(VecDeque::new),
+        };
+        (0..count).for_each(|at| world.start(at));
+        world.after(1, Event::Client);
+        world.after(1, Event::Fault);
+        world
+    }
+
+    /// Runs to the end: faults, then peace.
+    ///
+    /// # Errors
+    /// The first promise that was broken.
+    pub fn run(&mut self) -> Result<(), Violation> {
+        while self.now < self.plan.chaos {
+            self.next()?;
+        }
+        self.heal();
+        self.prove_alive()?;
+        self.check_durable(Index(0))?;
+        self.stats.elections = self.checkers.elections() as u64;
+        self.stats.committed = self.checkers.commit().0;
+        Ok(())
+    }
+
+    pub(super) fn after(&mut self, delay: u64, event: Event) {
+        self.at_time(self.now + delay, event);
+    }
+
+    fn at_time(&mut self, time: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.push(Reverse((time, self.sequence)));
+        self.events.insert(self.sequence, event);
+    }
+
+    fn next(&mut self) -> Result<(), Violation> {
+        let Reverse((time, sequence)) = self.queue.pop().expect("clocks never stop");
+        let event = self.events.remove(&sequence).expect("queued together");
+        self.now = time;
+        if let Some(at) = event.member()
+            && self.members[at].paused_until > time
+        {
+            // The disk goes on while the process stands still, but that only shows when it wakes up.
+            self.at_time(self.members[at].paused_until, event);
+            return Ok(());
+        }
+        self.stats.digest = (self.stats.digest ^ time ^ event.kind()).wrapping_mul(0x0100_0000_01b3).rotate_left(7);
+        if event.life().is_some_and(|(at, life)| self.members[at].life != life || self.members[at].node.is_none()) {
+            return Ok(());
+        }
+        self.note(|| format!("{event:?}"));
+        match event {
+            Event::Tick { at, life } => {
+                self.after(self.members[at].tick_every, Event::Tick { at, life });
+                self.step(at, Input::Tick)
+            }
+            Event::Deliver { at, from, message } => self.step(at, Input::Received { from, message }),
+            Event::Act { at, .. } => self.act(at),
+            Event::Synced { at, life } => self.synced(at, life),
+            Event::Told { at, last, send, .. } => self.told(at, last, send),
+            Event::Client => self.client(),
+            Event::Fault => self.fault(),
+            Event::Restart { at } => {
+                self.start(at);
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts a member that is down.
+    pub(super) fn start(&mut self, at: usize) {
+        if self.members[at].node.is_some() {
+            return;
+        }
+        let seed = self.chance.next_u64();
+        self.members[at].start(self.checkers.committed(), &self.conf_state, seed);
+        let life = self.members[at].life;
+        let phase = self.chance.between(1, TICK);
+        self.after(phase, Event::Tick { at, life });
+    }
+
+    /// One input, and a look at what it did.
+    pub(super) fn step(&mut self, at: usize, input: Input) -> Result<(), Violation> {
+        let member = &mut self.members[at];
+        let Some(node) = &mut member.node else { return Ok(()) };
+        let before = node.status();
+        let (reads, failed) = (member.out.reads.len(), member.out.reads_failed.len());
+        node.step(input, &mut member.out);
+        self.stats.steps += 1;
+        let after = node.status();
+        self.checkers.appended(&mut member.shadow, &member.out.append)?;
+        let known = self.checkers.commit();
+        self.checkers.stepped(before, after, &member.shadow)?;
+        for (read, index) in &member.out.reads[reads..] {
+            self.checkers.read_ends(after.id, *read, Some(*index))?;
+            self.stats.reads += 1;
+        }
+        for read in &member.out.reads_failed[failed..] {
+            self.checkers.read_ends(after.id, *read, None)?;
+        }
+        if before.role != after.role || before.term != after.term {
+            self.note(|| format!("  {}: {:?} of {}", after.id, after.role, after.term));
+        }
+        let member = &mut self.members[at];
+        if !member.act_due && !member.out.is_empty() {
+            member.act_due = true;
+            let life = member.life;
+            let delay = self.chance.between(0, self.plan.act_delay_max);
+            self.after(delay, Event::Act { at, life });
+        }
+        self.check_durable(known)
+    }
+
+    /// Everything committed after `from` must be on the disks of a quorum.
+    fn check_durable(&self, from: Index) -> Result<(), Violation> {
+        let holds = |index: Index, entry: &(crate::types::Term, Bytes)| {
+            let has = |member: &&Member| match member.disk.entry(index) {
+                Some(found) => (found.term, &found.data) == (entry.0, &entry.1),
+                // The state machine's state stands for what was released.
+                None => index <= member.disk.start.index,
+            };
+            self.members.iter().filter(has).count()
+        };
+        self.checkers.durable(from, self.members.len(), holds)
+    }
+
+    /// Does what the output says, in the order that its documentation asks for.
+    fn act(&mut self, at: usize) -> Result<(), Violation> {
+        let member = &mut self.members[at];
+        let Some(node) = &mut member.node else { return Ok(()) };
+        member.act_due = false;
+        let status = node.status();
+        let Output { send_now, hard_state, append, mut send_durable, committed, .. } = std::mem::take(&mut member.out);
+        let entries = node.entries(committed.start, committed.end);
+        self.checkers.applies(status.id, member.applied, &entries)?;
+        member.applied = entries.last().map_or(member.applied, |entry| entry.index);
+        let (mut send, lies) = (send_now, self.plan.sabotage);
+        if lies == Some(Sabotage::SendsBeforeSync) {
+            send.append(&mut send_durable);
+        }
+        let saved = member.disk.hard_state;
+        let needs_sync = !append.is_empty()
+            || !send_durable.is_empty()
+            || hard_state.is_some_and(|state| (state.term, state.vote) != (saved.term, saved.vote));
+        let last = append.last().map(|entry| LogId { index: entry.index, term: entry.term });
+        if hard_state.is_some() || !append.is_empty() || !member.disk.is_idle() {
+            member.disk.write(Write { hard_state, entries: append, then_send: send_durable, needs_sync });
+        } else {
+            // All that they speak of is on disk.
+            send.append(&mut send_durable);
+        }
+        self.send(at, send)?;
+        self.sync(at);
+        match last {
+            Some(last) if lies == Some(Sabotage::ClaimsPersisted) => {
+                self.step(at, Input::Persisted { upto: last.index, term: last.term })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn sync(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        if member.disk.begin_sync() {
+            let (life, slow) = (member.life, member.slow_disk);
+            let delay = self.chance.between(1, self.plan.sync_max) + self.chance.between(0, slow);
+            self.after(delay, Event::Synced { at, life });
+        }
+    }
+
+    fn synced(&mut self, at: usize, life: u64) -> Result<(), Violation> {
+        let (last, send) = self.members[at].disk.end_sync();
+        // A crash may come in between: on disk, but nobody was told.
+        let delay = self.chance.between(0, 3);
+        self.after(delay, Event::Told { at, life, last, send });
+        Ok(())
+    }
+
+    fn told(&mut self, at: usize, last: Option<LogId>, send: Vec<Envelope>) -> Result<(), Violation> {
+        self.send(at, send)?;
+        if let Some(last) = last {
+            self.step(at, Input::Persisted { upto: last.index, term: last.term })?;
+        }
+        self.sync(at);
+        Ok(())
+    }
+
+    fn send(&mut self, at: usize, envelopes: Vec<Envelope>) -> Result<(), Violation> {
+        let (from, term) = (self.members[at].id(), self.members[at].status().expect("it is up").term);
+        for envelope in envelopes {
+            self.checkers.sends(from, term, &envelope)?;
+            let to = envelope.to.0 as usize - 1;
+            let Weather { dropped, doubled, late, delay_max } = self.weather;
+            if self.blocked[at][to] || self.chance.hits(dropped, 1_000) {
+                continue;
+            }
+            let copies = 1 + u64::from(self.chance.hits(doubled, 1_000));
+            for _ in 0..copies {
+                let held_up = if self.chance.hits(late, 1_000) { 20 * TICK } else { 0 };
+                let delay = self.chance.between(1, delay_max + held_up);
+                self.after(delay, Event::Deliver { at: to, from, message: envelope.message.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// A request at any member, leader or not.
+    fn client(&mut self) -> Result<(), Violation> {
+        let delay = self.chance.between(1, self.plan.client_gap);
+        self.after(delay, Event::Client);
+        if self.healed {
+            return Ok(());
+        }
+        let at = self.chance.below(self.plan.members) as usize;
+        if self.members[at].paused_until > self.now {
+            return Ok(());
+        }
+        match self.chance.hits(1, 3) {
+            true => self.read(at),
+            false => {
+                let count = self.chance.between(1, 3);
+                let proposals = (0..count).map(|_| self.proposal()).collect();
+                self.step(at, Input::Propose(proposals))
+            }
+        }
+    }
+
+    /// A command that was never proposed before.
+    fn proposal(&mut self) -> Proposal {
+        self.next_id += 1;
+        let mut data = self.next_id.to_be_bytes().to_vec();
+        data.resize(8 + self.chance.below(60) as usize, b'.');
+        Proposal { kind: EntryKind::Normal, data: Bytes::from(data) }
+    }
+
+    fn read(&mut self, at: usize) -> Result<(), Violation> {
+        let Some(status) = self.members[at].status() else { return Ok(()) };
+        self.next_id += 1;
+        let read = ReadId(self.next_id);
+        self.checkers.read_begins(status.id, read);
+        if self.plan.sabotage == Some(Sabotage::ReadsLocally) {
+            return self.checkers.read_ends(status.id, read, Some(status.commit));
+        }
+        self.step(at, Input::ReadIndex(read))
+    }
+
+    /// With all faults gone, a new command is applied everywhere and every member can read, in bounded time.
+    fn prove_alive(&mut self) -> Result<(), Violation> {
+        // A small window and a long backlog take their time; so it is progress that counts.
+        let (mut deadline, mut progress) = (self.now + PATIENCE_TICKS * TICK, 0);
+        let mut goal: Option<Bytes> = None;
+        // A read that sees as much as this began after the faults, or is as good.
+        let mut floor = Index(u64::MAX);
+        let mut done_reading = vec![false; self.members.len()];
+        let mut turn = self.now;
+        loop {
+            self.next()?;
+            let committed = self.checkers.commit();
+            let is_written = goal.as_ref().is_some_and(|goal| self.checkers.committed_payload(goal));
+            if is_written
+                && self.members.iter().all(|member| member.applied == committed)
+                && done_reading.iter().all(|done| *done)
+            {
+                return Ok(());
+            }
+            // Entries of older terms are committed all at once, so those on disk count too.
+            let steps = |member: &Member| member.applied.0 + member.disk.last().index.0;
+            let steps = self.members.iter().map(steps).sum::<u64>() + committed.0;
+            if steps > progress {
+                (progress, deadline) = (steps, self.now + PATIENCE_TICKS * TICK);
+            }
+            if self.now > deadline {
+                return Err(Violation {
+                    rule: Rule::Liveness,
+                    text: format!("after {PATIENCE_TICKS} quiet ticks: written {is_written}, read {done_reading:?}"),
+                });
+            }
+            if self.now < turn {
+                continue;
+            }
+            turn = self.now + 5 * TICK;
+            if is_written {
+                floor = floor.min(committed);
+            }
+            let leads = |member: &Member| member.status().is_some_and(|status| status.role == Role::Leader);
+            if !is_written && let Some(at) = self.members.iter().position(leads) {
+                let proposal = self.proposal();
+                goal = Some(proposal.data.clone());
+                self.step(at, Input::Propose(vec![proposal]))?;
+            }
+            for (at, done) in done_reading.iter_mut().enumerate() {
+                *done |= self.checkers.has_read(self.members[at].id(), floor);
+                if is_written && !*done {
+                    self.read(at)?;
+                }
+            }
+        }
+    }
+
+    /// What the run has done.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            if trace.len() == TRACE_MAX {
+                trace.pop_front();
+            }
+            trace.push_back(format!("{:>6} {}", self.now, what()));
+        }
+    }
+}
+
+impl Event {
+    /// Whose process it needs.
+    fn member(&self) -> Option<usize> {
+        match self {
+            Event::Tick { at, .. } | Event::Deliver { at, .. } | Event::Act { at, .. } => Some(*at),
+            Event::Synced { at, .. } | Event::Told { at, .. } => Some(*at),
+            Event::Client | Event::Fault | Event::Restart { .. } => None,
+        }
+    }
+
+    fn life(&self) -> Option<(usize, u64)> {
+        match self {
+            Event::Tick { at, life } | Event::Act { at, life } => Some((*at, *life)),
+            Event::Synced { at, life } | Event::Told { at, life, .. } => Some((*at, *life)),
+            Event::Deliver { .. } | Event::Client | Event::Fault | Event::Restart { .. } => None,
+        }
+    }
+
+    fn kind(&self) -> u64 {
+        match self {
+            Event::Tick { at, .. } => 10 + *at as u64,
+            Event::Deliver { at, .. } => 20 + *at as u64,
+            Event::Act { at, .. } => 30 + *at as u64,
+            Event::Synced { at, .. } => 40 + *at as u64,
+            Event::Told { at, .. } => 50 + *at as u64,
+            Event::Client => 1,
+            Event::Fault => 2,
+            Event::Restart { at } => 60 + *at as u64,
+        }
+    }
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?}", self.plan)?;
+        for member in &self.members {
+            let disk = &member.disk;
+            writeln!(f, "  {}: {:?}", member.id(), member.status())?;
+            writeln!(
+                f,
+                "     applied {}, flushed {}, disk {:?} + {} entries to {:?}, {:?}",
+                member.applied,
+                member.flushed,
+                disk.start,
+                disk.entries.len(),
+                disk.last(),
+                disk.hard_state
+            )?;
+        }
+        self.trace.iter().flatten().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
