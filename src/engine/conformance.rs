@@ -191,10 +191,7 @@ fn long_scans_meet_every_row_once<S: Subject>(subject: S) -> S {
 }
 
 /// Rows move from the buffer to the store under the eyes of readers.
-fn no_row_vanishes_during_a_flush<S: Subject>(subject: S) -> S
-where
-    S: Sync,
-{
+fn no_row_vanishes_during_a_flush<S: Subject + Sync>(subject: S) -> S {
     for i in 0..200 {
         put(subject.engine(), &format!("{i:03}"), "0");
     }

@@ -128,7 +128,7 @@ pub fn start(settings: Settings, engine: Arc<dyn Engine>, wake: Receiver<()>) ->
 fn create(disk: &RealDisk, settings: &Settings, options: wal::Options) -> Result<(), Fault> {
     let (member_id, cluster_id) = ids(&settings.peer_urls, &settings.cluster_token);
     let metadata = Metadata { node_id: member_id.0, cluster_id: cluster_id.0 };
-    let mut wal = Wal::create(disk.clone(), &settings.wal_dir, &prost::Message::encode_to_vec(&metadata), options)?;
+    let mut wal = Wal::create(*disk, &settings.wal_dir, &prost::Message::encode_to_vec(&metadata), options)?;
     let founder = Member {
         id: member_id,
         name: settings.name.clone(),
