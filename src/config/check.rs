@@ -16,6 +16,8 @@ pub struct Config {
     pub election_timeout: Duration,
     pub listen_peer_urls: Vec<Url>,
     pub listen_client_urls: Vec<Url>,
+    pub listen_client_http_urls: Vec<Url>,
+    pub listen_metrics_urls: Vec<Url>,
     pub initial_advertise_peer_urls: Vec<Url>,
     pub advertise_client_urls: Vec<Url>,
     pub initial_cluster_token: String,
@@ -27,7 +29,6 @@ pub struct Config {
     pub grpc_keepalive_interval: Duration,
     pub grpc_keepalive_timeout: Duration,
     pub socket_reuse_port: bool,
-    pub socket_reuse_address: bool,
     pub pre_vote: bool,
     pub auto_compaction: Option<Compaction>,
     pub log_level: String,
@@ -108,6 +109,8 @@ impl Reader<'_> {
             election_timeout: Duration::from_millis(self.int("election-timeout", 1, 50_000) as u64),
             listen_peer_urls: self.urls("listen-peer-urls"),
             listen_client_urls: self.urls("listen-client-urls"),
+            listen_client_http_urls: self.urls("listen-client-http-urls"),
+            listen_metrics_urls: self.urls("listen-metrics-urls"),
             initial_advertise_peer_urls: self.urls("initial-advertise-peer-urls"),
             advertise_client_urls: self.urls("advertise-client-urls"),
             initial_cluster_token: self.text("initial-cluster-token"),
@@ -119,7 +122,6 @@ impl Reader<'_> {
             grpc_keepalive_interval: self.duration("grpc-keepalive-interval"),
             grpc_keepalive_timeout: self.duration("grpc-keepalive-timeout"),
             socket_reuse_port: self.bool("socket-reuse-port"),
-            socket_reuse_address: self.bool("socket-reuse-address"),
             pre_vote: self.bool("pre-vote"),
             auto_compaction: self.compaction(),
             log_level: self.one_of("log-level", &["debug", "info", "warn", "error", "panic", "fatal"]),
@@ -160,7 +162,11 @@ impl Reader<'_> {
         if self.is_set("listen-client-urls") && !self.is_set("advertise-client-urls") {
             self.wrong("--advertise-client-urls is required when --listen-client-urls is set explicitly".to_owned());
         }
-        for url in config.listen_client_urls.iter().chain(&config.listen_peer_urls) {
+        let (clients, http) = (&config.listen_client_urls, &config.listen_client_http_urls);
+        if clients.is_empty() {
+            self.wrong("--listen-client-urls must name at least one URL".to_owned());
+        }
+        for url in clients.iter().chain(http).chain(&config.listen_metrics_urls).chain(&config.listen_peer_urls) {
             let host = url.address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
             let numeric = host.is_empty() || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok();
             if url.scheme.starts_with("http") && !numeric {
@@ -243,7 +249,7 @@ impl Reader<'_> {
     }
 
     fn urls(&mut self, name: &str) -> Vec<Url> {
-        self.value(name, |text| text.split(',').map(url).collect())
+        self.value(name, |text| text.split(',').filter(|part| !part.is_empty()).map(url).collect())
     }
 
     fn one_of(&mut self, name: &str, choices: &[&str]) -> String {

@@ -5,7 +5,7 @@
 //! ends the process with one clear line and a failing exit. **May not know** what a request means.
 
 use crate::{
-    config::{Compaction, Config, StorageEngine},
+    config::{Compaction, Config, StorageEngine, Url},
     engine, gateway,
     io::{
         Disk,
@@ -68,10 +68,9 @@ async fn live(config: Config) -> Result<(), String> {
         data_dir = %config.data_dir.display(),
         "starting henge"
     );
-    let mut listeners = Vec::new();
-    for url in &config.listen_client_urls {
-        listeners.push(Listener::bind(&url.to_string()).await.map_err(|error| error.to_string())?);
-    }
+    let clients = bind(&config, &config.listen_client_urls).await?;
+    let mut http = bind(&config, &config.listen_client_http_urls).await?;
+    http.extend(bind(&config, &config.listen_metrics_urls).await?);
     let (handle, _lock) = open(&config).map_err(|fault| fault.to_string())?;
 
     let stopping = Arc::new(watch::Sender::new(false));
@@ -82,7 +81,11 @@ async fn live(config: Config) -> Result<(), String> {
         keepalive_interval: config.grpc_keepalive_interval,
         keepalive_timeout: config.grpc_keepalive_timeout,
     };
-    let serving = server::serve(listeners, edge.clone(), gateway::routes(edge), &connections);
+    let routes = gateway::routes(edge.clone());
+    let http = server::serve_http(http, routes.clone(), &connections);
+    // HTTP with ports of its own leaves the others to gRPC.
+    let beside = if config.listen_client_http_urls.is_empty() { routes } else { axum::Router::new() };
+    let serving = server::serve(clients, edge, beside, &connections);
     tracing::info!("ready to serve client requests");
     for url in &config.listen_client_urls {
         tracing::info!(address = %url, "serving client traffic");
@@ -99,7 +102,7 @@ async fn live(config: Config) -> Result<(), String> {
     };
     stopping.send_replace(true);
     // Clients get their answers first; then nobody is left to ask the member for anything.
-    serving.stop(DRAIN).await;
+    tokio::join!(serving.stop(DRAIN), http.stop(DRAIN));
     let stopped = handle.clone();
     let joined = tokio::task::spawn_blocking(move || stopped.stop()).await;
     if joined.is_err() {
@@ -113,6 +116,15 @@ async fn live(config: Config) -> Result<(), String> {
 fn told(signal: &str) -> Result<(), String> {
     tracing::info!(signal, "received signal; shutting down");
     Ok(())
+}
+
+async fn bind(config: &Config, urls: &[Url]) -> Result<Vec<Listener>, String> {
+    let mut listeners = Vec::new();
+    for url in urls {
+        let bound = Listener::bind_shared(&url.to_string(), config.socket_reuse_port).await;
+        listeners.push(bound.map_err(|error| error.to_string())?);
+    }
+    Ok(listeners)
 }
 
 /// Opens log and store and starts the member. The lock on the data directory lives as long as the process serves it.
@@ -161,7 +173,7 @@ fn edge_settings(config: &Config) -> server::Settings {
 }
 
 fn settings(config: &Config, wal_dir: PathBuf) -> Settings {
-    let texts = |urls: &[crate::config::Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
     let election_ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
     Settings {
         wal_dir,

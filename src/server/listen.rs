@@ -8,7 +8,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, UnixListener, UnixStream, lookup_host},
 };
 
 /// Why a client URL can't be served.
@@ -59,13 +59,21 @@ impl Listener {
     /// # Errors
     /// A text that names the URL: the port is in use, the host is unknown, the scheme is not served.
     pub async fn bind(url: &str) -> Result<Listener, ListenError> {
+        Listener::bind_shared(url, false).await
+    }
+
+    /// The same; with `share_port` other processes that say so too may listen on the same port (`SO_REUSEPORT`).
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub async fn bind_shared(url: &str, share_port: bool) -> Result<Listener, ListenError> {
         let fail = |why: String| ListenError { url: url.to_owned(), why };
         let (scheme, rest) =
             url.split_once("://").ok_or_else(|| fail("a URL begins with http:// or unix://".into()))?;
         let socket = match scheme {
             "http" => {
                 let address = rest.trim_end_matches('/');
-                let listener = TcpListener::bind(address).await.map_err(|error| fail(explain(&error)))?;
+                let listener = listen(address, share_port).await.map_err(|error| fail(explain(&error)))?;
                 Socket::Tcp(listener)
             }
             "unix" => {
@@ -110,6 +118,27 @@ impl Listener {
         }
     }
 }
+
+/// Listens on the first address of a name that can be bound.
+async fn listen(address: &str, share_port: bool) -> io::Result<TcpListener> {
+    if !share_port {
+        return TcpListener::bind(address).await;
+    }
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1_024;
 
 fn explain(error: &io::Error) -> String {
     match error.kind() {
