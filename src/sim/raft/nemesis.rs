@@ -16,6 +16,10 @@ impl World {
         let delay = self.chance.between(1, self.plan.fault_gap);
         self.after(delay, Event::Fault);
         let at = self.chance.below(self.plan.members) as usize;
+        // Whatever the weights say: links that stay cut make the rest of a run a long silence.
+        if self.blocked.iter().flatten().any(|blocked| *blocked) && self.chance.hits(1, 3) {
+            return self.unblock();
+        }
         match self.draw() {
             0 => self.crash(at),
             1 => self.crash_all(),
@@ -73,17 +77,28 @@ impl World {
     }
 
     fn crash_leader(&mut self) -> Result<(), Violation> {
-        let leads = |at: &usize| self.members[*at].status().is_some_and(|status| status.role == Role::Leader);
-        match (0..self.members.len()).find(leads) {
-            Some(at) => self.crash(at),
-            None => Ok(()),
-        }
+        self.leader().map_or(Ok(()), |at| self.crash(at))
     }
 
-    /// Two groups that can't hear each other.
+    /// One of those who think that they lead.
+    pub(super) fn leader(&mut self) -> Option<usize> {
+        let leads = |at: &usize| self.members[*at].status().is_some_and(|status| status.role == Role::Leader);
+        let leaders = (0..self.members.len()).filter(leads).collect::<Vec<_>>();
+        let drawn = self.chance.below(leaders.len().max(1) as u64) as usize;
+        leaders.get(drawn).copied()
+    }
+
+    /// Two groups that can't hear each other. Most are drawn around a leader: alone, or with too few others to commit, it gathers
+    /// entries that a later leader replaces.
     fn partition(&mut self) -> Result<(), Violation> {
-        let side = self.chance.next_u64();
-        let side = |at: usize| side >> at & 1;
+        let sides = match self.leader() {
+            Some(leader) if self.chance.hits(2, 3) => {
+                let other = self.chance.below(self.plan.members);
+                1_u64 << leader | if self.members.len() > 3 { 1 << other } else { 0 }
+            }
+            _ => self.chance.next_u64(),
+        };
+        let side = |at: usize| sides >> at & 1;
         for (from, row) in self.blocked.iter_mut().enumerate() {
             row.iter_mut().enumerate().for_each(|(to, blocked)| *blocked = side(from) != side(to));
         }

@@ -79,7 +79,7 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed.
     pub fn draw(seed: u64, sabotage: Option<Sabotage>, chance: &mut Chance) -> Plan {
-        let election_ticks = chance.between(3, 10) as u32;
+        let election_ticks = chance.between(2, 8) as u32;
         let config = Config {
             id: MemberId(0),
             election_ticks,
@@ -97,8 +97,8 @@ impl Plan {
             config,
             real_log: seed.is_multiple_of(20) && sabotage.is_none(),
             weather: Weather::draw(chance),
-            chaos: chance.between(60, 300) * TICK,
-            fault_gap: [2, 5, 10, 30][chance.below(4) as usize] * TICK,
+            chaos: chance.between(50, 200) * TICK,
+            fault_gap: [1, 2, 5, 15][chance.below(4) as usize] * TICK,
             client_gap: [20, 50, 200][chance.below(3) as usize],
             act_delay_max: [0, 0, 5, 50][chance.below(4) as usize],
             sync_max: [1, 10, 60][chance.below(3) as usize],

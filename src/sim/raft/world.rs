@@ -337,7 +337,9 @@ impl World {
         if self.healed {
             return Ok(());
         }
-        let at = self.chance.below(self.plan.members) as usize;
+        let anyone = self.chance.below(self.plan.members) as usize;
+        let leader = if self.chance.hits(1, 2) { self.leader() } else { None };
+        let at = leader.unwrap_or(anyone);
         if self.members[at].paused_until > self.now {
             return Ok(());
         }
