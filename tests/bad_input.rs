@@ -140,3 +140,55 @@ fn a_store_of_another_engine_is_refused() {
     let text = stderr(&output);
     assert!(text.contains("redb") && text.contains("sled"), "{text}");
 }
+
+#[test]
+fn a_damaged_store_stops_the_member_and_is_named() {
+    let mut server = Server::start();
+    for i in 0..300 {
+        server.put(&format!("key{i:03}"), &"value".repeat(20));
+    }
+    assert!(server.stop().success());
+    let store = server.data_dir().join("member/store/store.redb");
+    let whole = fs::read(&store).unwrap();
+    let rows = whole.windows(6).enumerate().filter(|(_, bytes)| bytes == b"key123").map(|(at, _)| at as u64);
+    let rows = rows.collect::<Vec<_>>();
+    assert!(!rows.is_empty(), "keys are stored as they are");
+    // Every copy of the row, whichever page is in use.
+    rows.iter().for_each(|at| flip(&store, *at));
+    let output = server.try_start_once();
+    assert!(!output.status.success());
+    let text = stderr(&output);
+    assert!(text.contains(store.to_str().unwrap()) && text.contains("checksum"), "{text}");
+    // Whole pages of zeros: redb itself stumbles.
+    let mut zeroed = whole.clone();
+    zeroed[16 * 1024..].fill(0);
+    fs::write(&store, zeroed).unwrap();
+    let output = server.try_start_once();
+    assert!(!output.status.success());
+    let text = stderr(&output);
+    assert!(text.lines().any(|line| line.starts_with("henge: ") && line.contains("member/store")), "{text}");
+}
+
+#[test]
+fn what_the_disk_refuses_to_take_was_never_acknowledged() {
+    let mut server = Server::start();
+    // Files may not grow beyond the preallocated segment: the store hits the bound first.
+    server.stop();
+    server.limit_file_bytes(70 << 20);
+    server.restart();
+    let value = "x".repeat(1_000_000);
+    let mut acknowledged = 0;
+    while server.try_put(&format!("key{acknowledged:04}"), &value).is_ok() {
+        acknowledged += 1;
+        assert!(acknowledged < 1_000, "the bound is never met");
+    }
+    let status = server.wait();
+    assert_eq!(status.code(), Some(1));
+    let log = server.log();
+    assert!(log.lines().any(|line| line.starts_with("henge: ") && line.contains("File too large")), "{log}");
+    server.limit_file_bytes(u64::MAX);
+    server.restart();
+    for number in 0..acknowledged {
+        assert_eq!(server.get(&format!("key{number:04}")).map(|value| value.len()), Some(1_000_000), "key{number:04}");
+    }
+}

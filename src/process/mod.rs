@@ -127,11 +127,30 @@ async fn bind(config: &Config, urls: &[Url]) -> Result<Vec<Listener>, String> {
     Ok(listeners)
 }
 
+/// redb and sled panic where they meet damage that they did not expect. Whoever stands at the terminal is told what that means.
+fn name_the_store_in_panics(store: PathBuf) {
+    let log = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        log(panic);
+        let within = |store: &str| panic.location().is_some_and(|location| location.file().contains(store));
+        if within("/redb-") || within("/sled-") {
+            let what = panic.payload_as_str().unwrap_or("its code panicked");
+            eprintln!(
+                "henge: {} is damaged: {what}; this member must be restored from a backup or replaced",
+                store.display()
+            );
+            // A library that has panicked halfway is not asked to tidy up.
+            std::process::exit(1);
+        }
+    }));
+}
+
 /// Opens log and store and starts the member. The lock on the data directory lives as long as the process serves it.
 fn open(config: &Config) -> Result<(Handle, DirLock), Fault> {
     let member_dir = config.data_dir.join("member");
     RealDisk::default().create_dir(&member_dir).map_err(|source| Fault::io("create", &member_dir, source))?;
     let lock = lock_dir(&config.data_dir)?;
+    name_the_store_in_panics(member_dir.join("store"));
     let kind = match config.storage_engine {
         StorageEngine::Redb => engine::Kind::Redb,
         StorageEngine::Sled => engine::Kind::Sled,

@@ -26,6 +26,7 @@ pub struct Server {
     child: Option<Child>,
     runtime: Runtime,
     args: Vec<String>,
+    file_bytes_max: u64,
 }
 
 fn free_url() -> String {
@@ -47,6 +48,7 @@ impl Server {
             child: None,
             runtime: Runtime::new().expect("a runtime"),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            file_bytes_max: u64::MAX,
         };
         server.restart();
         server
@@ -69,7 +71,16 @@ impl Server {
 
     fn command(&self, more: &[&str]) -> Command {
         let bin = std::env::var("HENGE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_henge").to_owned());
-        let mut command = Command::new(bin);
+        let mut command = match self.file_bytes_max {
+            u64::MAX => Command::new(bin),
+            bytes => {
+                // Blocks of 512 bytes. Ignored, the signal becomes an error of the write.
+                let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512);
+                let mut command = Command::new("sh");
+                command.args(["-c", &limited, &bin]);
+                command
+            }
+        };
         let peer = free_url();
         command
             .args(["--listen-client-urls", &self.url, "--advertise-client-urls", &self.url, "--data-dir"])
@@ -142,6 +153,24 @@ impl Server {
                 .map_err(|_| "timed out".to_owned())?
                 .map_err(|status| status.message().to_owned())
         })
+    }
+
+    /// From the next start on no file of the server may grow beyond so many bytes.
+    pub fn limit_file_bytes(&mut self, bytes: u64) {
+        self.file_bytes_max = bytes;
+    }
+
+    /// Waits for a server that ends by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.take().expect("a running server").wait().expect("the server is gone")
+    }
+
+    /// Writes, or says why not.
+    pub fn try_put(&self, key: &str, value: &str) -> Result<i64, String> {
+        let request =
+            PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..PutRequest::default() };
+        let reply = self.call(|channel| async move { KvClient::new(channel).put(request).await })?;
+        Ok(reply.into_inner().header.expect("a header").revision)
     }
 
     /// Writes, and returns the revision.
