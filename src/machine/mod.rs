@@ -128,7 +128,7 @@ impl Machine {
             state.leases.attach(lease, key);
         }
         let quota = quota::Quota::new(settings.quota_bytes);
-        quota.measure(engine.size()?);
+        quota.measure(engine.size()?, engine.pending());
         let shared = view::Shared { engine, state: RwLock::new(state), mark: Mutex::new(mark), quota };
         Ok(Machine { store, shared: Arc::new(shared), mark, mark_unwritten: false })
     }

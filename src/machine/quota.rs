@@ -26,8 +26,8 @@ pub(super) struct Quota {
     measured: AtomicU64,
     /// Written since then.
     since: AtomicU64,
-    /// Written between the last two measurements: some of it may not have been flushed, and so not measured.
-    before: AtomicU64,
+    /// Not yet flushed at the last measurement, and so not in it.
+    unflushed: AtomicU64,
 }
 
 impl Quota {
@@ -38,7 +38,7 @@ impl Quota {
             limit: u64::try_from(bytes).ok(),
             measured: AtomicU64::new(0),
             since: AtomicU64::new(0),
-            before: AtomicU64::new(0),
+            unflushed: AtomicU64::new(0),
         }
     }
 
@@ -47,8 +47,9 @@ impl Quota {
     }
 
     /// Takes note of a measurement.
-    pub(super) fn measure(&self, size: Size) {
-        self.before.store(self.since.swap(0, Relaxed), Relaxed);
+    pub(super) fn measure(&self, size: Size, unflushed: usize) {
+        self.since.store(0, Relaxed);
+        self.unflushed.store(unflushed as u64, Relaxed);
         self.measured.store(size.used_bytes, Relaxed);
     }
 
@@ -61,7 +62,7 @@ impl Quota {
 
     /// Bytes in use, as far as is known.
     pub(super) fn used(&self) -> u64 {
-        [&self.measured, &self.since, &self.before].iter().map(|bytes| bytes.load(Relaxed)).sum()
+        [&self.measured, &self.since, &self.unflushed].iter().map(|bytes| bytes.load(Relaxed)).sum()
     }
 
     /// Whether `extra_bytes` more would reach the quota.
@@ -126,10 +127,9 @@ mod tests {
         rows.put(crate::engine::Table::Versions, "k", vec![0; 499]);
         quota.count(&rows);
         assert!(quota.is_exceeded(0, 500));
-        // One measurement may have missed it, being older than the flush; two can't.
-        quota.measure(Size::default());
+        quota.measure(Size::default(), 500);
         assert!(quota.is_exceeded(0, 500));
-        quota.measure(Size::default());
+        quota.measure(Size::default(), 0);
         assert!(!quota.is_exceeded(0, 500));
         assert!(quota.is_exceeded(500, 500));
     }

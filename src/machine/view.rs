@@ -140,14 +140,14 @@ impl View {
         self.shared.quota.limit()
     }
 
-    /// Measures the store. To be called about once a second, and no faster than it is flushed: between two measurements
+    /// Measures the store. To be called after each flush: between two measurements
     /// [`View::quota_exceeded`] goes by what was written since.
     ///
     /// # Errors
     /// A broken store.
     pub fn measure(&self) -> Result<Size, Fault> {
         let size = self.shared.engine.size()?;
-        self.shared.quota.measure(size);
+        self.shared.quota.measure(size, self.shared.engine.pending());
         Ok(size)
     }
 }

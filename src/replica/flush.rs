@@ -3,13 +3,7 @@
 use super::{handle::Shared, run::Inbox};
 use crate::{engine::Engine, types::Fault};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-/// How often the size of the store is asked for, for the quota.
-const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
+use std::{sync::Arc, time::Duration};
 
 /// What the thread works with.
 pub(super) struct Flush {
@@ -25,7 +19,6 @@ pub(super) struct Flush {
 impl Flush {
     /// Flushes every interval while there is anything to flush, until `stop` hangs up; then once more.
     pub(super) fn run(self, stop: &Receiver<()>) {
-        let mut measured = Instant::now();
         loop {
             let last = crossbeam_channel::select! {
                 recv(stop) -> _ => true,
@@ -45,12 +38,6 @@ impl Flush {
             if last {
                 return;
             }
-            if measured.elapsed() >= MEASURE_INTERVAL {
-                measured = Instant::now();
-                if let Err(fault) = self.shared.view.measure() {
-                    return self.shared.fail(&fault);
-                }
-            }
         }
     }
 
@@ -61,6 +48,7 @@ impl Flush {
         // Taken before the flush: what is applied while it runs may or may not be in it.
         let covered = *self.shared.facts.settled.lock();
         self.engine.flush()?;
+        self.shared.view.measure()?;
         // The loop is gone only when the member stops.
         let _ = self.inbox.send(Inbox::Flushed(covered));
         Ok(())
