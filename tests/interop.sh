@@ -52,16 +52,17 @@ once_for() {
     touch "$stamp"
 }
 
+# One environment for each client: the two cannot agree on a protobuf.
 install_python() {
     need python3 python3
     # Debian ships venv without ensurepip unless python3-venv is there.
     python3 -c 'import ensurepip, venv' 2>/dev/null || need 'python3 -m ensurepip' python3-venv
-    once_for "$clients/python/requirements.txt" make_venv
+    once_for "$clients/python/requirements-$1.txt" make_venv "$1"
 }
 
 make_venv() {
-    python3 -m venv --clear "$work/python" &&
-        "$work/python/bin/pip" install --disable-pip-version-check --requirement "$clients/python/requirements.txt"
+    python3 -m venv --clear "$work/python-$1" &&
+        "$work/python-$1/bin/pip" install --disable-pip-version-check --requirement "$clients/python/requirements-$1.txt"
 }
 
 install_node() {
@@ -96,7 +97,7 @@ install() {
             need etcdctl etcd-client
             need jq jq
             ;;
-        python-*) install_python ;;
+        python-*) install_python "${1#python-}" ;;
         node-*) install_node ;;
         rust-*) install_rust ;;
     esac
@@ -106,7 +107,7 @@ install() {
 choose_command() {
     case $1 in
         http | etcdctl) command=(bash "$clients/shell/$1.sh") ;;
-        python-*) command=("$work/python/bin/python" "$clients/python/test_${1#python-}.py") ;;
+        python-*) command=("$work/$1/bin/python" "$clients/python/test_${1#python-}.py") ;;
         node-*) command=(node "$work/node/test.mjs") ;;
         rust-*) command=("${CARGO_TARGET_DIR:-$root/target}/debug/henge-interop") ;;
     esac

@@ -95,7 +95,7 @@ transactions() {
     same "after failure" 3 "$(ctl get --print-value-only txn/k)"
     local answer
     answer=$(printf 'create("txn/none") = "0"\nversion("txn/k") > "1"\nmod("txn/k") < "9999999"\n\nput txn/none a\ndel txn/k\n\n\n' | json txn |
-        jq --compact-output '[.succeeded, (.responses | length), .responses[1].Response.response_delete_range.deleted]')
+        jq --compact-output '[.succeeded, (.responses | length), .responses[1].Response.ResponseDeleteRange.deleted]')
     same "three conditions, two steps" "[true,2,1]" "$answer"
 }
 
@@ -144,7 +144,8 @@ lock_and_election() {
     same "within the lock" held "$(ctl lock interop/lock echo held)"
     same "after the lock" "" "$(ctl get --prefix interop/lock)"
     local pid
-    ctl elect interop/election me >"$INTEROP_DIR/elect" &
+    # Not through ctl(): the process to be told to resign is etcdctl, not a shell around it.
+    etcdctl elect interop/election me >"$INTEROP_DIR/elect" &
     pid=$!
     await 10 "the candidate wins" grep -qx me "$INTEROP_DIR/elect"
     same "the observer" me "$(timeout 10 etcdctl elect --listen interop/election | sed -n '2{p;q}')"
@@ -159,6 +160,7 @@ is_gone_below() {
 
 # Starts `etcdctl watch "$@"` with its output in $INTEROP_DIR/watch, and sets `watcher`.
 start_watch() {
+    : >"$INTEROP_DIR/watch"
     etcdctl watch "$@" >"$INTEROP_DIR/watch" 2>>"$INTEROP_DIR/watch.err" &
     watcher=$!
 }
