@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
+import { inspect, isDeepStrictEqual, promisify } from 'node:util';
 
 export const address = `http://${process.env.INTEROP_ENDPOINT}`;
 const client = process.env.INTEROP_CLIENT;
@@ -14,7 +14,7 @@ export function test(name, run) {
 }
 
 export function same(what, actual, expected) {
-  assert.deepStrictEqual(actual, expected, undefined);
+  if (!isDeepStrictEqual(actual, expected)) assert.fail(`${what}: expected ${inspect(expected)}, got ${inspect(actual)}`);
 }
 
 /** `start`, `stop` or `restart`; resolves once it is done. */
