@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Starts and stops the one server that a client's tests run against. Every language calls this, so none needs its own.
+#
+#   server.sh start     start on the data directory that is there, or on a new one; returns once /health says true
+#   server.sh stop      SIGTERM, and wait for the end
+#   server.sh kill      SIGKILL, and wait for the end
+#   server.sh restart   stop, then start: same data directory, same ports
+#   server.sh url       the client address, host:port
+#
+# INTEROP_DIR holds the state (ports, pid, data, log); HENGE_BIN is the server's program.
+set -euo pipefail
+
+: "${INTEROP_DIR:?the directory of this server}"
+: "${HENGE_BIN:?the program to start}"
+START_SECONDS=30
+STOP_SECONDS=20
+
+die() {
+    echo "server.sh: $*" >&2
+    exit 1
+}
+
+# A port below the ephemeral range, so that no client's own socket takes it while the server is down.
+free_port() {
+    local port
+    for _ in {1..100}; do
+        port=$((RANDOM % 12000 + 20000))
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            echo "$port"
+            return
+        fi
+    done
+    die "found no free port"
+}
+
+# A process that has ended but was not yet reaped does not count: some containers' first process never reaps.
+running() {
+    local state
+    [[ -f $INTEROP_DIR/pid ]] && state=$(ps -o stat= -p "$(<"$INTEROP_DIR/pid")") && [[ $state != Z* ]]
+}
+
+# Waits up to $1 seconds for the command that follows to hold.
+await() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.05
+    done
+}
+
+healthy() {
+    local answer
+    answer=$(curl --silent --max-time 2 "http://$(client_address)/health") && [[ $answer == *'"health":"true"'* ]]
+}
+
+healthy_or_gone() {
+    ! running || healthy
+}
+
+stopped() {
+    ! running
+}
+
+client_address() {
+    echo "127.0.0.1:$(<"$INTEROP_DIR/client-port")"
+}
+
+launch() {
+    local client peer
+    client="http://$(client_address)"
+    peer="http://127.0.0.1:$(<"$INTEROP_DIR/peer-port")"
+    # A session of its own: an interrupt at the terminal reaches the tests, which then stop the server in order.
+    setsid "$HENGE_BIN" \
+        --name interop \
+        --data-dir "$INTEROP_DIR/data" \
+        --listen-client-urls "$client" \
+        --advertise-client-urls "$client" \
+        --listen-peer-urls "$peer" \
+        --initial-advertise-peer-urls "$peer" \
+        --initial-cluster "interop=$peer" \
+        </dev/null >>"$INTEROP_DIR/log" 2>&1 &
+    echo $! >"$INTEROP_DIR/pid"
+}
+
+start() {
+    running && die "already running"
+    mkdir -p "$INTEROP_DIR"
+    local fresh=
+    for _ in {1..3}; do
+        if [[ ! -f $INTEROP_DIR/client-port ]]; then
+            fresh=yes
+            free_port >"$INTEROP_DIR/client-port"
+            free_port >"$INTEROP_DIR/peer-port"
+        fi
+        launch
+        await "$START_SECONDS" healthy_or_gone || die "not healthy after $START_SECONDS s; see $INTEROP_DIR/log"
+        if running; then
+            return
+        fi
+        # Only before the first success may the ports change: somebody else may have taken one in between.
+        [[ $fresh ]] || break
+        rm -rf "$INTEROP_DIR/client-port" "$INTEROP_DIR/peer-port" "$INTEROP_DIR/data"
+    done
+    tail -n 5 "$INTEROP_DIR/log" >&2
+    die "the server ended at once; see $INTEROP_DIR/log"
+}
+
+end_with() {
+    running || die "not running"
+    kill "-$1" "$(<"$INTEROP_DIR/pid")"
+    if ! await "$STOP_SECONDS" stopped; then
+        kill -KILL "$(<"$INTEROP_DIR/pid")"
+        die "still there $STOP_SECONDS s after SIG$1"
+    fi
+    rm "$INTEROP_DIR/pid"
+}
+
+case "${1:-}" in
+    start) start ;;
+    stop) end_with TERM ;;
+    kill) end_with KILL ;;
+    restart) end_with TERM && start ;;
+    url) client_address ;;
+    *) die "usage: server.sh start|stop|kill|restart|url" ;;
+esac

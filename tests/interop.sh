@@ -1,0 +1,191 @@
+#!/usr/bin/env bash
+# Real clients against a real server: etcdctl, Python's etcd3 and aetcd, Node's etcd3, Rust's etcd-client, and curl.
+#
+#   tests/interop.sh                          all of them, against target/debug/henge
+#   tests/interop.sh etcdctl node-etcd3       only these
+#   HENGE_BIN=/usr/bin/etcd tests/interop.sh  against another server, to check the tests themselves
+#
+# One line a test, and a sum at the end; exits with 1 unless all passed. What was installed, the servers' data and all logs
+# stay in target/interop.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+clients=$root/tests/clients
+work=$root/target/interop
+all=(http etcdctl python-etcd3 python-aetcd node-etcd3 rust-etcd-client)
+passed=0
+failed=0
+suite=
+command=()
+
+say() {
+    echo "interop.sh: $*" >&2
+}
+
+# Makes sure that program $1 is there, from Debian's packages $2...
+need() {
+    local program=$1
+    shift
+    command -v "$program" >/dev/null && return
+    if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+        say "missing: $program (on Debian: apt-get install $*)"
+        exit 2
+    fi
+    say "installing $*"
+    if ! { apt-get update && apt-get install --yes --no-install-recommends "$@"; } >"$work/apt.log" 2>&1; then
+        say "could not install $*; see $work/apt.log"
+        exit 2
+    fi
+}
+
+# Runs "$2..." unless it already ran for the present content of file $1; its output goes to a log.
+once_for() {
+    local pins=$1 stamp
+    shift
+    stamp=$work/$(basename "$pins").$(sha256sum "$pins" | cut -c1-16)
+    [[ -f $stamp ]] && return
+    if ! "$@" >"$work/install.log" 2>&1; then
+        tail -n 20 "$work/install.log" >&2
+        say "could not install what $pins names; see $work/install.log"
+        exit 2
+    fi
+    touch "$stamp"
+}
+
+# One environment for each client: the two cannot agree on a protobuf.
+install_python() {
+    need python3 python3
+    # Debian ships venv without ensurepip unless python3-venv is there.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || need 'python3 -m ensurepip' python3-venv
+    once_for "$clients/python/requirements-$1.txt" make_venv "$1"
+}
+
+make_venv() {
+    python3 -m venv --clear "$work/python-$1" &&
+        "$work/python-$1/bin/pip" install --disable-pip-version-check --requirement "$clients/python/requirements-$1.txt"
+}
+
+install_node() {
+    need node nodejs
+    need npm npm
+    once_for "$clients/node/package-lock.json" npm_ci
+    # Node looks for packages beside the program, so the program goes where they were installed.
+    cp "$clients"/node/*.mjs "$work/node/"
+}
+
+npm_ci() {
+    mkdir -p "$work/node" &&
+        cp "$clients/node/package.json" "$clients/node/package-lock.json" "$work/node/" &&
+        npm ci --prefix "$work/node" --ignore-scripts --no-audit --no-fund
+}
+
+install_rust() {
+    need protoc protobuf-compiler
+    if ! (cd "$root" && cargo build --quiet --locked --package henge-interop) >"$work/cargo.log" 2>&1; then
+        tail -n 20 "$work/cargo.log" >&2
+        say "could not build henge-interop; see $work/cargo.log"
+        exit 2
+    fi
+}
+
+install() {
+    need curl curl
+    need ps procps
+    case $1 in
+        http) ;;
+        etcdctl)
+            need etcdctl etcd-client
+            need jq jq
+            ;;
+        python-*) install_python "${1#python-}" ;;
+        node-*) install_node ;;
+        rust-*) install_rust ;;
+    esac
+}
+
+# Sets `command` to what runs the tests of $1.
+choose_command() {
+    case $1 in
+        http | etcdctl) command=(bash "$clients/shell/$1.sh") ;;
+        python-*) command=("$work/$1/bin/python" "$clients/python/test_${1#python-}.py") ;;
+        node-*) command=(node "$work/node/test.mjs") ;;
+        rust-*) command=("${CARGO_TARGET_DIR:-$root/target}/debug/henge-interop") ;;
+    esac
+}
+
+server() {
+    INTEROP_DIR=$work/run/$suite bash "$clients/server.sh" "$@"
+}
+
+stop_server() {
+    if [[ $suite && -f $work/run/$suite/pid ]]; then
+        server kill 2>/dev/null || true
+    fi
+}
+
+count() {
+    grep --count "^$1 " "$work/run/$suite/report" || true
+}
+
+# Prints a line for a failure that no test could report itself.
+broken() {
+    echo "FAIL $suite  $*"
+    failed=$((failed + 1))
+}
+
+run() {
+    suite=$1
+    local state=$work/run/$suite status=0
+    rm -rf "$state"
+    mkdir -p "$state"
+    if ! server start; then
+        broken "the server starts"
+        stop_server
+        return
+    fi
+    export INTEROP_DIR=$state INTEROP_SERVER=$clients/server.sh INTEROP_CLIENT=$suite INTEROP_ENDPOINT
+    INTEROP_ENDPOINT=$(server url)
+    choose_command "$suite"
+    timeout --kill-after=5 "${INTEROP_SECONDS:-300}" "${command[@]}" 2>"$state/errors" | tee "$state/report" || status=$?
+    passed=$((passed + $(count ok)))
+    failed=$((failed + $(count FAIL)))
+    # A runner that dies between two tests has no line for it.
+    if ((status != 0)) && (($(count FAIL) == 0)); then
+        broken "the tests run to their end (exit code $status)"
+    elif (($(count ok) + $(count FAIL) == 0)); then
+        broken "there are tests"
+    fi
+    if ((status != 0)); then
+        say "$suite: see $state/errors and $state/log"
+    fi
+    stop_server
+}
+
+main() {
+    local chosen=("$@") name
+    ((${#chosen[@]})) || chosen=("${all[@]}")
+    for name in "${chosen[@]}"; do
+        if [[ " ${all[*]} " != *" $name "* ]]; then
+            say "no such client: $name (there are: ${all[*]})"
+            exit 2
+        fi
+    done
+    mkdir -p "$work/run"
+    if [[ -z ${HENGE_BIN:-} ]]; then
+        HENGE_BIN=$root/target/debug/henge
+        [[ -x $HENGE_BIN ]] || (cd "$root" && cargo build --quiet --locked --bin henge)
+    fi
+    HENGE_BIN=$(realpath "$HENGE_BIN")
+    export HENGE_BIN
+    trap stop_server EXIT
+    for name in "${chosen[@]}"; do
+        install "$name"
+    done
+    for name in "${chosen[@]}"; do
+        run "$name"
+    done
+    echo "interop: $passed passed, $failed failed"
+    ((failed == 0))
+}
+
+main "$@"
