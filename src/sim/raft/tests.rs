@@ -141,3 +141,13 @@ fn a_read_without_a_quorum_is_noticed() {
     let failure = noticed(Sabotage::ReadsLocally);
     assert!(failure.starts_with("LinearizableRead"), "{failure}");
 }
+
+/// Bugs that were found here, each with the first seeds that showed it.
+fn passes(seed: u64) {
+    run(seed, None, false).unwrap_or_else(|_| panic!("{}", report(seed)));
+}
+
+#[test]
+fn seed_220_a_log_opens_after_an_entry_gave_way_to_one_of_an_older_term() {
+    [220, 380, 480].into_iter().for_each(passes);
+}
