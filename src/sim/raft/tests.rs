@@ -152,3 +152,8 @@ fn passes(seed: u64) {
 fn seed_220_a_log_opens_after_an_entry_gave_way_to_one_of_an_older_term() {
     [220, 380, 480].into_iter().for_each(passes);
 }
+
+#[test]
+fn seed_9902_a_follower_whose_answers_were_lost_is_asked_again_after_the_log_was_released() {
+    passes(9902);
+}
