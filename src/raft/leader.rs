@@ -213,6 +213,11 @@ impl Leader {
         progress.active = true;
         progress.paused = false;
         progress.round = progress.round.max(round.min(self.reads.latest()));
+        if progress.phase == Phase::NeedsSnapshot && round == self.due_round {
+            // It may have what was released: its answers were lost, or it got a snapshot since. A yes ends the phase.
+            let body = Body::Append { prev: core.log.start(), entries: Vec::new(), commit: core.log.commit() };
+            out.send_now.push(core.envelope(from, body));
+        }
         if round == self.due_round && progress.matched < core.log.last().index {
             let sent = out.send_now.len() + out.send_durable.len();
             self.send_to(core, from, out);

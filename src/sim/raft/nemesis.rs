@@ -67,7 +67,7 @@ impl World {
         }
         self.checkers.forget_reads(id);
         self.note(|| format!("  {id} crashes"));
-        let delay = self.chance.between(1, 20 * TICK);
+        let delay = self.chance.between(1, 10 * TICK);
         self.after(delay, Event::Restart { at });
         Ok(())
     }
@@ -104,6 +104,14 @@ impl World {
         }
         self.note(|| "  partition".into());
         Ok(())
+    }
+
+    /// A leader is cut off in the moment of its election: its first entry reaches one other or none, and an entry of an older term
+    /// that some other has at the same position may win in the end (Raft paper, figure 8).
+    pub(super) fn strike(&mut self, leader: usize) {
+        let lucky = self.chance.below(self.plan.members) as usize;
+        self.blocked[leader].iter_mut().enumerate().for_each(|(to, blocked)| *blocked = to != lucky);
+        self.note(|| format!("  only {} hears {}", lucky + 1, leader + 1));
     }
 
     fn cut_one_way(&mut self) -> Result<(), Violation> {

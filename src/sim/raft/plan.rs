@@ -39,7 +39,7 @@ impl Weather {
 
     /// Any weather.
     pub fn draw(chance: &mut Chance) -> Weather {
-        let part = |chance: &mut Chance| [0, 0, 10, 50, 200][chance.below(5) as usize];
+        let part = |chance: &mut Chance| [0, 0, 10, 50, 200, 500][chance.below(6) as usize];
         Weather {
             dropped: part(chance),
             doubled: part(chance),
@@ -72,6 +72,8 @@ pub struct Plan {
     pub sync_max: u64,
     /// Relative weight of each kind of fault; see `nemesis`.
     pub weights: [u64; 10],
+    /// How many of a hundred new leaders are cut off at once.
+    pub strike: u64,
     /// A lie, in runs that must fail.
     pub sabotage: Option<Sabotage>,
 }
@@ -79,7 +81,7 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed.
     pub fn draw(seed: u64, sabotage: Option<Sabotage>, chance: &mut Chance) -> Plan {
-        let election_ticks = chance.between(2, 8) as u32;
+        let election_ticks = chance.between(2, 6) as u32;
         let config = Config {
             id: MemberId(0),
             election_ticks,
@@ -97,12 +99,13 @@ impl Plan {
             config,
             real_log: seed.is_multiple_of(20) && sabotage.is_none(),
             weather: Weather::draw(chance),
-            chaos: chance.between(50, 200) * TICK,
-            fault_gap: [1, 2, 5, 15][chance.below(4) as usize] * TICK,
-            client_gap: [20, 50, 200][chance.below(3) as usize],
+            chaos: chance.between(100, 400) * TICK,
+            fault_gap: [3, 6, 12, 25][chance.below(4) as usize] * TICK,
+            client_gap: [40, 100, 300][chance.below(3) as usize],
             act_delay_max: [0, 0, 5, 50][chance.below(4) as usize],
             sync_max: [1, 10, 60][chance.below(3) as usize],
             weights,
+            strike: [0, 0, 30, 70][chance.below(4) as usize],
             sabotage,
         }
     }

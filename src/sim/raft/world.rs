@@ -227,6 +227,10 @@ impl World {
         if before.role != after.role || before.term != after.term {
             self.note(|| format!("  {}: {:?} of {}", after.id, after.role, after.term));
         }
+        let is_new = after.role == Role::Leader && before.role != Role::Leader;
+        if is_new && !self.healed && self.chance.hits(self.plan.strike, 100) {
+            self.strike(at);
+        }
         let member = &mut self.members[at];
         if !member.act_due && !member.out.is_empty() {
             member.act_due = true;
