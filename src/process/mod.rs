@@ -127,6 +127,17 @@ async fn bind(config: &Config, urls: &[Url]) -> Result<Vec<Listener>, String> {
     Ok(listeners)
 }
 
+/// Makes a folder, and sees to it that a power cut can't take it away again with what will be in it.
+fn make_durably(dir: &Path) -> Result<(), Fault> {
+    let disk = RealDisk::default();
+    disk.create_dir(dir).map_err(|source| Fault::io("create", dir, source))?;
+    // The folder's own entry, and that of the one around it, which may be new as well.
+    for parent in dir.ancestors().skip(1).take(2) {
+        disk.sync_dir(parent).map_err(|source| Fault::io("fsync folder", parent, source))?;
+    }
+    Ok(())
+}
+
 /// redb and sled panic where they meet damage that they did not expect. Whoever stands at the terminal is told what that means.
 fn name_the_store_in_panics(store: PathBuf) {
     let log = std::panic::take_hook();
@@ -148,7 +159,7 @@ fn name_the_store_in_panics(store: PathBuf) {
 /// Opens log and store and starts the member. The lock on the data directory lives as long as the process serves it.
 fn open(config: &Config) -> Result<(Handle, DirLock), Fault> {
     let member_dir = config.data_dir.join("member");
-    RealDisk::default().create_dir(&member_dir).map_err(|source| Fault::io("create", &member_dir, source))?;
+    make_durably(&member_dir)?;
     let lock = lock_dir(&config.data_dir)?;
     name_the_store_in_panics(member_dir.join("store"));
     let kind = match config.storage_engine {
