@@ -272,6 +272,8 @@ pub fn span(command: &str, keys: Vec<OsString>, prefix: bool, from_key: bool) ->
     let mut keys = keys.into_iter().map(bytes);
     let (key, end) = match (given, keys.next(), keys.next()) {
         (1 | 2, Some(key), end) => (key, end),
+        // As etcdctl has it, get alone passes over further words.
+        (_, Some(key), end) if command == "get" => (key, end),
         _ => {
             let text = format!("{command} command needs one argument as key and an optional argument as range_end");
             return Err(Failure::args(text));
@@ -305,7 +307,7 @@ mod tests {
         assert_eq!(span(&[""], true, false), pair("\0", "\0"));
         assert_eq!(span(&["a"], false, true), pair("a", "\0"));
         assert!(span(&[], false, false).is_err());
-        assert!(span(&["a", "b", "c"], false, false).is_err());
+        assert_eq!(span(&["a", "b", "c"], false, false), pair("a", "b"));
         assert!(span(&["a", "b"], true, false).is_err());
         assert!(span(&["a"], true, true).is_err());
     }
