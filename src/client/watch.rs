@@ -78,7 +78,7 @@ pub struct Watcher {
 
 impl Watcher {
     /// The next answer: created (the first time only), events of whole revisions, or progress (no events). An error is the
-    /// last item; losing a connection is none.
+    /// last item; losing a connection is none. Where a member ended the watch, its own answer (`canceled`) comes before the error.
     pub async fn next(&mut self) -> Option<Result<WatchResponse, Error>> {
         self.answers.recv().await
     }
@@ -223,7 +223,15 @@ impl Task {
                 }
             };
             let Some(answer) = answer else { return Ok(()) };
-            let Some(news) = self.resume.take(answer)? else { continue };
+            let canceled = answer.canceled.then(|| answer.clone());
+            let news = match self.resume.take(answer) {
+                Ok(Some(news)) => news,
+                Ok(None) => continue,
+                Err(error) => {
+                    let _ = self.sender.send(Ok(canceled.unwrap_or_default())).await;
+                    return Err(error);
+                }
+            };
             if self.sender.send(Ok(news)).await.is_err() {
                 return Ok(());
             }

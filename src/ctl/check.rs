@@ -48,7 +48,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         "s" | "small" => (150.0, 50, 10_000, 50),
         "m" | "medium" => (1_000.0, 200, 100_000, 200),
         "l" | "large" => (8_000.0, 500, 1_000_000, 500),
-        "xl" | "xlarge" => (15_000.0, 1_000, 3_000_000, 500),
+        "xl" | "xlarge" => (15_000.0, 1_000, 3_000_000, 1_000),
         other => return Err(Failure::unsupported(format!("unknown load option {other}"))),
     };
     let default = if perf { "/etcdctl-check-perf/" } else { "/etcdctl-check-datascale/" };
@@ -57,7 +57,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     let found = client.get(prefix.to_string(), GetOptions { limit: 1, ..GetOptions::prefix(prefix) }).await?;
     if found.count > 0 {
         return Err(Failure::input(format!(
-            "prefix {prefix:?} has keys. Delete with `etcdctl del --prefix {prefix}` first"
+            "prefix {prefix:?} has keys. Delete with 'etcdctl del --prefix {prefix}' first"
         )));
     }
     let verdict = if perf {
@@ -92,12 +92,16 @@ async fn check_perf(global: &Global, prefix: &str, rate: f64, clients: usize) ->
         bench::run_load(Load::from_shape(&shape), channels, Workload::new(Op::Put, &shape).below(prefix)).await;
     let mut passed = true;
     let mut judge = |good: bool, pass: String, fail: String| {
-        println!("{}", if good { format!("PASS: {pass}") } else { format!("FAIL: {fail}") });
+        println!("{}", if good { format!("PASS: {pass}") } else { fail });
         passed &= good;
     };
+    if !outcome.errors.is_empty() {
+        let each = outcome.errors.iter().map(|(error, times)| format!("\nFAIL: ERROR({error}) -> {times}"));
+        judge(false, String::new(), format!("FAIL: too many errors{}", each.collect::<String>()));
+    }
     let throughput = bench::throughput(&outcome);
     let text = format!("{} writes/s", throughput as u64 + 1);
-    judge(throughput >= rate * 0.9, format!("Throughput is {text}"), format!("Throughput too low: {text}"));
+    judge(throughput >= rate * 0.9, format!("Throughput is {text}"), format!("FAIL: Throughput too low: {text}"));
     let slowest = outcome.latency_us.max() as f64 / 1e6;
     judge(
         slowest <= 0.5,
@@ -106,10 +110,6 @@ async fn check_perf(global: &Global, prefix: &str, rate: f64, clients: usize) ->
     );
     let spread = outcome.latency_us.stdev() / 1e6;
     judge(spread <= 0.1, format!("Stddev is {spread:.6}s"), format!("Stddev too high: {spread:.6}s"));
-    for (error, times) in &outcome.errors {
-        println!("FAIL: too many errors\n{times} times: {error}");
-    }
-    passed &= outcome.errors.is_empty();
     println!("{}", if passed { "PASS" } else { "FAIL" });
     Ok(passed)
 }
@@ -120,7 +120,7 @@ async fn check_scale(global: &Global, prefix: &str, pairs: u64, clients: usize) 
     println!(
         "Start data scale check for work load [{pairs} key-value pairs, 1024 bytes per key-value, {clients} concurrent clients]."
     );
-    let shape = Shape { total: pairs, ..shape(256, 1024, clients) };
+    let shape = Shape { total: pairs, ..shape(512, 512, clients) };
     let channels = bench::connect(global, shape.conns).await?;
     let outcome =
         bench::run_load(Load::from_shape(&shape), channels, Workload::new(Op::Put, &shape).below(prefix)).await;
@@ -128,7 +128,7 @@ async fn check_scale(global: &Global, prefix: &str, pairs: u64, clients: usize) 
     if !outcome.errors.is_empty() {
         println!("FAIL: too many errors");
         for (error, times) in &outcome.errors {
-            println!("{times} times: {error}");
+            println!("FAIL: ERROR({error}) -> {times}");
         }
         return Ok(false);
     }
@@ -144,11 +144,13 @@ async fn tidy(global: &Global, client: &Client, prefix: &str, args: &Args) -> Re
     if args.auto_compact {
         println!("Compacting with revision {revision}");
         client.compact(revision, true).await?;
+        println!("Compacted with revision {revision}");
     }
     if args.auto_defrag {
         for endpoint in global.endpoints() {
             println!("Defragmenting {endpoint:?}");
             global.client_of(&endpoint).await?.defragment(None).await?;
+            println!("Defragmented {endpoint:?}");
         }
     }
     Ok(())

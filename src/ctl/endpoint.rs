@@ -3,7 +3,7 @@
 use super::{
     failure::Failure,
     global::Global,
-    output::{Answer, Health},
+    output::{Answer, Format, Health, Printer},
 };
 use crate::client::{Client, Error, GetOptions};
 use std::{future::Future, time::Instant};
@@ -47,20 +47,20 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
             let all: Vec<Health> =
                 all.await?.into_iter().map(|(endpoint, (took, error))| Health { endpoint, took, error }).collect();
             let sick = all.iter().any(|one| one.error.is_some());
-            printer.print(&Answer::Health(all))?;
+            print_health(printer, all)?;
             if sick { Err(Failure::error("unhealthy cluster")) } else { Ok(()) }
         }
         Command::Status => {
             let all = of_each(global, &endpoints, |client| async move { client.status().await }).await?;
-            let (answers, failed) = sift("status", all);
+            let (answers, error) = sift("status", all);
             printer.print(&Answer::Status(answers))?;
-            if failed { Err(Failure::error("")) } else { Ok(()) }
+            error.map_or(Ok(()), |_| Err(Failure::error("")))
         }
         Command::Hashkv { rev } => {
             let all = of_each(global, &endpoints, move |client| async move { client.hash_kv(rev).await }).await?;
-            let (answers, failed) = sift("hash", all);
+            let (answers, error) = sift("hash", all);
             printer.print(&Answer::HashKv(answers))?;
-            if failed { Err(Failure::error("")) } else { Ok(()) }
+            error.map_or(Ok(()), |error| Err(Failure::error(error)))
         }
     }
 }
@@ -113,16 +113,27 @@ where
     Ok(all.into_iter().map(|(_, endpoint, answer)| (endpoint, answer)).collect())
 }
 
-/// Complains about the endpoints that did not answer; gives the answers of the others, and whether any failed.
-fn sift<T>(what: &str, all: Vec<(String, Result<T, Error>)>) -> (Vec<(String, T)>, bool) {
-    let mut failed = false;
+/// The healthy ones are an answer; in the simple format the others are complaints.
+fn print_health(printer: Printer, all: Vec<Health>) -> Result<(), Failure> {
+    if printer.format != Format::Simple {
+        return printer.print(&Answer::Health(all));
+    }
+    let (sick, healthy): (Vec<Health>, Vec<Health>) = all.into_iter().partition(|one| one.error.is_some());
+    printer.print(&Answer::Health(healthy))?;
+    eprint!("{}", String::from_utf8_lossy(&printer.render(&Answer::Health(sick))?));
+    Ok(())
+}
+
+/// Complains about the endpoints that did not answer; gives the answers of the others, and the last of the complaints.
+fn sift<T>(what: &str, all: Vec<(String, Result<T, Error>)>) -> (Vec<(String, T)>, Option<Error>) {
+    let mut failed = None;
     let mut answers = Vec::new();
     for (endpoint, answer) in all {
         match answer {
             Ok(answer) => answers.push((endpoint, answer)),
             Err(error) => {
                 eprintln!("Failed to get the {what} of endpoint {endpoint} ({error})");
-                failed = true;
+                failed = Some(error);
             }
         }
     }

@@ -136,9 +136,8 @@ impl Put {
     /// The request that the arguments describe; `input` is asked for a value that is not among them.
     pub fn request(self, input: impl FnOnce() -> Result<Bytes, Failure>) -> Result<PutRequest, Failure> {
         let mut words = self.words.into_iter().map(bytes);
-        let Some(key) = words.next() else {
-            return Err(Failure::args("put command needs 1 argument and input from stdin or 2 arguments"));
-        };
+        let missing = || Failure::args("put command needs 1 argument and input from stdin or 2 arguments");
+        let key = words.next().ok_or_else(missing)?;
         let given = words.next();
         if self.ignore_value && given.is_some() {
             return Err(Failure::args("put command needs only 1 argument when 'ignore-value' is set"));
@@ -148,7 +147,8 @@ impl Put {
         let value = match given {
             Some(value) => value,
             None if self.ignore_value => Bytes::new(),
-            None => input()?,
+            // An empty input is far more often a mistake in a script than a wish for an empty value.
+            None => Some(input()?).filter(|value| !value.is_empty()).ok_or_else(missing)?,
         };
         let options = PutOptions {
             lease,
@@ -212,7 +212,7 @@ pub async fn get(global: &Global, args: Get) -> Result<(), Failure> {
         return Err(Failure::args("print-value-only is only for `--write-out=simple`"));
     }
     if count_only && simple {
-        return Err(Failure::args("--count-only needs `--write-out=fields` or json"));
+        return Err(Failure::args("--count-only is only for `--write-out=fields` or json"));
     }
     let answer = global.client().await?.range(request).await?;
     printer.print(&Answer::Get(answer))
@@ -272,6 +272,8 @@ pub fn span(command: &str, keys: Vec<OsString>, prefix: bool, from_key: bool) ->
     let mut keys = keys.into_iter().map(bytes);
     let (key, end) = match (given, keys.next(), keys.next()) {
         (1 | 2, Some(key), end) => (key, end),
+        // As etcdctl has it, get alone passes over further words.
+        (_, Some(key), end) if command == "get" => (key, end),
         _ => {
             let text = format!("{command} command needs one argument as key and an optional argument as range_end");
             return Err(Failure::args(text));
@@ -305,7 +307,7 @@ mod tests {
         assert_eq!(span(&[""], true, false), pair("\0", "\0"));
         assert_eq!(span(&["a"], false, true), pair("a", "\0"));
         assert!(span(&[], false, false).is_err());
-        assert!(span(&["a", "b", "c"], false, false).is_err());
+        assert_eq!(span(&["a", "b", "c"], false, false), pair("a", "b"));
         assert!(span(&["a", "b"], true, false).is_err());
         assert!(span(&["a"], true, true).is_err());
     }

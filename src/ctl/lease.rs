@@ -1,6 +1,11 @@
 //! lease grant, revoke, timetolive, list, keep-alive.
 
-use super::{failure::Failure, global::Global, kv::decimal, output::Answer};
+use super::{
+    failure::Failure,
+    global::Global,
+    kv::decimal,
+    output::{Answer, Format, Printer},
+};
 use crate::{client::KeeperState, types};
 
 /// Lease commands.
@@ -59,10 +64,13 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         }
         Command::Timetolive { lease, keys } => {
             let id = lease_id(one(&lease, "lease timetolive command needs lease ID as argument")?)?;
-            let answer = global.client().await?.lease_time_to_live(id, keys).await?;
+            let answer = global.client().await?.lease_time_to_live(id, keys).await.map_err(Failure::connection)?;
             printer.print(&Answer::TimeToLive(answer, keys))
         }
-        Command::List => printer.print(&Answer::Leases(global.client().await?.leases().await?)),
+        Command::List => {
+            let answer = global.client().await?.leases().await.map_err(Failure::connection)?;
+            printer.print(&Answer::Leases(answer))
+        }
         Command::KeepAlive { lease, once } => {
             let id = lease_id(one(&lease, "lease keep-alive command needs lease ID as argument")?)?;
             keep_alive(global, id, once).await
@@ -74,7 +82,7 @@ async fn keep_alive(global: &Global, id: i64, once: bool) -> Result<(), Failure>
     let printer = global.printer()?;
     let client = global.client().await?;
     if once {
-        let answer = client.lease_renew(id).await?;
+        let answer = client.lease_renew(id).await.map_err(Failure::connection)?;
         if answer.ttl <= 0 {
             // etcdctl's code for this, odd as it is.
             return Err(Failure::connection(types::Error::LeaseNotFound));
@@ -84,18 +92,25 @@ async fn keep_alive(global: &Global, id: i64, once: bool) -> Result<(), Failure>
     let mut keeper = match client.lease_keeper(id).await {
         Ok(keeper) => keeper,
         Err(error) if error.is(&types::Error::LeaseNotFound) => {
-            println!("lease {id:016x} expired or revoked.");
+            over(printer, id);
             return Ok(());
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(Failure::connection(error)),
     };
     let mut state = Some(keeper.state());
     while let Some(KeeperState::Alive { reply, .. }) = state {
         printer.print(&Answer::KeepAlive(reply))?;
         state = keeper.next().await;
     }
-    println!("lease {id:016x} expired or revoked.");
+    over(printer, id);
     Ok(())
+}
+
+/// Says that the lease is no more; the other formats print answers alone.
+fn over(printer: Printer, id: i64) {
+    if printer.format == Format::Simple {
+        println!("lease {id:016x} expired or revoked.");
+    }
 }
 
 fn one<'a>(words: &'a [String], complaint: &str) -> Result<&'a str, Failure> {

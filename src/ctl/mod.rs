@@ -23,7 +23,10 @@ mod txn;
 mod txn_grammar;
 mod watch;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    CommandFactory, FromArgMatches, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use failure::Failure;
 use global::Global;
 use std::{ffi::OsString, process::ExitCode};
@@ -83,11 +86,7 @@ pub fn main() -> ExitCode {
     let arguments = normal_flags(std::env::args_os());
     let cli = match Cli::command().try_get_matches_from(arguments).and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            // Help is an answer; anything else is etcdctl's exit code for flags that it does not know.
-            return ExitCode::from(u8::from(error.use_stderr()));
-        }
+        Err(error) => return misused(&error),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -99,6 +98,51 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
+    }
+}
+
+/// Answers a command line that names no command to run: with help where that was asked for, else with etcdctl's complaint.
+fn misused(error: &clap::Error) -> ExitCode {
+    if error.kind() == ErrorKind::MissingSubcommand {
+        // `hengectl lease` asks what there is.
+        let mut command = Cli::command();
+        let mut named = &mut command;
+        for word in std::env::args().skip(1) {
+            if named.find_subcommand(&word).is_some() {
+                named = named.find_subcommand_mut(&word).expect("found just now");
+            }
+        }
+        return ExitCode::from(u8::from(named.print_help().is_err()));
+    }
+    if !error.use_stderr() {
+        return ExitCode::from(u8::from(error.print().is_err()));
+    }
+    eprintln!("Error: {}\nRun 'hengectl --help' for usage.", complaint(error));
+    // etcdctl's exit code for flags and commands that it does not know.
+    ExitCode::FAILURE
+}
+
+/// What is wrong with the flags, in etcdctl's words where it has any.
+fn complaint(error: &clap::Error) -> String {
+    let about = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    match (error.kind(), about(ContextKind::InvalidArg), about(ContextKind::InvalidValue)) {
+        (ErrorKind::UnknownArgument, Some(flag), _) if flag.starts_with('-') => format!("unknown flag: {flag}"),
+        (ErrorKind::ValueValidation, Some(flag), Some(value)) => {
+            let name = flag.split_once(' ').map_or(flag, |(name, _)| name);
+            format!("invalid argument {value:?} for {name:?} flag")
+        }
+        (ErrorKind::InvalidSubcommand, ..) => {
+            let name = about(ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!("unknown command {name:?} for \"hengectl\"")
+        }
+        _ => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            first.strip_prefix("error: ").unwrap_or(first).to_string()
+        }
     }
 }
 

@@ -92,6 +92,10 @@ enum Line {
 fn request(line: &str) -> Result<Op, Failure> {
     let invalid = || Failure::input(format!("invalid txn request: {line}"));
     let words = split(line).ok_or_else(invalid)?;
+    if words.len() < 2 {
+        // etcdctl's words for it.
+        return Err(Failure::input(format!("invalid txn compare request: {line}")));
+    }
     let parsed = Line::try_parse_from(words).map_err(|_| invalid())?;
     let wire = match parsed {
         Line::Get(args) => Request::RequestRange(args.request()?),

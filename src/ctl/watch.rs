@@ -16,7 +16,7 @@ use crate::{
     },
 };
 use clap::Parser;
-use std::ffi::OsString;
+use std::{ffi::OsString, os::unix::ffi::OsStrExt as _};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
@@ -51,15 +51,25 @@ pub struct Args {
 }
 
 impl Args {
-    fn start(self, client: &Client) -> Result<(Watcher, Vec<OsString>), Failure> {
-        let mut keys = self.keys;
-        if keys.is_empty() {
-            let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-            keys.extend(variable("ETCDCTL_WATCH_KEY"));
-            if !keys.is_empty() {
-                keys.extend(variable("ETCDCTL_WATCH_RANGE_END"));
+    /// The key and the end of its range: given here, or in the environment, but not in both.
+    fn keys(&mut self) -> Result<Vec<OsString>, Failure> {
+        let keys = std::mem::take(&mut self.keys);
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        match (variable("ETCDCTL_WATCH_KEY"), variable("ETCDCTL_WATCH_RANGE_END")) {
+            (None, Some(end)) => {
+                let end = quote(end.as_bytes());
+                Err(Failure::args(format!("ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END={end}")))
             }
+            (None, None) => Ok(keys),
+            (Some(_), _) if !keys.is_empty() => {
+                Err(Failure::args("bad number of arguments (found conflicting environment key)"))
+            }
+            (Some(key), end) => Ok([key].into_iter().chain(end).collect()),
         }
+    }
+
+    fn start(mut self, client: &Client) -> Result<(Watcher, Vec<OsString>), Failure> {
+        let keys = self.keys()?;
         if !(1..=2).contains(&keys.len()) {
             return Err(Failure::args("bad number of arguments"));
         }
@@ -87,11 +97,22 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     if args.interactive {
         return interactive(&client, printer).await;
     }
+    ends_in_separator(std::env::args_os().next_back())?;
     let (mut watcher, command) = args.start(&client)?;
     while let Some(answer) = watcher.next().await {
         show(answer, &command, printer).await?;
     }
     Err(Failure::interrupted("watch is canceled by the server"))
+}
+
+/// `watch key --` was to have a command.
+fn ends_in_separator(last: Option<OsString>) -> Result<(), Failure> {
+    match last {
+        Some(last) if last == "--" => {
+            Err(Failure::args("bad number of arguments (found separator --, but no commands)"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads watches line by line until the input ends, which is an error, as etcdctl has it.
@@ -113,18 +134,19 @@ async fn interactive(client: &Client, printer: Printer) -> Result<(), Failure> {
                     Err(error) => return Err(Failure::input(format!("Error reading watch request line: {error}"))),
                 };
                 match parse_line(&line) {
-                    Ok(Line::Progress) => {
+                    Line::Progress => {
                         // One question per stream; each watch has its own here.
                         progress.retain(|ask| !ask.is_closed());
                         for ask in &progress {
                             let _ = ask.try_send(());
                         }
                     }
-                    Ok(Line::Watch(args)) => match args.start(client) {
+                    Line::Watch(args) => match args.start(client) {
                         Ok((watcher, command)) => progress.push(follow(watcher, command, sender.clone())),
                         Err(failure) => eprintln!("Invalid command {line} ({})", failure.text()),
                     },
-                    Err(complaint) => eprintln!("{complaint}"),
+                    Line::Ignored(complaint) => eprintln!("{complaint}"),
+                    Line::Fatal(failure) => return Err(failure),
                 }
             }
         }
@@ -152,24 +174,35 @@ fn follow(mut watcher: Watcher, command: Vec<OsString>, to: mpsc::Sender<Shown>)
     ask
 }
 
+/// What a line asks for. A line that is no watch is complained about and passed over; one with flags that do not parse ends
+/// the program, since a script that goes on without one of its watches is worse off.
 #[derive(Debug)]
 enum Line {
     Watch(Box<Args>),
     Progress,
+    Ignored(String),
+    Fatal(Failure),
 }
 
-fn parse_line(line: &str) -> Result<Line, String> {
-    let words = split(line).ok_or_else(|| format!("Invalid command {line} (unfinished quote)"))?;
+fn parse_line(line: &str) -> Line {
+    let Some(words) = split(line) else { return Line::Ignored(format!("Invalid command {line} (unfinished quote)")) };
+    let from_environment = std::env::var_os("ETCDCTL_WATCH_KEY").is_some_and(|key| !key.is_empty());
     match words.split_first() {
-        Some((first, [])) if first == "progress" => Ok(Line::Progress),
-        Some((first, [])) if first == "watch" => {
-            Err(format!("Invalid command {line} (command type or key is not provided)"))
+        None => Line::Ignored(format!("Invalid command: {line} (watch and progress supported)")),
+        Some((first, _)) if first == "progress" => Line::Progress,
+        Some((first, [])) if first == "watch" && !from_environment => {
+            Line::Ignored(format!("Invalid command {line} (command type or key is not provided)"))
         }
         Some((first, rest)) if first == "watch" => {
-            let args = Args::try_parse_from(rest).map_err(|error| format!("Invalid command {line} ({error})"))?;
-            Ok(Line::Watch(Box::new(args)))
+            if let Err(failure) = ends_in_separator(rest.last().cloned()) {
+                return Line::Fatal(failure);
+            }
+            match Args::try_parse_from(rest) {
+                Ok(args) => Line::Watch(Box::new(args)),
+                Err(error) => Line::Fatal(Failure::args(super::complaint(&error))),
+            }
         }
-        _ => Err(format!("Invalid command {line} (only support watch)")),
+        _ => Line::Ignored(format!("Invalid command {line} (only support watch)")),
     }
 }
 
@@ -178,12 +211,20 @@ async fn show(answer: Result<WatchResponse, Error>, command: &[OsString], printe
         Ok(answer) => answer,
         Err(error) => {
             eprintln!("watch was canceled ({error})");
-            return Err(Failure::interrupted("watch is canceled by the server"));
+            return Ok(());
         }
     };
     // That the watch was created is no news to whoever asked for it.
-    if answer.created {
+    if answer.created && !answer.canceled {
         return Ok(());
+    }
+    // A refusal has nothing to show in the simple format; its complaint follows.
+    if answer.canceled && printer.format == Format::Simple {
+        return Ok(());
+    }
+    // etcdctl says it in words whatever the format, and then in the format.
+    if answer.events.is_empty() && !answer.canceled && printer.format != Format::Simple {
+        println!("progress notify: {}", answer.header.as_ref().map_or(0, |header| header.revision));
     }
     let revision = answer.header.as_ref().map_or(0, |header| header.revision);
     let events = if command.is_empty() { Vec::new() } else { answer.events.clone() };
@@ -199,7 +240,7 @@ async fn execute(command: &[OsString], revision: i64, event: &Event) -> Result<(
     let Some((program, arguments)) = command.split_first() else { return Ok(()) };
     let kv = event.kv.clone().unwrap_or_default();
     let kind = if event.r#type == EventType::Delete as i32 { "DELETE" } else { "PUT" };
-    let status = Command::new(program)
+    let run = Command::new(program)
         .args(arguments)
         .env("ETCD_WATCH_REVISION", revision.to_string())
         .env("ETCD_WATCH_EVENT_TYPE", quote(kind.as_bytes()))
@@ -207,11 +248,14 @@ async fn execute(command: &[OsString], revision: i64, event: &Event) -> Result<(
         .env("ETCD_WATCH_VALUE", quote(&kv.value))
         .status()
         .await;
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(Failure::error(format!("command {program:?} error ({status})"))),
-        Err(error) => Err(Failure::error(format!("command {program:?} error ({error})"))),
-    }
+    let why = match run {
+        Ok(status) if status.success() => return Ok(()),
+        Ok(status) => status.code().map_or_else(|| status.to_string(), |code| format!("exit status {code}")),
+        Err(error) => error.to_string(),
+    };
+    let words: Vec<String> = command.iter().map(|word| quote(word.as_bytes())).collect();
+    eprintln!("command [{}] error ({why})", words.join(" "));
+    Err(Failure::error(""))
 }
 
 #[cfg(test)]
@@ -220,14 +264,17 @@ mod tests {
 
     #[test]
     fn lines_are_watches_progress_or_complaints() {
-        let Ok(Line::Watch(args)) = parse_line("watch \"a b\" c --rev=7 --prev-kv -- echo \"x y\"") else {
+        let Line::Watch(args) = parse_line("watch \"a b\" c --rev=7 --prev-kv -- echo \"x y\"") else {
             panic!("a watch")
         };
         assert_eq!(args.keys, ["a b", "c"]);
         assert_eq!(args.command, ["echo", "x y"]);
         assert!(args.rev == 7 && args.prev_kv && !args.prefix);
-        assert!(matches!(parse_line("progress"), Ok(Line::Progress)));
-        assert_eq!(parse_line("cancel 0").err().as_deref(), Some("Invalid command cancel 0 (only support watch)"));
-        assert!(parse_line("watch").is_err() && parse_line("").is_err() && parse_line("watch a --bogus").is_err());
+        assert!(matches!(parse_line("progress"), Line::Progress));
+        for line in ["cancel 0", "", "watch", "watch \"a"] {
+            assert!(matches!(parse_line(line), Line::Ignored(text) if text.contains(line)), "{line}");
+        }
+        let fatal = |line| matches!(parse_line(line), Line::Fatal(failure) if failure != Failure::args(""));
+        assert!(fatal("watch a --bogus") && fatal("watch a --"));
     }
 }

@@ -118,10 +118,9 @@ fn watch(answer: &WatchResponse) -> String {
             .end()
     };
     let header = flat(answer.header.as_ref()).end();
-    let events = if answer.events.is_empty() { "null".into() } else { list(answer.events.iter().map(event)) };
     Object::new()
         .always("Header", header)
-        .always("Events", events)
+        .always("Events", list(answer.events.iter().map(event)))
         .always("CompactRevision", answer.compact_revision)
         .always("Canceled", answer.canceled)
         .always("Created", answer.created)
