@@ -173,7 +173,7 @@ main() {
     mkdir -p "$work/run"
     if [[ -z ${HENGE_BIN:-} ]]; then
         HENGE_BIN=$root/target/debug/henge
-        [[ -x $HENGE_BIN ]] || (cd "$root" && cargo build --quiet --locked --bin henge)
+        (cd "$root" && cargo build --quiet --locked --bin henge)
     fi
     HENGE_BIN=$(realpath "$HENGE_BIN")
     export HENGE_BIN
