@@ -94,18 +94,22 @@ pub fn start(settings: Settings, engine: Arc<dyn Engine>, wake: Receiver<()>) ->
     let disk = if settings.unsafe_no_fsync { RealDisk::without_sync() } else { RealDisk::default() };
     let options = wal::Options { keep_all: settings.wal_keep_all, ..wal::Options::default() };
     let mut machine = Machine::open(Arc::clone(&engine), machine::Settings { quota_bytes: settings.quota_bytes })?;
-    if !Wal::exists(&disk, &settings.wal_dir)? {
-        if machine.applied().0 > Index(0) {
+    let (applied, term) = machine.applied();
+    let (mut wal, mut recovered) = match Wal::exists(&disk, &settings.wal_dir)? {
+        true => Wal::open(disk, &settings.wal_dir, applied, options)?,
+        false if applied == Index(0) => create(disk, &settings, options)?,
+        false => {
             return Err(Fault::Unusable {
                 path: settings.wal_dir,
                 what: "the store holds data, but its log is missing; put the log back, or start with an empty data directory"
                     .to_owned(),
             });
         }
-        create(&disk, &settings, options)?;
+    };
+    if wal.last() == Index(0) && applied == Index(0) {
+        // New, or a crash came before the first entry.
+        found(&settings, &mut wal, &mut recovered)?;
     }
-    let (mut wal, recovered) = Wal::open(disk, &settings.wal_dir, machine.applied().0, options)?;
-    let (applied, term) = machine.applied();
     if wal.last() < applied {
         // Only a log that was not synced can end before the store.
         tracing::warn!(log = wal.last().0, store = applied.0, "the log ends before the store; it goes on from there");
@@ -124,21 +128,32 @@ pub fn start(settings: Settings, engine: Arc<dyn Engine>, wake: Receiver<()>) ->
     run(settings, engine, wake, machine, wal, recovered, metadata)
 }
 
-/// A log that begins with this member alone, as etcd's bootstrap writes it.
-fn create(disk: &RealDisk, settings: &Settings, options: wal::Options) -> Result<(), Fault> {
+/// A log without entries, and what opening it would find.
+pub(super) fn create(
+    disk: RealDisk,
+    settings: &Settings,
+    options: wal::Options,
+) -> Result<(Wal<RealDisk>, wal::Recovered), Fault> {
     let (member_id, cluster_id) = ids(&settings.peer_urls, &settings.cluster_token);
     let metadata = Metadata { node_id: member_id.0, cluster_id: cluster_id.0 };
-    let mut wal = Wal::create(*disk, &settings.wal_dir, &prost::Message::encode_to_vec(&metadata), options)?;
+    let metadata = prost::Message::encode_to_vec(&metadata);
+    let wal = Wal::create(disk, &settings.wal_dir, &metadata, options)?;
+    Ok((wal, wal::Recovered { metadata: metadata.into(), ..wal::Recovered::default() }))
+}
+
+/// The first entry: this member alone, as etcd's bootstrap writes it.
+fn found(settings: &Settings, wal: &mut Wal<RealDisk>, recovered: &mut wal::Recovered) -> Result<(), Fault> {
     let founder = Member {
-        id: member_id,
+        id: ids(&settings.peer_urls, &settings.cluster_token).0,
         name: settings.name.clone(),
         peer_urls: settings.peer_urls.clone(),
         ..Member::default()
     };
     let (kind, data) = codec::encode_conf_change(RequestId(0), &Change::Add(founder));
     let entry = Entry { term: Term(1), index: Index(1), kind, data };
-    let hard_state = HardState { term: Term(1), vote: None, commit: Index(1) };
-    wal.append(Some(&hard_state), &[entry])?;
+    recovered.hard_state = HardState { term: Term(1), vote: None, commit: Index(1) };
+    recovered.entries = vec![entry];
+    wal.append(Some(&recovered.hard_state), &recovered.entries)?;
     wal.sync()
 }
 
@@ -223,6 +238,10 @@ fn run(
     shared.reads.applied(applied);
     tracing::info!(member = %member_id, cluster = %cluster_id, applied = applied.0, term = applied_term.0, revision = shared.reader.current().0, "restored the state of this member");
 
+    if node.members().is_alone(member_id) {
+        // First in the queue: nobody is turned away because there is no leader yet.
+        inbox.try_send(Inbox::Campaign).expect("the queue is new");
+    }
     let persist = Persist::new(wal, recovered.hard_state, inbox.clone(), Arc::clone(&shared));
     let applier = Apply {
         machine,
@@ -308,7 +327,7 @@ fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<std
 
 /// Tells the cluster this member's name and client URLs, and, if nobody has, which version the cluster speaks.
 async fn announce(handle: Handle, settings: Settings) {
-    if handle.shared.inbox.send(Inbox::Campaign).is_err() || handle.read_index().await.is_err() {
+    if handle.read_index().await.is_err() {
         return;
     }
     let (id, view) = (handle.member_id(), handle.view());

@@ -29,3 +29,6 @@ mod run;
 pub use bootstrap::{Settings, start};
 pub use compactor::AutoCompaction;
 pub use handle::{Handle, Status};
+
+#[cfg(test)]
+mod tests;
