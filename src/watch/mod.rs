@@ -22,6 +22,7 @@
 
 mod batch;
 mod catch_up;
+mod control;
 mod encode;
 mod interval;
 mod matcher;
@@ -33,8 +34,9 @@ mod subscriber;
 mod tests;
 
 pub use catch_up::{Done, Job};
+pub use control::Control;
 pub use encode::NO_WATCHER;
-pub use subscriber::{Control, Deliveries, Turn};
+pub use subscriber::{Deliveries, Turn};
 
 use crate::{
     mvcc::{Event, Reader},

@@ -1,10 +1,9 @@
 //! A stream: its watchers by id, its queue, and the order in which its replies go out.
 
 use super::{
-    Delivery, ITEM_BYTES, Outlet, Shared, WatchSpec,
-    batch::{Costed, EventItem, Replies, Wants},
+    Control, Delivery, ITEM_BYTES, Outlet, Shared, State,
+    batch::{Costed, EventItem, Replies},
     catch_up::{Cohort, Done, Job, LOCK_STEP, Member},
-    matcher::Keys,
     progress::Progress,
 };
 use crate::types::{Error, Fault, Revision};
@@ -27,23 +26,23 @@ pub(super) struct Subscriber {
 
 #[derive(Default)]
 pub(super) struct Inner {
-    is_closed: bool,
+    pub(super) is_closed: bool,
     /// Watchers have gone live whose past is still being read: what is queued has to wait for it.
     pub(super) is_held: bool,
     /// Something other than the queue wants a look.
     is_poked: bool,
     pub(super) watchers: HashMap<i64, Local>,
     next_id: i64,
-    next_serial: u64,
+    pub(super) next_serial: u64,
     items: Vec<Item>,
     /// Items that are not events.
-    controls: usize,
+    pub(super) controls: usize,
     /// Watchers that wait for a cohort.
-    behind: Vec<Member>,
-    progress: Progress,
+    pub(super) behind: Vec<Member>,
+    pub(super) progress: Progress,
     /// Who waits for replies, and who waits to make requests.
     waker: Option<Waker>,
-    room_waker: Option<Waker>,
+    pub(super) room_waker: Option<Waker>,
 }
 
 /// A watcher, as its stream knows it.
@@ -98,13 +97,25 @@ impl Inner {
         self.watchers.get(&id).is_some_and(|local| local.serial == serial)
     }
 
-    fn control(&mut self, item: Item) -> Option<Waker> {
+    /// Ends a watcher, be it live or behind; `false` if there is none. What is queued for it stays.
+    pub(super) fn end(&mut self, id: i64, hub: &Shared, state: &mut State) -> bool {
+        let Some(local) = self.watchers.remove(&id) else { return false };
+        match local.slot {
+            Some(slot) => drop(state.detach(slot)),
+            None => drop(hub.behind.fetch_sub(1, Ordering::Relaxed)),
+        }
+        hub.watchers.fetch_sub(1, Ordering::Relaxed);
+        self.progress.gone(id);
+        true
+    }
+
+    pub(super) fn control(&mut self, item: Item) -> Option<Waker> {
         self.items.push(item);
         self.controls += 1;
         self.waker.take()
     }
 
-    fn choose_id(&mut self, wanted: Option<i64>) -> Result<i64, Error> {
+    pub(super) fn choose_id(&mut self, wanted: Option<i64>) -> Result<i64, Error> {
         if let Some(id) = wanted {
             return if self.watchers.contains_key(&id) { Err(Error::WatchIdInUse) } else { Ok(id) };
         }
@@ -123,110 +134,6 @@ pub(super) fn open(hub: &Arc<Shared>) -> (Control, Deliveries) {
     let hub = Arc::clone(hub);
     let ready = VecDeque::new();
     (control, Deliveries { hub, subscriber, stream, ready, past: Past::None, floor: 0, waits_for: None })
-}
-
-/// The half of a stream that takes requests. None of its methods waits.
-pub struct Control {
-    hub: Arc<Shared>,
-    subscriber: Arc<Subscriber>,
-    stream: u32,
-}
-
-impl Control {
-    /// Creates a watcher. The stream replies [`Delivery::Created`] or [`Delivery::Refused`], whatever the caller does with the result.
-    ///
-    /// # Errors
-    /// [`Error::WatchRangeEmpty`], [`Error::WatchIdInUse`], [`Error::Compacted`] for a negative start (as etcd says it),
-    /// [`Error::RequestTooManyRequests`] above [`super::Options::watchers_max`]; [`Error::Canceled`] if the stream has ended.
-    pub fn create(&self, spec: WatchSpec) -> Result<i64, Error> {
-        let created = self.try_create(spec);
-        if let Err(error) = &created {
-            self.refuse(error.text());
-        }
-        created
-    }
-
-    /// Replies that a watcher was not created, for a reason that lies outside of the hub.
-    pub fn refuse(&self, reason: &str) {
-        let waker = self.subscriber.inner.lock().control(Item::Refused { reason: reason.into() });
-        waker.into_iter().for_each(Waker::wake);
-    }
-
-    /// Ends a watcher. The stream replies [`Delivery::Canceled`], and nothing of that watcher after it. An unknown id is ignored.
-    pub fn cancel(&self, id: i64) -> bool {
-        let waker = {
-            let mut state = self.hub.state.lock();
-            let mut inner = self.subscriber.inner.lock();
-            let Some(local) = inner.watchers.remove(&id) else { return false };
-            match local.slot {
-                Some(slot) => drop(state.detach(slot)),
-                None => drop(self.hub.behind.fetch_sub(1, Ordering::Relaxed)),
-            }
-            self.hub.watchers.fetch_sub(1, Ordering::Relaxed);
-            inner.progress.gone(id);
-            inner.control(Item::Canceled { id })
-        };
-        waker.into_iter().for_each(Waker::wake);
-        true
-    }
-
-    /// Asks for [`Delivery::Progress`] once every watcher of the stream has caught up: at or above what the store is at now.
-    pub fn request_progress(&self) {
-        self.subscriber.inner.lock().progress.request(self.hub.reader.current().0);
-        self.subscriber.poke().into_iter().for_each(Waker::wake);
-    }
-
-    /// Ready when the stream takes more requests: not while too many replies to earlier ones wait to be sent.
-    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut inner = self.subscriber.inner.lock();
-        if inner.controls < self.hub.options.controls_max || inner.is_closed {
-            return Poll::Ready(());
-        }
-        inner.room_waker = Some(context.waker().clone());
-        Poll::Pending
-    }
-
-    fn try_create(&self, spec: WatchSpec) -> Result<i64, Error> {
-        if spec.start.0 < 0 {
-            return Err(Error::Compacted);
-        }
-        if spec.range.is_empty() {
-            return Err(Error::WatchRangeEmpty);
-        }
-        let WatchSpec { no_put, no_delete, prev_kv, fragment, .. } = spec;
-        let wants = Wants { no_put, no_delete, prev_kv, fragment };
-        let keys = Keys::from(&spec.range);
-        // Under the hub's lock no revision is published: each comes either from history or live.
-        let mut state = self.hub.state.lock();
-        let mut inner = self.subscriber.inner.lock();
-        if inner.is_closed {
-            return Err(Error::Canceled);
-        }
-        if self.hub.watchers.load(Ordering::Relaxed) >= self.hub.options.watchers_max {
-            return Err(Error::RequestTooManyRequests);
-        }
-        let id = inner.choose_id(spec.id)?;
-        let (level, current) = (self.hub.level.load(Ordering::Relaxed), self.hub.reader.current());
-        let start = if spec.start.0 == 0 { current.next() } else { spec.start };
-        let serial = inner.next_serial;
-        inner.next_serial += 1;
-        // The store may be ahead of the hub: what lies between will be published. But what is compacted must be refused.
-        let slot = if start.0 > level && start >= self.hub.reader.compacted() {
-            Some(state.attach(self.stream, id, serial, &keys, wants, start.0))
-        } else {
-            self.hub.behind.fetch_add(1, Ordering::Relaxed);
-            inner.behind.push(Member { id, serial, keys, wants, next: start.0, until: i64::MAX });
-            None
-        };
-        self.hub.watchers.fetch_add(1, Ordering::Relaxed);
-        inner.watchers.insert(id, Local { serial, slot });
-        let future = Some(start.0 - 1).filter(|before| *before > current.0);
-        inner.progress.created(id, spec.progress_notify, future);
-        let waker = inner.control(Item::Created { id, revision: current.0 });
-        drop((inner, state));
-        waker.into_iter().for_each(Waker::wake);
-        Ok(id)
-    }
 }
 
 /// What is to be done next for a stream.
@@ -431,16 +338,9 @@ impl Deliveries {
             let mut state = self.hub.state.lock();
             let mut inner = self.subscriber.inner.lock();
             for (id, serial) in some {
-                if !inner.is(*id, *serial) {
-                    continue;
+                if inner.is(*id, *serial) && inner.end(*id, &self.hub, &mut state) {
+                    self.ready.push_back((Delivery::Canceled { id: *id, revision, compacted: Some(oldest) }, 0));
                 }
-                match inner.watchers.remove(id).expect("just seen").slot {
-                    Some(slot) => drop(state.detach(slot)),
-                    None => drop(self.hub.behind.fetch_sub(1, Ordering::Relaxed)),
-                }
-                self.hub.watchers.fetch_sub(1, Ordering::Relaxed);
-                inner.progress.gone(*id);
-                self.ready.push_back((Delivery::Canceled { id: *id, revision, compacted: Some(oldest) }, 0));
             }
         }
         self.floor = self.floor.max(revision.0);
@@ -497,12 +397,7 @@ impl Drop for Deliveries {
             let mut state = self.hub.state.lock();
             let mut inner = self.subscriber.inner.lock();
             for id in some {
-                let Some(local) = inner.watchers.remove(id) else { continue };
-                match local.slot {
-                    Some(slot) => drop(state.detach(slot)),
-                    None => drop(self.hub.behind.fetch_sub(1, Ordering::Relaxed)),
-                }
-                self.hub.watchers.fetch_sub(1, Ordering::Relaxed);
+                inner.end(*id, &self.hub, &mut state);
             }
         }
         let mut state = self.hub.state.lock();
