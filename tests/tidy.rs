@@ -199,3 +199,19 @@ fn every_room_opens_with_what_it_is_for() {
         }
     }
 }
+
+#[test]
+fn the_architecture_names_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("a text");
+    let is_name = |part: &str| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'.');
+    // What stands between backticks and looks like a path, without the function after it.
+    let named = text.split('`').skip(1).step_by(2).filter_map(|word| word.split("::").next());
+    let paths = named.filter(|word| word.contains('/') && word.split('/').all(is_name) && !word.starts_with("tests/"));
+    let paths = paths.map(|word| word.trim_end_matches(".rs").to_owned()).collect::<Vec<_>>();
+    assert!(paths.len() > 30, "only {} files are named", paths.len());
+    for path in paths {
+        let exists = ["", ".rs"].iter().any(|end| root.join(format!("src/{path}{end}")).exists());
+        assert!(exists || root.join(&path).exists(), "ARCHITECTURE.md names {path}, which does not exist");
+    }
+}
