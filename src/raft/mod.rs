@@ -34,6 +34,9 @@ mod quorum;
 mod read;
 mod status;
 
+#[cfg(test)]
+mod script;
+
 pub use config::{ConfChange, ConfRefusal, ConfStep, ConfStepKind, Members};
 pub use message::{Body, Envelope, LogId, Message};
 pub use node::Node;
