@@ -1,0 +1,31 @@
+//! Chance that a seed repeats: splitmix64.
+
+/// A stream of numbers, the same for the same seed on every machine.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The stream of `seed`.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// A stream of its own for part `part` of what this one rules.
+    pub fn part(&self, part: u64) -> Random {
+        let mut start = Random(self.0 ^ part.wrapping_mul(0xd134_2543_de82_ef95));
+        Random(start.next())
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// One of `0..limit`; the bias of the remainder does not matter here.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
