@@ -123,13 +123,24 @@ fn apply(value: Value, action: Action) -> Option<Value> {
     }
 }
 
-/// Leaves out the calls without an answer whose value nobody saw.
+/// Leaves out the calls without an answer whose value nobody saw. A swap without an answer saw something only if it took effect,
+/// and so only if somebody saw what it wrote.
 fn relevant(history: &[Operation]) -> Vec<Operation> {
-    let seen: HashSet<u64> = history.iter().filter_map(|operation| operation.action.sees().flatten()).collect();
-    let matters = |operation: &&Operation| {
-        operation.returned_ns.is_some() || operation.action.writes().is_some_and(|value| seen.contains(&value))
+    let (mut matters, mut waits): (Vec<Operation>, Vec<Operation>) =
+        history.iter().partition(|operation| operation.returned_ns.is_some());
+    let saw = |operations: &[Operation]| {
+        operations.iter().filter_map(|operation| operation.action.sees().flatten()).collect::<HashSet<u64>>()
     };
-    history.iter().filter(matters).copied().collect()
+    loop {
+        let seen = saw(&matters);
+        let is_seen = |operation: &Operation| operation.action.writes().is_some_and(|value| seen.contains(&value));
+        let (more, rest): (Vec<Operation>, Vec<Operation>) = waits.into_iter().partition(is_seen);
+        if more.is_empty() {
+            return matters;
+        }
+        matters.extend(more);
+        waits = rest;
+    }
 }
 
 /// Searches for an order of the operations of one register, which is empty at first, within `steps_max` steps.
