@@ -136,7 +136,14 @@ async fn many_proposals_at_once_share_few_syncs_and_each_has_its_answer() {
     assert_eq!(indexes.len(), 500);
     let status = handle.status();
     assert!(status.wal_syncs.0 < 400, "{} syncs for 500 puts", status.wal_syncs.0);
-    assert!(status.applied >= Index(500) && status.proposals_pending == 0);
+    assert!(status.applied >= Index(500), "{status:?}");
+    // The member's own proposal, which publishes its name and addresses, may still be on its way.
+    let answered = async {
+        while handle.status().proposals_pending > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), answered).await.expect("nobody waits for an answer any more");
     stop(handle).await;
 }
 
