@@ -15,6 +15,8 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Names the store in a folder and the form of its rows; written before the store itself.
@@ -25,6 +27,9 @@ const FORMAT_VERSION: u32 = 1;
 const WAKE_BYTES: usize = 8 << 20;
 /// A write waits while more than this is waiting.
 const WAIT_BYTES: usize = 64 << 20;
+/// A store may stay locked for a moment after it was closed: sled's threads end later, and a process that is just being started
+/// has inherited what its parent had open.
+const UNLOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// A storage engine, as `--storage-engine` names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,12 +107,31 @@ pub fn open(kind: Kind, dir: &Path, options: Options) -> Result<Arc<dyn Engine>>
     let bounds = Bounds { wake_bytes: WAKE_BYTES, wait_bytes: WAIT_BYTES, wake: options.wake };
     Ok(match kind {
         Kind::Redb => {
-            let store = Redb::open(&dir.join("store.redb"), options.cache_bytes, options.check_integrity)?;
+            let path = dir.join("store.redb");
+            let store = unlocked(&path, || Redb::open(&path, options.cache_bytes, options.check_integrity))?;
             Arc::new(Overlay::new("redb", store, bounds))
         }
-        Kind::Sled => Arc::new(Overlay::new("sled", Sled::open(&dir.join("sled"), options.cache_bytes)?, bounds)),
+        Kind::Sled => {
+            let path = dir.join("sled");
+            let store = unlocked(&path, || Sled::open(&path, options.cache_bytes))?;
+            Arc::new(Overlay::new("sled", store, bounds))
+        }
         Kind::Memory => Arc::new(Memory::default()),
     })
+}
+
+/// Opens again and again while another holds the lock, which `open` tells by `None`.
+fn unlocked<S>(path: &Path, open: impl Fn() -> Result<Option<S>>) -> Result<S> {
+    let deadline = Instant::now() + UNLOCK_WAIT;
+    loop {
+        if let Some(store) = open()? {
+            return Ok(store);
+        }
+        if Instant::now() >= deadline {
+            return Err(Fault::Unusable { path: path.to_owned(), what: "another process has it open".to_owned() });
+        }
+        thread::sleep(UNLOCK_WAIT / 100);
+    }
 }
 
 /// Whose store is in `dir`; `None` if it is empty.

@@ -53,20 +53,23 @@ fn failed(doing: &'static str, error: impl Display) -> Fault {
 }
 
 impl Redb {
-    /// Opens the store in the file at `path`, made if it is missing. `check_integrity` reads all of it.
-    pub(super) fn open(path: &Path, cache_bytes: usize, check_integrity: bool) -> Result<Redb> {
+    /// Opens the store in the file at `path`, made if it is missing. `None` while it is locked. `check_integrity` reads all of it.
+    pub(super) fn open(path: &Path, cache_bytes: usize, check_integrity: bool) -> Result<Option<Redb>> {
         let refused = |error: redb::DatabaseError| match error {
             redb::DatabaseError::Storage(redb::StorageError::Io(source)) => Fault::io("open", path, source),
             error => Fault::Damaged { path: path.to_owned(), offset: None, what: error.to_string() },
         };
         let mut builder = Database::builder();
         builder.set_cache_size(cache_bytes).set_check_integrity_on_open(check_integrity);
-        let database = builder.create(path).map_err(refused)?;
+        let database = match builder.create(path) {
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Ok(None),
+            opened => opened.map_err(refused)?,
+        };
         let transaction = begin(&database)?;
         create_tables(&transaction).map_err(|error| failed("create tables", error))?;
         transaction.commit().map_err(|error| failed("create tables", error))?;
         let latest = RwLock::new(Arc::new(snapshot(&database)?));
-        Ok(Redb { path: path.to_owned(), database, latest })
+        Ok(Some(Redb { path: path.to_owned(), database, latest }))
     }
 
     fn latest(&self) -> Arc<Snapshot> {

@@ -36,21 +36,25 @@ fn named(table: Table, key: &[u8]) -> Vec<u8> {
 }
 
 impl Sled {
-    /// Opens the store in the folder at `path`, made if it is missing.
-    pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Sled> {
-        let database = sled::Config::new()
+    /// Opens the store in the folder at `path`, made if it is missing. `None` while it is locked.
+    pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Option<Sled>> {
+        let config = sled::Config::new()
             .path(path)
             .cache_capacity(cache_bytes as u64)
             .mode(sled::Mode::HighThroughput)
-            .flush_every_ms(Some(TIDY_MS))
-            .open()
-            .map_err(|error| failed("open", &error))?;
+            .flush_every_ms(Some(TIDY_MS));
+        let database = match config.open() {
+            Ok(database) => database,
+            // sled has no error of its own for this.
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => return Ok(None),
+            Err(error) => return Err(failed("open", &error)),
+        };
         // sled syncs neither of these itself.
         sync(&path.join("conf"))?;
         sync(path)?;
         let rows = path.join("db");
         let file = File::open(&rows).map_err(|source| Fault::io("open", &rows, source))?;
-        Ok(Sled { path: path.to_owned(), database, file })
+        Ok(Some(Sled { path: path.to_owned(), database, file }))
     }
 }
 

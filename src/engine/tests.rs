@@ -44,6 +44,15 @@ fn another_engines_folder_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_store_that_another_has_open_is_refused() {
+    for kind in [Kind::Redb, Kind::Sled] {
+        let subject = on_disk(kind);
+        let text = refusal(kind, &store_dir(&subject.dir));
+        assert!(text.contains("another process has it open"), "{text}");
+    }
+}
+
+#[test]
 fn a_newer_format_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("FORMAT"), "henge store redb 2\n").expect("a file");
@@ -72,9 +81,9 @@ fn a_draft_that_a_crash_left_behind_is_no_obstacle() {
 #[test]
 fn a_row_that_the_disk_has_changed_is_a_fault_that_names_it() {
     let dir = tempfile::tempdir().expect("a folder");
-    let redb = Redb::open(&dir.path().join("file"), 1 << 20, false).expect("a store");
+    let redb = Redb::open(&dir.path().join("file"), 1 << 20, false).expect("a store").expect("nobody else has it");
     redb.insert_raw(Table::Versions, b"key", b"value and four bytes that are no checksum");
-    let sled = Sled::open(&dir.path().join("folder"), 1 << 20).expect("a store");
+    let sled = Sled::open(&dir.path().join("folder"), 1 << 20).expect("a store").expect("nobody else has it");
     sled.insert_raw(Table::Versions, b"key", b"value and four bytes that are no checksum");
     let stores: [(&dyn Store, &str); 2] = [(&redb, "file"), (&sled, "folder")];
     for (store, path) in stores {
@@ -120,7 +129,7 @@ fn much_that_waits_wakes_the_flusher_once_and_then_holds_writers_up() {
         })),
     };
     let dir = tempfile::tempdir().expect("a folder");
-    let store = Redb::open(&dir.path().join("file"), 1 << 20, false).expect("a store");
+    let store = Redb::open(&dir.path().join("file"), 1 << 20, false).expect("a store").expect("nobody else has it");
     let engine = Overlay::new("redb", store, bounds);
     let value = "x".repeat(1_000);
     let mut written = 0;
