@@ -271,6 +271,11 @@ impl Hub {
         woken.into_iter().for_each(Waker::wake);
     }
 
+    /// What all streams together hold back, in bytes; of each at most [`Options::stream_bytes_max`] and one revision.
+    pub fn held_bytes(&self) -> usize {
+        self.shared.state.lock().streams.iter().map(|outlet| outlet.subscriber.queued_bytes()).sum()
+    }
+
     /// How much there is to do.
     pub fn counts(&self) -> Counts {
         Counts {

@@ -44,6 +44,10 @@ impl<T> Slots<T> {
         self.places[slot as usize].as_mut().expect("the slot is in use")
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().flatten()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }
