@@ -44,8 +44,8 @@ impl<T> Slots<T> {
         self.places[slot as usize].as_mut().expect("the slot is in use")
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.places.iter().flatten()
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        (0..).zip(&self.places).filter_map(|(slot, place)| Some((slot, place.as_ref()?)))
     }
 
     pub(super) fn len(&self) -> usize {

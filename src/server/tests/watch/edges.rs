@@ -193,7 +193,7 @@ async fn whatever_is_written_meanwhile_each_revision_comes_once() {
         if reply.created {
             assert_eq!(next[watcher], None, "created comes first");
             // Of those in the past and the future the first event tells.
-            next[watcher] = Some(if watcher % 4 == 0 { current + 1 } else { 0 });
+            next[watcher] = Some(if watcher.is_multiple_of(4) { current + 1 } else { 0 });
         }
         for revision in revisions(&reply) {
             let next = next[watcher].as_mut().expect("created comes first");
