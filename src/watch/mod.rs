@@ -18,6 +18,12 @@
 //! *level* is the revision up to which all live watchers have their events in their streams' queues. It may be a little below the
 //! store's current revision, never above.
 //!
+//! **Threads.** The hub has none. A member makes one hub with its store ([`Hub::new`], before anything is applied), and its apply
+//! thread publishes each batch: after readers can see it, before those who asked for it hear, so that whoever writes and then
+//! watches from now on is not told of that write. Each stream is polled by a task of its own, which runs its [`Job`]s, one at a
+//! time, where blocking is allowed, and brings back what they find. Nobody has to tell the hub of compactions: it asks the store
+//! when a watcher reads history, and whoever is live needs nothing that a compaction can take.
+//!
 //! Locks: the hub's first, then a stream's; never two streams' at once.
 
 mod batch;
@@ -229,7 +235,7 @@ struct Outlet {
 const ITEM_BYTES: usize = size_of::<Item>();
 
 impl Hub {
-    /// A hub over the store of `reader`. All revisions above the current one will have to be published.
+    /// A hub over the store of `reader`. From the current revision on, [`Hub::publish`] has to tell it of each.
     pub fn new(reader: Reader, options: Options) -> Hub {
         let level = AtomicI64::new(reader.current().0);
         let shared = Shared {
@@ -249,26 +255,41 @@ impl Hub {
     }
 
     /// Hands out what happened, in the order of revisions, once readers of the store can see it. `upto` is the store's current
-    /// revision: everything up to it has now been published.
+    /// revision: everything up to it has now been published. For the one thread that applies.
     ///
     /// Takes time for each watcher that an event is for, none for the others, and never waits for a reader of a stream.
+    ///
+    /// Revisions that are left out, as when a snapshot brought them, cost one walk over all watchers: they fall behind and read
+    /// them from history, or are told that they are compacted. Revisions that were published before are ignored.
     pub fn publish(&self, events: Vec<(Revision, Vec<Event>)>, upto: Revision) {
         let mut woken = Vec::new();
         {
             let mut state = self.shared.state.lock();
-            let level = self.shared.level.load(Ordering::Relaxed);
+            let published = self.shared.level.load(Ordering::Relaxed);
+            let mut level = published;
             for (revision, events) in events {
-                if revision.0 > level {
-                    state.route(revision, events, self.shared.options.stream_bytes_max);
+                if revision.0 <= published {
+                    continue;
                 }
+                // There is no revision without an event.
+                state.miss(level + 1, revision.0 - 1);
+                state.route(revision, events, self.shared.options.stream_bytes_max);
+                level = revision.0;
             }
+            state.miss(level + 1, upto.0);
             let fallen = state.hand_over(&mut woken);
             self.shared.behind.fetch_add(fallen, Ordering::Relaxed);
-            self.shared.level.store(level.max(upto.0), Ordering::Release);
-            state.wake_waiting(upto.0, &mut woken);
+            level = level.max(upto.0);
+            self.shared.level.store(level, Ordering::Release);
+            state.wake_waiting(level, &mut woken);
         }
         // Outside the lock: a woken task may run here and now.
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// What all streams together hold back, in bytes; of each at most [`Options::stream_bytes_max`] and one revision.
+    pub fn held_bytes(&self) -> usize {
+        self.shared.state.lock().streams.iter().map(|(_, outlet)| outlet.subscriber.queued_bytes()).sum()
     }
 
     /// How much there is to do.
@@ -317,6 +338,24 @@ impl State {
             let stream = self.watchers.get(slot).stream;
             let member = self.detach(slot);
             self.streams.get_mut(stream).fallen.push(member);
+        }
+    }
+
+    /// Has all for whom there may have been something in revisions that nobody published read them from history.
+    fn miss(&mut self, first: i64, last: i64) {
+        if first > last {
+            return;
+        }
+        let missed = |watcher: &Watcher| watcher.next <= last;
+        let slots: Vec<u32> =
+            self.watchers.iter().filter(|(_, watcher)| missed(watcher)).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let stream = self.watchers.get(slot).stream;
+            let mut member = self.detach(slot);
+            member.next = member.next.max(first);
+            let outlet = self.streams.get_mut(stream);
+            outlet.fallen.push(member);
+            self.touched.push(stream);
         }
     }
 

@@ -44,6 +44,10 @@ impl<T> Slots<T> {
         self.places[slot as usize].as_mut().expect("the slot is in use")
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        (0..).zip(&self.places).filter_map(|(slot, place)| Some((slot, place.as_ref()?)))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }

@@ -89,9 +89,13 @@ const TTL_MIN_S: i64 = 2;
 
 impl TestBackend {
     pub(crate) fn new() -> TestBackend {
+        TestBackend::with_hub(hub::Options::default())
+    }
+
+    pub(crate) fn with_hub(options: hub::Options) -> TestBackend {
         let machine = Machine::open(Arc::new(Rows::default()), machine::Settings::default()).unwrap();
         let (reader, view) = (machine.reader(), machine.view());
-        let hub = Hub::new(reader.clone(), hub::Options::default());
+        let hub = Hub::new(reader.clone(), options);
         let shared = Shared {
             machine: Mutex::new(machine),
             reader,

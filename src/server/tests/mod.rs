@@ -35,7 +35,10 @@ pub(crate) async fn world() -> World {
 }
 
 pub(crate) async fn world_with(settings: Settings) -> World {
-    let backend = TestBackend::new();
+    world_of(TestBackend::new(), settings).await
+}
+
+async fn world_of(backend: TestBackend, settings: Settings) -> World {
     let listener = Listener::bind("http://127.0.0.1:0").await.unwrap();
     let url = listener.url();
     let edge = Edge::new(backend.clone(), settings);

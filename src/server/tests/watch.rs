@@ -1,6 +1,10 @@
 //! Watching, as a client sees it.
 
+mod edges;
+mod slow;
+
 use super::*;
+use crate::watch::Options;
 use pb::{
     WatchCreateRequest as Create, WatchRequest, WatchResponse, watch_client::WatchClient,
     watch_create_request::FilterType, watch_request::RequestUnion,
@@ -8,6 +12,11 @@ use pb::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, metadata::MetadataValue};
+
+/// A world whose hub has other bounds.
+async fn world_with_hub(options: Options) -> World {
+    world_of(TestBackend::with_hub(options), Settings::default()).await
+}
 
 struct Watching {
     requests: mpsc::Sender<WatchRequest>,
@@ -55,6 +64,14 @@ impl Watching {
 
 fn on(key: &str, end: &str) -> Create {
     Create { key: b(key), range_end: b(end), ..Default::default() }
+}
+
+fn revision_now(world: &World) -> i64 {
+    world.backend.header().revision.0
+}
+
+fn revisions(reply: &WatchResponse) -> Vec<i64> {
+    reply.events.iter().map(|event| event.kv.as_ref().unwrap().mod_revision).collect()
 }
 
 fn keys(reply: &WatchResponse) -> Vec<&[u8]> {
@@ -236,37 +253,6 @@ async fn very_many_creates_before_the_first_read_do_not_block() {
     }
     world.put("k777", "").await;
     assert_eq!(watching.next().await.watch_id, 777);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_does_not_read_holds_nobody_up_and_loses_nothing() {
-    const REVISIONS: i64 = 300;
-    let world = world().await;
-    let (mut slow, mut fast) = (world.watch().await, world.watch().await);
-    slow.created(on("a", "")).await;
-    fast.created(on("a", "")).await;
-    let value = "x".repeat(100_000);
-    let mut of_fast = 1;
-    for _ in 0..REVISIONS {
-        world.put("a", &value).await;
-        while of_fast < revision_now(&world) {
-            of_fast += fast.next().await.events.len() as i64;
-        }
-    }
-    assert_eq!(world.backend.hub().counts().behind, 1, "30 MB are more than a stream may hold");
-    let mut last = 1;
-    while last < REVISIONS + 1 {
-        for event in slow.next().await.events {
-            last += 1;
-            assert_eq!(event.kv.unwrap().mod_revision, last);
-        }
-    }
-    world.put("a", "live").await;
-    assert_eq!(slow.next().await.events[0].kv.as_ref().unwrap().value, "live");
-}
-
-fn revision_now(world: &World) -> i64 {
-    world.backend.header().revision.0
 }
 
 #[tokio::test]

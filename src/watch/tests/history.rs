@@ -123,3 +123,48 @@ fn filters_and_previous_values_are_the_same_from_history() {
     create(&late);
     assert_eq!(late.told(), ["0+@4", "1+@4", "2+@4", "1: 2a=1 3a=2", "0: 4a-<2"]);
 }
+
+#[test]
+fn what_nobody_published_is_read_from_history() {
+    let mut world = world();
+    let mut client = world.open();
+    client.create(spec("a", ""));
+    client.create(WatchSpec { progress_notify: true, ..from(9) });
+    world.put("a", "2");
+    // A snapshot brings 3 and 4, then 5 is applied.
+    world.write_only(&[put("a", "3")]);
+    world.write_only(&[put("b", "4")]);
+    world.unpublished.clear();
+    world.put("a", "5");
+    assert_eq!(world.hub.counts().behind, 1, "not the one that begins later");
+    client.control.request_progress();
+    assert_eq!(client.told(), ["0+@1", "1+@1", "0: 2a=2", "0: 3a=3 5a=5"]);
+    // A snapshot brings 6 to 8, and nothing follows.
+    for value in ["6", "7", "8"] {
+        world.write_only(&[put("a", value)]);
+    }
+    world.unpublished.clear();
+    world.publish();
+    assert_eq!(client.told(), ["0: 6a=6 7a=7 8a=8", "all~8"]);
+    // One brings 9 and 10, and takes what was before.
+    world.write_only(&[put("a", "9")]);
+    world.write_only(&[put("a", "10")]);
+    world.unpublished.clear();
+    world.compact(10);
+    world.publish();
+    assert_eq!(client.told(), ["0x compacted 10", "1x compacted 10"]);
+}
+
+#[test]
+fn what_was_published_before_is_not_told_again() {
+    let mut world = world();
+    let mut client = world.open();
+    client.create(spec("a", ""));
+    world.write_only(&[put("a", "2")]);
+    world.write_only(&[put("a", "3")]);
+    let published = world.unpublished.clone();
+    world.publish();
+    world.hub.publish(published, Revision(3));
+    world.put("a", "4");
+    assert_eq!(client.told(), ["0+@1", "0: 2a=2 3a=3 4a=4"]);
+}

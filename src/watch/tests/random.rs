@@ -10,6 +10,8 @@ enum Step {
     /// A request; the hub hears of it only with `Publish`.
     Write(Vec<(bool, u8, u8)>),
     Publish,
+    /// The hub is not told what happened, as after a snapshot.
+    Miss,
     Create {
         stream: Pick,
         id: Option<i64>,
@@ -42,6 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => write.prop_map(Step::Write),
         4 => Just(Step::Publish),
+        1 => Just(Step::Miss),
         4 => (pick(), prop::option::weighted(0.2, 0..5_i64), (0..3_u8, 0..6_u8, 0..7_u8), -12..8_i64, any::<u8>())
             .prop_map(|(stream, id, keys, start, bits)| Step::Create { stream, id, keys, start, bits }),
         1 => (pick(), pick()).prop_map(|(stream, watcher)| Step::Cancel { stream, watcher }),
@@ -331,6 +334,12 @@ proptest! {
             match step {
                 Step::Write(writes) => truth.write(&writes),
                 Step::Publish => truth.world.publish(),
+                Step::Miss => {
+                    // Now and then only the first of them are missing.
+                    let missing = truth.world.unpublished.len().div_ceil(2);
+                    truth.world.unpublished.drain(..missing);
+                    truth.world.publish();
+                }
                 Step::Create { stream, id, keys: (kind, first, end), start, bits } => {
                     let range = match kind {
                         0 => KeyRange::One(key(first)),
