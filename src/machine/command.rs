@@ -288,6 +288,8 @@ pub enum OpReply {
         deleted: i64,
         /// What they were, if asked for, in key order.
         prevs: Vec<KeyValue>,
+        /// The newest revision after it: that of the transaction, once something in it has written.
+        revision: Revision,
     },
     /// To [`Op::Txn`].
     Txn(TxnReply),

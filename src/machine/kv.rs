@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     engine::Batch,
-    mvcc::{KeyValue, RangeQuery, RangeResult, WriteTxn},
+    mvcc::{KeyValue, RangeQuery, RangeResult, WriteTxn, is_before_any},
     types::{Error, Key, LeaseId, Revision},
 };
 use parking_lot::RwLock;
@@ -19,6 +19,8 @@ pub(super) struct Writes<'a> {
     state: &'a RwLock<State>,
     /// Before all writes of the entry: reads in it may not ask for more.
     current: Revision,
+    /// The last compaction, or −1.
+    compacted: Revision,
     /// Keys that go from one lease to another; to or from [`LeaseId::NONE`] if they have none.
     moves: Vec<(Key, LeaseId, LeaseId)>,
     live_bytes: i64,
@@ -78,8 +80,9 @@ impl Machine {
     }
 
     fn writes(&mut self) -> Writes<'_> {
-        let current = self.store.current();
-        Writes { txn: self.store.begin(), state: &self.shared.state, current, moves: Vec::new(), live_bytes: 0 }
+        let (current, compacted) = (self.store.current(), self.store.compacted());
+        let txn = self.store.begin();
+        Writes { txn, state: &self.shared.state, current, compacted, moves: Vec::new(), live_bytes: 0 }
     }
 
     fn keep(&mut self, done: Done, outcome: &mut Outcome) {
@@ -140,7 +143,15 @@ impl Writes<'_> {
         if query.revision > self.current {
             return Err(Error::FutureRev.into());
         }
+        if is_before_any(query.revision, self.compacted) {
+            return Err(Error::Compacted.into());
+        }
         Ok(self.txn.range(query)??)
+    }
+
+    /// The newest revision so far.
+    pub(super) fn revision(&self) -> Revision {
+        self.txn.revision()
     }
 
     /// One key as it is now.

@@ -165,7 +165,11 @@ impl Model {
                 Op::Put(put) => OpReply::Put { prev: self.put(draft, put)? },
                 Op::DeleteRange(delete) => {
                     let (deleted, prevs) = self.delete(draft, delete);
-                    OpReply::DeleteRange { deleted, prevs }
+                    OpReply::DeleteRange {
+                        deleted,
+                        prevs,
+                        revision: Revision(self.revision + i64::from(draft.written)),
+                    }
                 }
                 Op::Txn(nested) => OpReply::Txn(self.txn(draft, nested)?),
             })

@@ -6,7 +6,7 @@
 
 use super::{
     Stop,
-    command::{Compare, CompareTarget, Op, OpReply, Txn, TxnReply},
+    command::{Compare, Op, OpReply, Txn, TxnReply},
     kv::Writes,
 };
 use crate::{mvcc::RangeQuery, types::KeyRange};
@@ -43,7 +43,7 @@ impl Writes<'_> {
                 Op::Put(put) => OpReply::Put { prev: self.put(put)? },
                 Op::DeleteRange(delete) => {
                     let (deleted, prevs) = self.delete_range(&delete)?;
-                    OpReply::DeleteRange { deleted, prevs }
+                    OpReply::DeleteRange { deleted, prevs, revision: self.revision() }
                 }
                 Op::Txn(nested) => OpReply::Txn(self.run(nested, path)?),
             });
@@ -54,10 +54,7 @@ impl Writes<'_> {
     fn holds(&self, compare: &Compare) -> Result<bool, Stop> {
         let found = match &compare.range {
             KeyRange::One(key) => self.get(key)?.into_iter().collect(),
-            range => {
-                let keys_only = !matches!(compare.target, CompareTarget::Value(_));
-                self.range(&RangeQuery { keys_only, ..RangeQuery::new(range.clone()) })?.kvs
-            }
+            range => self.range(&RangeQuery::new(range.clone()))?.kvs,
         };
         Ok(compare.holds(&found))
     }

@@ -10,7 +10,11 @@ use crate::{
     types::Fault,
 };
 use bytes::Bytes;
+use parking_lot::RwLockWriteGuard;
 use std::sync::atomic::Ordering;
+
+/// Holds of the lock in one step of the sweep. Most keys have nothing to give, and a step that removes nothing deserves no rest.
+const STEP_HOLDS: usize = 32;
 
 const COMPACTED: &[u8] = b"mvcc-compacted";
 const SWEPT: &[u8] = b"mvcc-swept";
@@ -49,7 +53,8 @@ fn read_mark(engine: &dyn Engine, name: &'static [u8]) -> Result<Option<i64>, Fa
 }
 
 impl Reader {
-    /// One step of the sweep: removes at most about `rows_max` rows and holds up writers for a thousand keys at most. `Ok(true)`:
+    /// One step of the sweep: removes at most about `rows_max` rows, and looks at as many keys as `STEP_HOLDS` holds of the lock
+    /// allow, each so short that writers hardly notice. `Ok(true)`:
     /// call again, there is more. `Ok(false)`: nothing to do until the next compaction, or, while [`Reader::swept`] is below
     /// [`Reader::compacted`], until a pin is dropped.
     ///
@@ -57,7 +62,7 @@ impl Reader {
     pub fn compact_step(&self, rows_max: usize) -> Result<bool, Fault> {
         let shared = &*self.shared;
         let mut sweep = shared.sweep.lock();
-        let (bound, from) = match sweep.walk.take() {
+        let (bound, mut from) = match sweep.walk.take() {
             Some(walk) => walk,
             None => {
                 let bound = self.sweep_bound();
@@ -67,8 +72,17 @@ impl Reader {
                 (bound, Box::default())
             }
         };
-        let mut removed = Vec::new();
-        let next = shared.state.write().index.sweep(&from, bound, STEP_KEYS, rows_max.max(1), &mut removed);
+        let (mut removed, mut next) = (Vec::new(), None);
+        for _ in 0..STEP_HOLDS {
+            let mut state = shared.state.write();
+            next = state.index.sweep(&from, bound, STEP_KEYS, rows_max.max(1), &mut removed);
+            // Whoever waits goes first.
+            RwLockWriteGuard::unlock_fair(state);
+            match &next {
+                Some(key) if removed.len() < rows_max => from.clone_from(key),
+                _ => break,
+            }
+        }
         // The index goes first: whoever still finds a version there also finds its row, or has pinned it. After a crash between
         // the two the rows are in the index again.
         let mut batch = Batch::default();

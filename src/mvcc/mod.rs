@@ -34,7 +34,7 @@ mod tests;
 pub use hash::HashKv;
 pub use history::History;
 pub use pin::Pin;
-pub use read::{Chunk, RangeQuery, RangeResult, Reader, SortOrder, SortTarget};
+pub use read::{Chunk, RangeQuery, RangeResult, Reader, SortOrder, SortTarget, is_before_any};
 pub use record::{Event, EventKind, KeyValue};
 pub use write::WriteTxn;
 

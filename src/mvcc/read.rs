@@ -6,7 +6,7 @@ use super::{
     pin::Pins,
     record::Stamp,
 };
-use crate::types::{Error, Fault, Key, KeyRange, Revision};
+use crate::types::{Error, Fault, Key, KeyRange, LeaseId, Revision};
 use bytes::Bytes;
 use std::{
     ops::Bound,
@@ -57,7 +57,7 @@ pub struct RangeQuery {
     pub order: SortOrder,
     /// What the result is sorted by.
     pub target: SortTarget,
-    /// Leave the values out. Sorting by value still works.
+    /// Leave values and leases out, as etcd 3.7 does. Sorting by value still works.
     pub keys_only: bool,
     /// Only count.
     pub count_only: bool,
@@ -245,6 +245,12 @@ pub(super) fn admit(revision: Revision, current: i64, compacted: i64) -> Result<
     }
 }
 
+/// Whether a range of a transaction asks for a revision below 0 that etcd calls compacted. A range by itself reads the current
+/// revision then; in a transaction etcd compares the number as it is, and its mark of compaction is −1 before the first.
+pub fn is_before_any(revision: Revision, compacted: Revision) -> bool {
+    revision.0 < 0 && revision < compacted
+}
+
 /// What is left of `range` after `key`, which is in it.
 fn after(range: &KeyRange, key: &[u8]) -> Option<KeyRange> {
     let start: Bytes = [key, &[0]].concat().into();
@@ -362,7 +368,7 @@ impl RangeQuery {
 
     fn strip(&self, kvs: &mut [KeyValue]) {
         if self.keys_only {
-            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+            kvs.iter_mut().for_each(|kv| (kv.value, kv.lease) = (Bytes::new(), LeaseId::NONE));
         }
     }
 }

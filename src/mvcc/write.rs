@@ -90,7 +90,7 @@ impl WriteTxn<'_> {
     /// # Errors
     /// As [`super::Reader::range`]; here the current revision is that of the newest state.
     pub fn range(&self, query: &RangeQuery) -> Result<Result<RangeResult, Error>, Fault> {
-        let newest = if self.is_empty() { self.store.current } else { self.main };
+        let newest = self.revision().0;
         let (at, known) = {
             let state = self.store.shared.state.read();
             match admit(query.revision, newest, state.compacted) {
@@ -106,6 +106,11 @@ impl WriteTxn<'_> {
     pub fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, Fault> {
         let found = self.store.shared.state.read().index.find(key).and_then(|entry| entry.visible(self.main));
         found.map(|stamp| self.row(stamp)).transpose()
+    }
+
+    /// The newest revision so far: that of the request, once it has written.
+    pub fn revision(&self) -> Revision {
+        Revision(if self.is_empty() { self.store.current } else { self.main })
     }
 
     /// Whether nothing was written.

@@ -234,43 +234,32 @@ fn one_compare(request: pb::Compare) -> Result<Compare, Error> {
 
 /// What the operations of one branch may write, over all paths through it.
 ///
+/// Two things are overlooked, as in etcd: a range to the end of the keys counts as empty, and a delete in a nested transaction is
+/// not held against the puts of an earlier sibling. Both do what they say, one after the other.
+///
 /// # Errors
-/// [`Error::DuplicateKey`] if on one path a key would be put twice, or put and deleted. Stricter than etcd in one place: it
-/// overlooks a put in one nested transaction and a delete of the same key in a *later* sibling.
+/// [`Error::DuplicateKey`] if on one path a key would be put twice, or put and deleted.
 fn touched(ops: &[Op]) -> Result<Touched<'_>, Error> {
     let mut all = Touched::default();
     for op in ops {
-        match op {
-            Op::Range(_) => {}
-            Op::Put(put) => all.put(&put.key)?,
-            Op::DeleteRange(delete) => all.delete(Span::of(&delete.range))?,
+        if let Op::DeleteRange(delete) = op {
+            all.delete(&delete.range);
+        }
+    }
+    for op in ops {
+        if let Op::Txn(txn) = op {
             // Only one of the two branches runs, so they need not agree with each other; both must agree with the rest.
-            Op::Txn(txn) => {
-                let mut either = touched(&txn.success)?;
-                either.unite(touched(&txn.failure)?);
-                all.follow(either)?;
-            }
+            let mut either = touched(&txn.success)?;
+            either.unite(touched(&txn.failure)?);
+            all.follow(either)?;
+        }
+    }
+    for op in ops {
+        if let Op::Put(put) = op {
+            all.put(&put.key)?;
         }
     }
     Ok(all)
-}
-
-/// Keys from `start` up to but not `end`; `None` is "to the end". The end of a single key is not a slice of the request, hence `one`.
-#[derive(Clone, Copy)]
-struct Span<'a> {
-    start: &'a [u8],
-    end: Option<&'a [u8]>,
-    one: bool,
-}
-
-impl<'a> Span<'a> {
-    fn of(range: &'a KeyRange) -> Span<'a> {
-        match range {
-            KeyRange::One(key) => Span { start: key, end: None, one: true },
-            KeyRange::Span { start, end } => Span { start, end: Some(end), one: false },
-            KeyRange::From(start) => Span { start, end: None, one: false },
-        }
-    }
 }
 
 #[derive(Default)]
@@ -278,7 +267,7 @@ struct Touched<'a> {
     puts: BTreeSet<&'a [u8]>,
     deleted_keys: BTreeSet<&'a [u8]>,
     /// Start → end, disjoint.
-    deleted_spans: BTreeMap<&'a [u8], Option<&'a [u8]>>,
+    deleted_spans: BTreeMap<&'a [u8], &'a [u8]>,
 }
 
 impl<'a> Touched<'a> {
@@ -286,70 +275,47 @@ impl<'a> Touched<'a> {
         if self.deletes(key) || !self.puts.insert(key) { Err(Error::DuplicateKey) } else { Ok(()) }
     }
 
-    fn delete(&mut self, span: Span<'a>) -> Result<(), Error> {
-        let Span { start, end, one } = span;
-        let hit = match (one, end) {
-            (true, _) => self.puts.contains(start),
-            (false, Some(end)) => start < end && self.puts.range(start..end).next().is_some(),
-            (false, None) => self.puts.range(start..).next().is_some(),
-        };
-        if hit {
-            return Err(Error::DuplicateKey);
-        }
-        self.note_delete(span);
-        Ok(())
-    }
-
     fn deletes(&self, key: &[u8]) -> bool {
         self.deleted_keys.contains(key)
-            || self.deleted_spans.range(..=key).next_back().is_some_and(|(_, end)| end.is_none_or(|end| key < end))
+            || self.deleted_spans.range(..=key).next_back().is_some_and(|(_, end)| key < *end)
     }
 
-    /// Adds to the deletes, keeping the spans disjoint so that one look finds the only span that can hold a key.
-    fn note_delete(&mut self, Span { start, end, one }: Span<'a>) {
-        if one {
-            self.deleted_keys.insert(start);
+    fn delete(&mut self, range: &'a KeyRange) {
+        match range {
+            KeyRange::One(key) => drop(self.deleted_keys.insert(key)),
+            KeyRange::Span { start, end } => self.delete_span(start, end),
+            KeyRange::From(_) => {}
+        }
+    }
+
+    /// Keeps the spans disjoint, so that one look finds the only span that can hold a key.
+    fn delete_span(&mut self, mut start: &'a [u8], mut end: &'a [u8]) {
+        if end <= start {
             return;
         }
-        if end.is_some_and(|end| end <= start) {
-            return;
-        }
-        let (mut start, mut end) = (start, end);
-        let reaches = |from: &[u8], to: Option<&[u8]>| to.is_none_or(|to| from <= to);
-        while let Some((&other, &other_end)) = match end {
-            Some(end) => self.deleted_spans.range(..=end).next_back(),
-            None => self.deleted_spans.iter().next_back(),
-        } {
-            if !reaches(start, other_end) {
+        while let Some((&other, &other_end)) = self.deleted_spans.range(..=end).next_back() {
+            if other_end < start {
                 break;
             }
             self.deleted_spans.remove(other);
-            start = start.min(other);
-            end = end.zip(other_end).map(|(a, b)| a.max(b));
+            (start, end) = (start.min(other), end.max(other_end));
         }
         self.deleted_spans.insert(start, end);
     }
 
-    /// All spans, single keys first.
-    fn spans(&self) -> impl Iterator<Item = Span<'a>> {
-        let keys = self.deleted_keys.iter().map(|start| Span { start, end: None, one: true });
-        keys.chain(self.deleted_spans.iter().map(|(start, end)| Span { start, end: *end, one: false }))
-    }
-
     /// What runs instead: nothing can clash.
     fn unite(&mut self, other: Touched<'a>) {
-        other.spans().for_each(|span| self.note_delete(span));
+        self.deleted_keys.extend(other.deleted_keys);
+        other.deleted_spans.into_iter().for_each(|(start, end)| self.delete_span(start, end));
         self.puts.extend(other.puts);
     }
 
     /// What runs as well.
     fn follow(&mut self, other: Touched<'a>) -> Result<(), Error> {
-        // Within `other` its puts and deletes may overlap (then and else), so each side is checked against the old self only.
         if other.puts.iter().any(|key| self.puts.contains(key) || self.deletes(key)) {
             return Err(Error::DuplicateKey);
         }
-        other.spans().try_for_each(|span| self.delete(span))?;
-        self.puts.extend(other.puts);
+        self.unite(other);
         Ok(())
     }
 }

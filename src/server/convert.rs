@@ -49,7 +49,7 @@ fn steps(responses: Vec<OpReply>, revision: Revision) -> Vec<pb::ResponseOp> {
     let one = |step| match step {
         OpReply::Range(result) => Response::ResponseRange(range(at(result.revision), result)),
         OpReply::Put { prev } => Response::ResponsePut(pb::PutResponse { header: at(revision), prev_kv: prev.map(kv) }),
-        OpReply::DeleteRange { deleted, prevs } => Response::ResponseDeleteRange(pb::DeleteRangeResponse {
+        OpReply::DeleteRange { deleted, prevs, revision } => Response::ResponseDeleteRange(pb::DeleteRangeResponse {
             header: at(revision),
             deleted,
             prev_kvs: kvs(prevs),

@@ -9,6 +9,7 @@ use crate::{
     pb::etcdserverpb::{self as pb, kv_server::Kv},
     types::{Error, KeyRange, Revision},
 };
+use bytes::Bytes;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -164,7 +165,7 @@ async fn walk<B: Backend>(
         left -= chunk.kvs.len() as i64;
         response.kvs = convert::kvs(chunk.kvs);
         if query.keys_only {
-            response.kvs.iter_mut().for_each(|kv| kv.value.clear());
+            response.kvs.iter_mut().for_each(|kv| (kv.value, kv.lease) = (Bytes::new(), 0));
         }
         rest = chunk.rest.filter(|_| left > 0);
         if rest.is_some() {

@@ -1,8 +1,8 @@
 //! Transactions that write on none of their paths: reads, at one revision, without a place in the log.
 
 use crate::{
-    machine::{Compare, CompareTarget, Op, OpReply, Txn, TxnReply},
-    mvcc::{KeyValue, RangeQuery, RangeResult, Reader},
+    machine::{Compare, Op, OpReply, Txn, TxnReply},
+    mvcc::{KeyValue, RangeQuery, RangeResult, Reader, is_before_any},
     types::{Error, Fault, Revision},
 };
 
@@ -56,14 +56,16 @@ impl View<'_> {
     }
 
     fn found(&self, compare: &Compare) -> Result<Vec<KeyValue>, Stop> {
-        let keys_only = !matches!(compare.target, CompareTarget::Value(_));
-        Ok(self.range(&RangeQuery { keys_only, ..RangeQuery::new(compare.range.clone()) })?.kvs)
+        Ok(self.range(&RangeQuery::new(compare.range.clone()))?.kvs)
     }
 
     fn range(&self, query: &RangeQuery) -> Result<RangeResult, Stop> {
         // What is written meanwhile has not happened yet.
         if query.revision > self.at {
             return Err(Stop::Refused(Error::FutureRev));
+        }
+        if is_before_any(query.revision, self.reader.compacted()) {
+            return Err(Stop::Refused(Error::Compacted));
         }
         let revision = if query.revision.0 <= 0 { self.at } else { query.revision };
         let query = RangeQuery { revision, ..query.clone() };
@@ -76,7 +78,7 @@ impl View<'_> {
 mod tests {
     use super::*;
     use crate::{
-        machine::{Command, CompareResult, Put, Reply},
+        machine::{Command, CompareResult, CompareTarget, Put, Reply},
         server::{Backend, tests::TestBackend},
         types::{Key, KeyRange, LeaseId},
     };

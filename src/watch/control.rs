@@ -21,7 +21,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Creates a watcher. The stream replies [`Delivery::Created`] or [`Delivery::Refused`], whatever the caller does with the result.
+    /// Creates a watcher. The stream replies `Delivery::Created` or `Delivery::Refused`, whatever the caller does with the result.
     ///
     /// # Errors
     /// [`Error::WatchRangeEmpty`], [`Error::WatchIdInUse`], [`Error::Compacted`] for a negative start (as etcd says it),
@@ -40,7 +40,7 @@ impl Control {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends a watcher. The stream replies [`Delivery::Canceled`], and nothing of that watcher after it. An unknown id is ignored.
+    /// Ends a watcher. The stream replies `Delivery::Canceled`, and nothing of that watcher after it. An unknown id is ignored.
     pub fn cancel(&self, id: i64) -> bool {
         let waker = {
             let mut state = self.hub.state.lock();
@@ -54,7 +54,7 @@ impl Control {
         true
     }
 
-    /// Asks for [`Delivery::Progress`] once every watcher of the stream has caught up: at or above what the store is at now.
+    /// Asks for `Delivery::Progress` once every watcher of the stream has caught up: at or above what the store is at now.
     pub fn request_progress(&self) {
         self.subscriber.inner.lock().progress.request(self.hub.reader.current().0);
         self.subscriber.poke().into_iter().for_each(Waker::wake);

@@ -170,7 +170,7 @@ impl Model {
             kvs.truncate(query.limit as usize);
         }
         if query.keys_only {
-            kvs.iter_mut().for_each(|kv| kv.value.clear());
+            kvs.iter_mut().for_each(|kv| (kv.value, kv.lease) = (Bytes::new(), LeaseId::NONE));
         }
         Ok(RangeResult { kvs, count, more, revision })
     }

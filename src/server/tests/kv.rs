@@ -155,6 +155,54 @@ async fn a_transaction_happens_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn small_things_are_as_in_etcd() {
+    let world = world().await;
+    let (mut kv, mut leases) = (world.kv(), pb::lease_client::LeaseClient::new(world.channel.clone()));
+    let lease = leases.lease_grant(pb::LeaseGrantRequest { ttl: 60, id: 7 }).await.unwrap().into_inner().id;
+    kv.put(pb::PutRequest { lease, ..put("k", "v") }).await.unwrap();
+    let keys_only = pb::RangeRequest { keys_only: true, ..range("k", "") };
+    let found = kv.range(keys_only.clone()).await.unwrap().into_inner().kvs.remove(0);
+    assert_eq!((&found.value[..], found.lease, found.version), (&b""[..], 0, 1), "neither value nor lease");
+    let has_lease = pb::Compare {
+        key: b("k"),
+        range_end: b("l"),
+        target: compare::CompareTarget::Lease.into(),
+        target_union: Some(compare::TargetUnion::Lease(lease)),
+        ..Default::default()
+    };
+    let success = vec![op(Request::RequestRange(keys_only))];
+    let reply = kv.txn(pb::TxnRequest { compare: vec![has_lease], success, failure: vec![] }).await.unwrap();
+    assert!(reply.into_inner().succeeded);
+
+    // By itself a range below 0 is one of now; in a transaction the number is compared with the mark of compaction.
+    kv.compact(pb::CompactionRequest { revision: 2, physical: true }).await.unwrap();
+    let below = pb::RangeRequest { revision: -1, ..range("k", "") };
+    assert_eq!(kv.range(below.clone()).await.unwrap().into_inner().count, 1);
+    let reads = vec![op(Request::RequestRange(below))];
+    let writes = [&reads[..], &[op(Request::RequestPut(put("k", "w")))]].concat();
+    for success in [reads, writes] {
+        let refusal = kv.txn(pb::TxnRequest { success, ..Default::default() }).await;
+        refused(refusal, Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
+    }
+
+    // A delete that finds nothing has no revision of its own; one to the end of the keys may be followed by a put.
+    let deletes = vec![
+        op(Request::RequestDeleteRange(delete("nothing", ""))),
+        op(Request::RequestDeleteRange(delete("k", "\0"))),
+        op(Request::RequestPut(put("k", "w"))),
+    ];
+    let reply = kv.txn(pb::TxnRequest { success: deletes, ..Default::default() }).await.unwrap().into_inner();
+    let told = reply.responses.into_iter().map(|step| match step.response {
+        Some(Response::ResponseDeleteRange(reply)) => (revision(&reply.header), reply.deleted),
+        Some(Response::ResponsePut(reply)) => (revision(&reply.header), 0),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!((told.collect::<Vec<_>>(), revision(&reply.header)), (vec![(2, 0), (3, 1), (3, 0)], 3));
+    let found = kv.range(range("k", "")).await.unwrap().into_inner().kvs.remove(0);
+    assert_eq!((&found.value[..], found.create_revision, found.version), (&b"w"[..], 3, 1));
+}
+
+#[tokio::test]
 async fn a_transaction_without_writes_is_a_read() {
     let world = world().await;
     let mut kv = world.kv();
