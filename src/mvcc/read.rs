@@ -57,7 +57,7 @@ pub struct RangeQuery {
     pub order: SortOrder,
     /// What the result is sorted by.
     pub target: SortTarget,
-    /// Leave values and leases out, as etcd 3.7 does. Sorting by value still works.
+    /// Leave the values out, and the leases too unless the sort is by value (for which etcd 3.7, too, reads more than its index).
     pub keys_only: bool,
     /// Only count.
     pub count_only: bool,
@@ -367,8 +367,12 @@ impl RangeQuery {
     }
 
     fn strip(&self, kvs: &mut [KeyValue]) {
-        if self.keys_only {
-            kvs.iter_mut().for_each(|kv| (kv.value, kv.lease) = (Bytes::new(), LeaseId::NONE));
+        if !self.keys_only {
+            return;
+        }
+        kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        if self.target != SortTarget::Value {
+            kvs.iter_mut().for_each(|kv| kv.lease = LeaseId::NONE);
         }
     }
 }

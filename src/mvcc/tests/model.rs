@@ -170,7 +170,9 @@ impl Model {
             kvs.truncate(query.limit as usize);
         }
         if query.keys_only {
-            kvs.iter_mut().for_each(|kv| (kv.value, kv.lease) = (Bytes::new(), LeaseId::NONE));
+            kvs.iter_mut().for_each(|kv| kv.value.clear());
+            let leases_stay = query.target == SortTarget::Value;
+            kvs.iter_mut().filter(|_| !leases_stay).for_each(|kv| kv.lease = LeaseId::NONE);
         }
         Ok(RangeResult { kvs, count, more, revision })
     }
