@@ -95,6 +95,23 @@ fn compare(script: &str) {
 }
 
 #[test]
+fn a_group_without_a_command_of_its_own_prints_its_help() {
+    let run = |arguments: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_hengectl")).args(arguments.split(' ')).output().expect("it runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    for group in ["alarm", "alarm nonsense", "lease nonsense", "endpoint", "endpoint nonsense", "check nonsense"] {
+        let (code, help, complaints) = run(group);
+        assert!(help.contains("Commands:") && !help.contains("compaction"), "{group}: {help}");
+        assert_eq!((code, complaints.as_str()), (Some(0), ""), "{group}");
+    }
+    let (code, help, complaint) = run("nonsense");
+    assert_eq!((code, help.as_str()), (Some(1), ""));
+    assert!(complaint.starts_with("Error: unknown command \"nonsense\" for \"hengectl\""), "{complaint}");
+}
+
+#[test]
 #[ignore = "needs etcd and etcdctl 3.4"]
 fn get_put_del_and_compaction_print_what_etcdctl_prints() {
     compare("kv");

@@ -103,15 +103,21 @@ pub fn main() -> ExitCode {
 
 /// Answers a command line that names no command to run: with help where that was asked for, else with etcdctl's complaint.
 fn misused(error: &clap::Error) -> ExitCode {
-    if error.kind() == ErrorKind::MissingSubcommand {
-        // `hengectl lease` asks what there is.
-        let mut command = Cli::command();
-        let mut named = &mut command;
-        for word in std::env::args().skip(1) {
-            if named.find_subcommand(&word).is_some() {
-                named = named.find_subcommand_mut(&word).expect("found just now");
-            }
+    // `hengectl lease` asks what there is, and so does, as in etcdctl, `hengectl lease nonsense`.
+    let mut command = Cli::command();
+    let (mut named, mut is_group) = (&mut command, false);
+    for word in std::env::args().skip(1) {
+        if named.find_subcommand(&word).is_some() {
+            named = named.find_subcommand_mut(&word).expect("found just now");
+            is_group = true;
         }
+    }
+    let asks = match error.kind() {
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => true,
+        ErrorKind::InvalidSubcommand => is_group,
+        _ => false,
+    };
+    if asks {
         return ExitCode::from(u8::from(named.print_help().is_err()));
     }
     if !error.use_stderr() {

@@ -53,10 +53,9 @@ fn read_mark(engine: &dyn Engine, name: &'static [u8]) -> Result<Option<i64>, Fa
 }
 
 impl Reader {
-    /// One step of the sweep: removes at most about `rows_max` rows, and looks at as many keys as `STEP_HOLDS` holds of the lock
-    /// allow, each so short that writers hardly notice. `Ok(true)`:
-    /// call again, there is more. `Ok(false)`: nothing to do until the next compaction, or, while [`Reader::swept`] is below
-    /// [`Reader::compacted`], until a pin is dropped.
+    /// One step of the sweep: removes at most about `rows_max` rows, or looks at 32,000 keys; holds up writers for a thousand keys
+    /// at a time. `Ok(true)`: call again, there is more. `Ok(false)`: nothing to do until the next compaction, or, while
+    /// [`Reader::swept`] is below [`Reader::compacted`], until a pin is dropped.
     ///
     /// Calls from several threads take turns.
     pub fn compact_step(&self, rows_max: usize) -> Result<bool, Fault> {
