@@ -9,6 +9,17 @@ use super::{
 use crate::types::MemberId;
 use std::collections::BTreeMap;
 
+/// What a candidate wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Poll {
+    /// To know whether an election would be won.
+    Ask,
+    /// Votes.
+    Elect,
+    /// Votes, because the leader said so.
+    TakeOver,
+}
+
 #[derive(Debug)]
 pub(super) struct Candidate {
     /// Only asks; nothing is promised yet, and the term has not changed.
@@ -18,7 +29,8 @@ pub(super) struct Candidate {
 
 impl Candidate {
     /// Asks everyone, and itself. A member without others to ask has won at once.
-    pub(super) fn begin(core: &mut Core, pre: bool, out: &mut Output) -> (Candidate, Next) {
+    pub(super) fn begin(core: &mut Core, poll: Poll, out: &mut Output) -> (Candidate, Next) {
+        let (pre, transfer) = (poll == Poll::Ask, poll == Poll::TakeOver);
         core.leader = None;
         if !pre {
             core.enter(core.term.next());
@@ -31,7 +43,7 @@ impl Candidate {
                 out.send_now.push(core.envelope(voter, Body::PreVote { last }));
             } else {
                 // Behind the disk: after a crash this member must know that it has voted for itself.
-                out.send_durable.push(core.envelope(voter, Body::Vote { last }));
+                out.send_durable.push(core.envelope(voter, Body::Vote { last, transfer }));
             }
         }
         let mut candidate = Candidate { pre, votes: BTreeMap::new() };

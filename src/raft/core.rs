@@ -6,7 +6,7 @@ use super::{
     message::{Body, Envelope, LogId, Message},
     output::{Config, Output, Restored},
 };
-use crate::types::{Entry, EntryKind, HardState, Index, MemberId, Term};
+use crate::types::{Entry, EntryKind, HardState, Index, MemberId, SnapshotMeta, Term};
 use std::collections::VecDeque;
 
 /// What a role wants to become after an input. The node acts on it, so that every change of role is in one place.
@@ -19,6 +19,8 @@ pub(super) enum Next {
     Campaign,
     /// Hold an election in the next term.
     Elect,
+    /// Hold it because the leader wants it.
+    TakeOver,
     /// The election is won.
     Lead,
 }
@@ -38,6 +40,8 @@ pub(super) struct Core {
     /// Ticks after which this member seeks election; random, so that two seldom do at once.
     timeout: u32,
     random: u64,
+    /// The disk does not answer.
+    pub(super) stalled: bool,
     /// The hard state that was handed out last.
     saved: HardState,
     /// Committed entries that were handed out.
@@ -48,12 +52,18 @@ impl Core {
     pub(super) fn new(config: Config, restored: Restored, seed: u64) -> Core {
         let Restored { hard_state, snapshot, conf_state, applied, entries } = restored;
         let start = LogId { index: snapshot.index, term: snapshot.term };
-        let log = Log::new(start, entries, hard_state.commit);
+        let mut log = Log::new(start, entries, hard_state.commit);
         let last = log.last().index;
         assert!(hard_state.commit <= last, "{} is committed, but the log ends at {last}", hard_state.commit);
         assert!(applied <= log.commit() && applied >= start.index, "applied {applied} is not between log and commit");
         let conf_waiting = log.range(applied.next(), last.next()).filter(|entry| entry.kind != EntryKind::Normal);
-        let conf_waiting = conf_waiting.map(|entry| entry.index).collect();
+        let conf_waiting = conf_waiting.map(|entry| entry.index).collect::<VecDeque<_>>();
+        // A change is appended only when the one before it is applied, so all but the last are committed. The commit index is saved
+        // without a sync, and may have forgotten it; a member that then campaigned by a membership that is two changes old could win
+        // without meeting anybody who knows better.
+        if let Some(before_last) = conf_waiting.len().checked_sub(2) {
+            log.commit_to(conf_waiting[before_last]);
+        }
         // Two members with neighbouring seeds must not count in step.
         let random = (seed ^ config.id.0.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut core = Core {
@@ -67,6 +77,7 @@ impl Core {
             elapsed: 0,
             timeout: 0,
             random,
+            stalled: false,
             saved: hard_state,
             handed: applied,
         };
@@ -110,10 +121,10 @@ impl Core {
     }
 
     /// Whether this member may seek election: not with a change of membership that is committed but not applied, because then it
-    /// would count the votes of a membership that is over.
+    /// would count the votes of a membership that is over; nor without a disk, because it could not even vote for itself.
     pub(super) fn may_campaign(&self) -> bool {
         let owes_change = self.conf_waiting.front().is_some_and(|index| *index <= self.log.commit());
-        self.members.is_voter(self.id()) && !owes_change
+        self.members.is_voter(self.id()) && !owes_change && !self.stalled
     }
 
     /// Whether an entry of the present term is committed. Before that a leader can't know what is committed.
@@ -128,7 +139,10 @@ impl Core {
     /// Answers a candidate. Any member does, even one that thinks it has no vote: it may not know yet that it was given one, and the
     /// candidate counts by its own, newer membership.
     pub(super) fn answer_candidate(&mut self, from: MemberId, last: LogId, pre: bool, out: &mut Output) {
-        let up_to_date = last.is_up_to_date_for(self.log.last());
+        if self.stalled {
+            return;
+        }
+        let up_to_date = last.is_up_to_date_for(self.must_not_be_lost());
         if pre {
             let granted = up_to_date && !self.is_led();
             return out.send_now.push(self.envelope(from, Body::PreVoteReply { granted }));
@@ -141,6 +155,35 @@ impl Core {
         }
         // Also a repeated answer waits for the disk: the write of the first may still be on its way.
         out.send_durable.push(self.envelope(from, Body::VoteReply { granted }));
+    }
+
+    /// The end of what this member's vote protects: a candidate must have it.
+    ///
+    /// A voter's is its whole log, since any of it may have been committed with its help. A member without a vote, in whose log no
+    /// change waits that could give it one, has helped to commit nothing after the change that took its vote; and that is committed.
+    /// If a leader that was removed insisted on the rest of its log, the member that it leaves behind could not be elected where
+    /// two become one: by what that one knows it needs both votes (openraft#2091).
+    fn must_not_be_lost(&self) -> LogId {
+        let commit = self.log.commit();
+        match self.log.term(commit) {
+            Some(term) if !self.members.is_voter(self.id()) && self.conf_waiting.is_empty() => {
+                LogId { index: commit, term }
+            }
+            _ => self.log.last(),
+        }
+    }
+
+    /// Starts over from the state of another member; see [`Output::restore`].
+    pub(super) fn restore(&mut self, meta: SnapshotMeta, out: &mut Output) {
+        self.log.reset(LogId { index: meta.index, term: meta.term });
+        // Also changes of membership that were in the log and not committed are forgotten with it (openraft#1808).
+        self.conf_waiting.clear();
+        self.members = Members::new(&meta.conf_state);
+        self.handed = meta.index;
+        // Neither is needed any more, and what the log no longer holds could not be read.
+        out.append.clear();
+        out.committed = std::ops::Range::default();
+        out.restore = Some(meta);
     }
 
     /// Adds one entry of this member's own.

@@ -45,6 +45,8 @@ impl Follower {
                 // disk, so this member alone, back in an older term, could not help an older leader to commit anything.
                 out.send_now.push(core.envelope(from, Body::HeartbeatReply { round }));
             }
+            // From anyone but the leader it is not for this time.
+            Body::TimeoutNow if core.leader == Some(from) && core.may_campaign() => return Next::TakeOver,
             Body::ReadIndexReply { id, index } => {
                 // An answer that comes twice, or after its time, finds nobody waiting.
                 if let Some(at) = self.forwarded.iter().position(|(waiting, _)| *waiting == id) {

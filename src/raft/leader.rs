@@ -8,15 +8,16 @@ use super::{
     quorum::Verdict,
     read::{Read, Reads},
     status::FollowerStatus,
+    transfer::Transfer,
 };
 use crate::types::{EntryKind, Index, MemberId};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Debug)]
 pub(super) struct Leader {
     /// Everyone else, learners too.
-    followers: BTreeMap<MemberId, Progress>,
+    pub(super) followers: BTreeMap<MemberId, Progress>,
     /// The empty entry with which this term opened.
     opened: Index,
     /// Elected by its own vote alone, which may not be on disk yet.
@@ -25,7 +26,12 @@ pub(super) struct Leader {
     /// The round of the last heartbeats that were due; its answers also look for lost appends.
     due_round: u64,
     uncommitted_bytes: usize,
-    reads: Reads,
+    pub(super) reads: Reads,
+    /// Number of the latest round at each of the last `election_ticks` ticks, oldest first.
+    round_at_tick: VecDeque<u64>,
+    pub(super) transfer: Option<Transfer>,
+    /// The entry after whose commit this leader, which has no vote any more, may go.
+    farewell: Option<Index>,
 }
 
 impl Leader {
@@ -46,6 +52,9 @@ impl Leader {
             due_round: 0,
             uncommitted_bytes,
             reads: Reads::default(),
+            round_at_tick: VecDeque::new(),
+            transfer: None,
+            farewell: None,
         };
         leader.send_to_all(core, out);
         leader
@@ -60,7 +69,11 @@ impl Leader {
             }
             self.followers.values_mut().for_each(|progress| progress.active = false);
         }
-        if !core.members.is_voter(core.id()) {
+        if self.round_at_tick.len() >= core.config.election_ticks as usize {
+            self.round_at_tick.pop_front();
+        }
+        self.round_at_tick.push_back(self.reads.latest());
+        if self.transfer_tick(core) == Next::Follow(None) || self.say_farewell(core, out) == Next::Follow(None) {
             return Next::Follow(None);
         }
         self.leave_joint(core, out);
@@ -88,6 +101,11 @@ impl Leader {
     /// Appends proposals, in order, up to the first one that can't be taken now.
     pub(super) fn propose(&mut self, core: &mut Core, proposals: Vec<Proposal>, out: &mut Output) {
         let mut left = proposals.len();
+        if self.transfer.is_some() {
+            // The other one would have to catch up with them, and would take longer.
+            out.proposals_dropped += left;
+            return;
+        }
         for proposal in proposals {
             let bytes = proposal.data.len();
             let over = self.uncommitted_bytes + bytes > core.config.uncommitted_bytes_max;
@@ -146,6 +164,7 @@ impl Leader {
         for member in all.into_iter().filter(|member| *member != core.id()) {
             self.followers.entry(member).or_insert_with(|| Progress::new(next));
         }
+        self.transfer.take_if(|transfer| !core.members.is_voter(transfer.to));
     }
 
     /// Leadership is lost.
@@ -171,8 +190,33 @@ impl Leader {
         core.members.votes(|member| Some(active(member))) == Verdict::Won
     }
 
+    /// Whether this leader is only there to say farewell, and has done so.
+    pub(super) fn may_go(&self, core: &Core) -> bool {
+        !core.members.is_voter(core.id()) && self.farewell.is_some_and(|entry| entry <= core.log.commit())
+    }
+
+    /// A leader that has no vote any more leads on until a quorum of those who have knows, on disk, that its removal is committed.
+    /// Otherwise they would count by the old membership, perhaps with nobody left to make up a quorum of that (thesis, section 4.2.2).
+    ///
+    /// That an entry of after the removal is committed proves it: whoever has it on disk was told with it what is committed.
+    fn say_farewell(&mut self, core: &mut Core, out: &mut Output) -> Next {
+        if core.members.is_voter(core.id()) {
+            self.farewell = None;
+            return Next::Stay;
+        }
+        match self.farewell {
+            None => {
+                self.farewell = Some(core.append(EntryKind::Normal, Bytes::new(), out));
+                self.send_to_all(core, out);
+                Next::Stay
+            }
+            Some(entry) if entry > core.log.commit() => Next::Stay,
+            Some(_) => self.hand_over(core, out),
+        }
+    }
+
     fn leave_joint(&mut self, core: &mut Core, out: &mut Output) {
-        if core.members.leaves_by_itself() && may_append(core, EntryKind::ConfChangeV2) {
+        if core.members.leaves_by_itself() && self.transfer.is_none() && may_append(core, EntryKind::ConfChangeV2) {
             // An empty change means the end of a joint membership.
             core.append(EntryKind::ConfChangeV2, Bytes::new(), out);
             self.send_to_all(core, out);
@@ -196,6 +240,7 @@ impl Leader {
         if core.log.commit() == before {
             self.send_to(core, from, out);
         }
+        self.urge_transferee(core, from, out);
     }
 
     fn rejected(&mut self, core: &Core, from: MemberId, prev: Index, hint: LogId, out: &mut Output) {
@@ -228,21 +273,34 @@ impl Leader {
         } else {
             self.send_to(core, from, out);
         }
+        if round == self.due_round {
+            // The first word to it may have been lost.
+            self.urge_transferee(core, from, out);
+        }
         self.confirm_reads(core, out);
     }
 
     fn confirm_reads(&mut self, core: &Core, out: &mut Output) {
-        let latest = self.reads.latest();
-        let answered = |member| match self.followers.get(&member) {
-            Some(progress) => progress.round,
-            None if member == core.id() => latest,
-            None => 0,
-        };
-        let confirmed = core.members.reached(answered);
-        for (read, index) in self.reads.confirmed(confirmed) {
+        for (read, index) in self.reads.confirmed(self.confirmed_round(core)) {
             answer(core, read, Some(index), out);
         }
         self.begin_round_for_reads(core, out);
+    }
+
+    /// The latest round that a quorum has answered.
+    fn confirmed_round(&self, core: &Core) -> u64 {
+        let latest = self.reads.latest();
+        core.members.reached(|member| match self.followers.get(&member) {
+            Some(progress) => progress.round,
+            None if member == core.id() => latest,
+            None => 0,
+        })
+    }
+
+    /// See [`super::Status::confirmed`].
+    pub(super) fn is_confirmed(&self, core: &Core) -> bool {
+        let too_old = self.round_at_tick.front().copied().unwrap_or(0);
+        self.transfer.is_none() && (core.members.is_alone(core.id()) || self.confirmed_round(core) > too_old)
     }
 
     /// Whether the caller has not acted since the latest round began: it still holds the heartbeats.
@@ -284,7 +342,7 @@ impl Leader {
     }
 
     /// Sends what this follower lacks, as far as its window allows: entries, or just the commit index.
-    fn send_to(&mut self, core: &Core, id: MemberId, out: &mut Output) {
+    pub(super) fn send_to(&mut self, core: &Core, id: MemberId, out: &mut Output) {
         loop {
             let Some(progress) = self.followers.get(&id) else { return };
             if !progress.may_send(core.config.inflight_messages_max, core.config.inflight_bytes_max) {
@@ -324,8 +382,12 @@ impl Leader {
         }
         progress.told_commit = core.log.commit();
         let body = Body::Append { prev: LogId { index, term }, entries, commit: core.log.commit() };
-        lane(self.elected_itself, self.opened, core, out).push(core.envelope(id, body));
+        self.say(core, id, body, out);
         true
+    }
+
+    pub(super) fn say(&self, core: &Core, to: MemberId, body: Body, out: &mut Output) {
+        lane(self.elected_itself, self.opened, core, out).push(core.envelope(to, body));
     }
 }
 

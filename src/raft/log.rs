@@ -142,6 +142,15 @@ impl Log {
         news
     }
 
+    /// Starts anew after `start`, which is committed and on disk in another form; nothing of what was here remains.
+    pub(super) fn reset(&mut self, start: LogId) {
+        assert!(start.index > self.commit, "the log is reset to {}, but {} is committed", start.index, self.commit);
+        let on_their_way = self.entries.iter().filter(|entry| entry.index > self.stable);
+        self.doubtful.extend(on_their_way.map(|entry| LogId { index: entry.index, term: entry.term }));
+        self.entries = VecDeque::new();
+        (self.start, self.stable, self.commit) = (start, start.index, start.index);
+    }
+
     /// Forgets entries up to `upto`, as far as they are committed and on disk.
     pub(super) fn release(&mut self, upto: Index) {
         let upto = upto.min(self.stable).min(self.commit);

@@ -55,6 +55,8 @@ pub enum Body {
     Vote {
         /// Where the sender's log ends.
         last: LogId,
+        /// The leader of the term before wants it so ([`Body::TimeoutNow`]): also members that hear that leader answer.
+        transfer: bool,
     },
     /// Answer to [`Body::Vote`].
     VoteReply {
@@ -106,6 +108,8 @@ pub enum Body {
         /// Where the asking member must have applied up to; `None` if leadership was lost.
         index: Option<Index>,
     },
+    /// Said by a leader to the member that it hands leadership over to: campaign now, in the next term, without asking first.
+    TimeoutNow,
     /// Your term is over: see mine. Lets a leader that was cut off, or one that meets a member with a newer term, step down.
     Outdated,
 }

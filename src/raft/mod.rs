@@ -33,6 +33,7 @@ mod progress;
 mod quorum;
 mod read;
 mod status;
+mod transfer;
 
 #[cfg(test)]
 mod script;

@@ -1,7 +1,7 @@
 //! The one entry to the core: the gate of terms, then one call into the role.
 
 use super::{
-    candidate::Candidate,
+    candidate::{Candidate, Poll},
     config::{ConfChange, Members},
     core::{Core, Next},
     follower::Follower,
@@ -10,7 +10,7 @@ use super::{
     output::{Config, Input, Output, Proposal, ReadId, Restored},
     status::{FollowerStatus, Role, Status},
 };
-use crate::types::{ConfState, Entry, Index, MemberId};
+use crate::types::{ConfState, Entry, Index, MemberId, SnapshotMeta};
 
 /// One member's part in the agreement.
 #[derive(Debug)]
@@ -44,6 +44,9 @@ impl Node {
             Input::Propose(proposals) => self.propose(proposals, out),
             Input::ReadIndex(id) => self.read(id, out),
             Input::Persisted { upto, term } => self.persisted(LogId { index: upto, term }, out),
+            Input::Restore(meta) => self.restore(meta, out),
+            Input::Transfer(to) => self.transfer(to, out),
+            Input::DiskStalled(stalled) => self.disk_stalled(stalled, out),
         }
         self.core.settle(out);
     }
@@ -58,13 +61,16 @@ impl Node {
         entries
     }
 
-    /// Applies what a committed entry of a kind other than normal says. To be called once for each such entry, in log order, also
-    /// when it changes nothing ([`ConfChange::Nothing`]): until then no other change is accepted.
+    /// Applies what the committed entry at `index`, of a kind other than normal, says. To be called once for each such entry, in log
+    /// order, also when it changes nothing ([`ConfChange::Nothing`]): until then no other change is accepted, and this member does not
+    /// campaign. Of entries that a restored state stands for ([`Output::restore`]) nothing is taken: it tells the membership itself.
     ///
     /// Returns the membership from then on; unchanged if the change can't be made ([`super::ConfRefusal`]).
-    pub fn apply_conf_change(&mut self, change: &ConfChange) -> ConfState {
-        let commit = self.core.log.commit();
-        self.core.conf_waiting.pop_front_if(|index| *index <= commit);
+    pub fn apply_conf_change(&mut self, index: Index, change: &ConfChange) -> ConfState {
+        if self.core.conf_waiting.front() != Some(&index) || index > self.core.log.commit() {
+            return self.core.members.conf_state();
+        }
+        self.core.conf_waiting.pop_front();
         if let Ok(members) = self.core.members.after(change) {
             self.core.members = members;
         }
@@ -99,6 +105,11 @@ impl Node {
             last_index: last.index,
             last_term: last.term,
             first_index: core.log.start().index.next(),
+            confirmed: matches!(&self.state, State::Leader(leader) if leader.is_confirmed(core)),
+            transferee: match &self.state {
+                State::Leader(leader) => leader.transferee(),
+                _ => None,
+            },
         }
     }
 
@@ -158,12 +169,58 @@ impl Node {
         }
     }
 
+    fn restore(&mut self, meta: SnapshotMeta, out: &mut Output) {
+        if meta.index <= self.core.log.commit() {
+            return;
+        }
+        // The state of a term that this member has not entered yet: so its own term is over.
+        let newer = Some(meta.term).filter(|term| *term > self.core.term);
+        match &self.state {
+            // A leader has everything that was committed before its term, and commits the rest itself.
+            State::Leader(_) if newer.is_none() => return,
+            State::Follower(_) if newer.is_none() => {}
+            _ => self.follow(None, newer, out),
+        }
+        let index = meta.index;
+        if !self.core.log.matches(LogId { index, term: meta.term }) {
+            self.core.restore(meta, out);
+        }
+        self.core.log.commit_to(index);
+        if let Some(leader) = self.core.leader {
+            // Committed, thus in the leader's log.
+            out.send_durable.push(self.core.envelope(leader, Body::AppendAccepted { matched: index }));
+        }
+    }
+
+    fn transfer(&mut self, to: MemberId, out: &mut Output) {
+        if let State::Leader(leader) = &mut self.state {
+            leader.transfer(&self.core, to, out);
+        }
+    }
+
+    fn disk_stalled(&mut self, stalled: bool, out: &mut Output) {
+        self.core.stalled = stalled;
+        let gives_up = match &mut self.state {
+            // With nobody else to lead, giving up would only make the wait longer.
+            State::Leader(leader) if stalled && !self.core.members.is_alone(self.core.id()) => {
+                leader.drop_everything(&self.core, out);
+                true
+            }
+            State::Candidate(_) => stalled,
+            _ => false,
+        };
+        if gives_up {
+            self.follow(None, None, out);
+        }
+    }
+
     /// The gate: older terms are told so, newer ones are entered, and what is left is of this term.
     fn receive(&mut self, from: MemberId, message: Message, out: &mut Output) {
         let Message { term, body } = message;
         let asks_for_vote = matches!(body, Body::PreVote { .. } | Body::Vote { .. });
+        let by_itself = asks_for_vote && !matches!(body, Body::Vote { transfer: true, .. });
         // Before the terms are compared: a member that was cut off may have a newer one, and must not depose a working leader with it.
-        if from == self.core.id() || (asks_for_vote && self.core.is_led()) {
+        if from == self.core.id() || (by_itself && self.core.is_led()) {
             return;
         }
         if term < self.core.term {
@@ -178,7 +235,7 @@ impl Node {
         }
         match body {
             Body::PreVote { last } => self.core.answer_candidate(from, last, true, out),
-            Body::Vote { last } => self.core.answer_candidate(from, last, false, out),
+            Body::Vote { last, .. } => self.core.answer_candidate(from, last, false, out),
             body => self.receive_in_role(from, body, out),
         }
     }
@@ -210,8 +267,9 @@ impl Node {
                     self.follow(leader, None, out);
                     Next::Stay
                 }
-                Next::Campaign => self.ask(self.core.config.pre_vote, out),
-                Next::Elect => self.ask(false, out),
+                Next::Campaign if self.core.config.pre_vote => self.ask(Poll::Ask, out),
+                Next::Campaign | Next::Elect => self.ask(Poll::Elect, out),
+                Next::TakeOver => self.ask(Poll::TakeOver, out),
                 Next::Lead => {
                     self.state = State::Leader(Box::new(Leader::begin(&mut self.core, out)));
                     Next::Stay
@@ -220,9 +278,9 @@ impl Node {
         }
     }
 
-    fn ask(&mut self, pre: bool, out: &mut Output) -> Next {
+    fn ask(&mut self, poll: Poll, out: &mut Output) -> Next {
         self.leave(out);
-        let (candidate, next) = Candidate::begin(&mut self.core, pre, out);
+        let (candidate, next) = Candidate::begin(&mut self.core, poll, out);
         self.state = State::Candidate(candidate);
         next
     }

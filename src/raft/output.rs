@@ -83,19 +83,42 @@ pub enum Input {
         /// Term of that entry, which tells a late answer about an entry that was since replaced.
         term: Term,
     },
+    /// The whole state of another member, as it was at this point, lies on this member's disk and may be taken over.
+    ///
+    /// Raft decides: [`Output::restore`] says so if it is. It is passed over if this member has come as far by itself (then at most
+    /// the commit index moves), or leads. The state must be that of committed entries, as any member's is.
+    Restore(SnapshotMeta),
+    /// Hand leadership over to this voter. A leader stops to take proposals, brings the voter up to date, and tells it to campaign.
+    /// Ends by itself after `election_ticks`. Passed over by whoever does not lead, and if the other one is no voter.
+    Transfer(MemberId),
+    /// This member's disk has stopped answering, or answers again. While it does not, this member neither leads (unless nobody
+    /// else could) nor campaigns nor votes: nothing that it said would be backed by a disk.
+    DiskStalled(bool),
 }
 
 /// What the caller owes the world. Several inputs may add to one output before the caller acts on it and clears it.
+///
+/// *Order on disk.* `restore`, then `hard_state` and `append`, each output after the one before it. A log of a mark and a commit index
+/// without it, or of entries whose beginning it doesn't hold, could not be opened. *Order in the state machine.* `restore`, then
+/// `committed`. Both may be worked at side by side, by two threads.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
+    /// Take over the state that [`Input::Restore`] spoke of. The caller replaces its state machine, and puts a mark into its log that
+    /// empties it: all that earlier outputs handed out to be appended or applied is superseded, done
+    /// or not. What this output holds in `append` and `committed` was handed out after it, and follows right behind it.
+    ///
+    /// Which of the two comes first does not matter, as long as both are done before the entries of `append` are written and before
+    /// `send_durable` is sent. After a crash between them the one tells that the other is due. Changes of membership at or below its
+    /// index that are applied late change nothing any more: see [`super::Node::apply_conf_change`].
+    pub restore: Option<SnapshotMeta>,
     /// To be sent at once, beside the disk write (thesis, section 10.2.1).
     pub send_now: Vec<Envelope>,
     /// To be on disk before `send_durable`. One that differs from the last only in `commit` needs no sync of its own.
     pub hard_state: Option<HardState>,
     /// To be on disk before `send_durable`. The first may stand at a position that is taken: it and all after it are replaced.
     pub append: Vec<Entry>,
-    /// Votes and acknowledgements: to be sent only when `hard_state` and `append` of this *and of every earlier* output are on disk,
-    /// even if this one has none.
+    /// Votes and acknowledgements: to be sent only when `restore`, `hard_state` and `append` of this *and of every earlier* output are
+    /// on disk, even if this one has none.
     pub send_durable: Vec<Envelope>,
     /// Newly committed, and on this member's own disk: to be applied. Half open. See `Node::entries`.
     pub committed: Range<Index>,
@@ -103,13 +126,14 @@ pub struct Output {
     pub reads: Vec<(ReadId, Index)>,
     /// Reads without an answer: no leader, or leadership was lost. They may be tried again under a new id.
     pub reads_failed: Vec<ReadId>,
-    /// How many proposals were refused: not the leader, or too much is uncommitted. Always the last ones of their batch.
+    /// How many proposals were refused: not the leader, or about to hand over, or too much is uncommitted. Always the last ones of their batch.
     pub proposals_dropped: usize,
 }
 
 impl Output {
     /// Nothing owed; keeps the memory.
     pub fn clear(&mut self) {
+        self.restore = None;
         self.send_now.clear();
         self.hard_state = None;
         self.append.clear();
@@ -122,7 +146,8 @@ impl Output {
 
     /// Whether nothing is owed.
     pub fn is_empty(&self) -> bool {
-        self.send_now.is_empty()
+        self.restore.is_none()
+            && self.send_now.is_empty()
             && self.hard_state.is_none()
             && self.append.is_empty()
             && self.send_durable.is_empty()

@@ -71,7 +71,9 @@ fn message(from: u64, Envelope { to, message: Message { term, body } }: &Envelop
     let says = match body {
         Body::PreVote { last } => format!("pre-vote? last={}", id(*last)),
         Body::PreVoteReply { granted } => format!("pre-vote {}", if *granted { "yes" } else { "no" }),
-        Body::Vote { last } => format!("vote? last={}", id(*last)),
+        Body::Vote { last, transfer: false } => format!("vote? last={}", id(*last)),
+        Body::Vote { last, transfer: true } => format!("vote! last={}", id(*last)),
+        Body::TimeoutNow => "campaign now".to_owned(),
         Body::VoteReply { granted } => format!("vote {}", if *granted { "yes" } else { "no" }),
         Body::Append { prev, entries, commit } => {
             format!("append prev={} [{}] commit={commit}", id(*prev), list(entries))

@@ -39,6 +39,11 @@ pub struct Status {
     pub last_term: Term,
     /// First entry that is still held; `last_index + 1` if there is none.
     pub first_index: Index,
+    /// Leads, and is not about to hand over, and a quorum (this member included) has answered heartbeats that were sent within the
+    /// last `election_ticks`: nobody else has led any longer than that.
+    pub confirmed: bool,
+    /// Whom this leader is handing leadership over to.
+    pub transferee: Option<MemberId>,
 }
 
 /// One follower as the leader sees it.

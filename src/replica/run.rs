@@ -104,7 +104,7 @@ impl Run {
                 Inbox::Read(reply) => reads.push(reply),
                 Inbox::Look => {}
                 Inbox::ConfChanged { index, change, conf_state } => {
-                    self.node.apply_conf_change(&change);
+                    self.node.apply_conf_change(index, &change);
                     self.memberships.push_back((index, conf_state));
                 }
                 Inbox::Flushed((index, term)) => self.flushed(index, term),
