@@ -1,6 +1,6 @@
 //! One suite for all engines: what `Engine` promises, seen from outside.
 
-use super::{Batch, Engine, Kind, Memory, Options, Table, open};
+use super::{Batch, Checkpoint, Engine, Kind, Memory, Options, Table, open};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::{
@@ -92,6 +92,16 @@ pub(super) fn scan(engine: &dyn Engine, table: Table, range: (Bound<&[u8]>, Boun
         ControlFlow::Continue(())
     };
     engine.scan(table, range, &mut visit).expect("a scan");
+    found
+}
+
+fn scan_checkpoint(checkpoint: &dyn Checkpoint, table: Table, range: (Bound<&[u8]>, Bound<&[u8]>)) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut visit = |key: &[u8], value: Bytes| {
+        found.push(format!("{}={}", key.escape_ascii(), value.escape_ascii()));
+        ControlFlow::Continue(())
+    };
+    checkpoint.scan(table, range, &mut visit).expect("a scan");
     found
 }
 
@@ -218,6 +228,42 @@ fn no_row_vanishes_during_a_flush<S: Subject + Sync>(subject: S) -> S {
     subject
 }
 
+fn checkpoint_keeps_one_moment<S: Subject>(subject: S) -> S {
+    let engine = subject.engine();
+    put(engine, "a", "1");
+    engine.flush().expect("a flush");
+    engine
+        .write(batch(&[
+            (Table::Versions, "b", Some("1")),
+            (Table::Versions, "c", Some("1")),
+            (Table::Meta, "applied", Some("2")),
+        ]))
+        .expect("a write");
+    let checkpoint = engine.checkpoint().expect("a checkpoint");
+    engine.write(batch(&[(Table::Versions, "a", None), (Table::Versions, "b", Some("2"))])).expect("a write");
+    put(engine, "d", "1");
+    // Read by another thread, and in parts.
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let rows = |range| scan_checkpoint(&*checkpoint, Table::Versions, range);
+            assert_eq!(rows(ALL), ["a=1", "b=1", "c=1"]);
+            assert_eq!(rows((Bound::Excluded(b"a"), Bound::Unbounded)), ["b=1", "c=1"]);
+            assert_eq!(rows((Bound::Included(b"a"), Bound::Excluded(b"b"))), ["a=1"]);
+            assert_eq!(rows((Bound::Excluded(b"c"), Bound::Unbounded)), [""; 0]);
+            assert_eq!(scan_checkpoint(&*checkpoint, Table::Meta, ALL), ["applied=2"]);
+            assert_eq!(scan_checkpoint(&*checkpoint, Table::Leases, ALL), [""; 0]);
+            drop(checkpoint);
+        });
+        engine.flush().expect("a flush");
+        reader.join().expect("a reader");
+    });
+    assert_eq!(scan(engine, Table::Versions, ALL), ["b=2", "c=1", "d=1"]);
+    let second = engine.checkpoint().expect("a second checkpoint");
+    assert_eq!(scan_checkpoint(&*second, Table::Versions, ALL), ["b=2", "c=1", "d=1"]);
+    drop(second);
+    subject
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write(Vec<(u8, Option<u8>)>),
@@ -304,6 +350,11 @@ macro_rules! suite {
             #[test]
             fn loses_no_row_from_sight_during_a_flush() {
                 no_row_vanishes_during_a_flush($subject);
+            }
+
+            #[test]
+            fn keeps_one_moment_in_a_checkpoint() {
+                checkpoint_keeps_one_moment($subject);
             }
 
             proptest! {

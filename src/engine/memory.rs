@@ -1,7 +1,7 @@
 //! The engine without a disk: for tests and simulation, and the reference for the others.
 
 use super::{
-    Batch, Engine, Result, Rows, Size, Store, Table,
+    Batch, Checkpoint, Engine, Pin, Result, Rows, Size, Store, Table,
     overlay::{Bounds, Overlay},
 };
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use std::{
     collections::BTreeMap,
     ops::{Bound, ControlFlow},
+    sync::Arc,
 };
 
 /// An engine in memory. What a flush makes "durable" is what [`Memory::crash`] leaves.
@@ -23,7 +24,7 @@ impl Default for Memory {
 impl Memory {
     /// The engine as it would be found after a power cut now: the state at the last flush.
     pub fn crash(&self) -> Memory {
-        let rows = self.0.store().0.read().clone();
+        let rows = Arc::clone(&self.0.store().0.read());
         Memory(Overlay::new("memory", Map(RwLock::new(rows)), Bounds::default()))
     }
 }
@@ -50,6 +51,10 @@ impl Engine for Memory {
         self.0.flush()
     }
 
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>> {
+        self.0.checkpoint()
+    }
+
     fn pending(&self) -> usize {
         self.0.pending()
     }
@@ -59,13 +64,16 @@ impl Engine for Memory {
     }
 }
 
-/// Rows that a disk would hold.
+/// Rows that a disk would hold. A commit copies the map while somebody else reads this state of it.
+type Disk = Arc<BTreeMap<(Table, Bytes), Bytes>>;
+
 #[derive(Default)]
-struct Map(RwLock<BTreeMap<(Table, Bytes), Bytes>>);
+struct Map(RwLock<Disk>);
 
 impl Store for Map {
     fn commit(&self, rows: Rows<'_>) -> Result<()> {
         let mut map = self.0.write();
+        let map = Arc::make_mut(&mut map);
         for (table, key, value) in rows {
             let key = (table, Bytes::copy_from_slice(key));
             match value {
@@ -83,31 +91,45 @@ impl Store for Map {
     fn scan(
         &self,
         table: Table,
-        (start, end): (Bound<&[u8]>, Bound<&[u8]>),
+        range: (Bound<&[u8]>, Bound<&[u8]>),
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<()> {
-        let named = |key: &[u8]| (table, Bytes::copy_from_slice(key));
-        let start = match start {
-            Bound::Unbounded => Bound::Included((table, Bytes::new())),
-            bound => bound.map(named),
-        };
-        let is_within = |key: &[u8]| match end {
-            Bound::Unbounded => true,
-            Bound::Included(end) => key <= end,
-            Bound::Excluded(end) => key < end,
-        };
-        // Copied, so that the visitor may come back for more.
-        let rows = self.0.read();
-        let found = rows.range((start, Bound::Unbounded)).take_while(|((of, key), _)| *of == table && is_within(key));
-        let found = found.map(|((_, key), value)| (key.clone(), value.clone())).collect::<Vec<_>>();
-        drop(rows);
-        let _ = found.into_iter().try_for_each(|(key, value)| visit(&key, value));
-        Ok(())
+        // Not under the lock, so that the visitor may come back for more.
+        let rows = Arc::clone(&self.0.read());
+        rows.scan(table, range, visit)
+    }
+
+    fn pin(&self) -> Result<Pin> {
+        Ok(Pin::Free(Box::new(Arc::clone(&self.0.read()))))
     }
 
     fn size(&self) -> Result<Size> {
         let rows = self.0.read();
         let bytes = rows.iter().map(|((_, key), value)| (key.len() + value.len()) as u64).sum();
         Ok(Size { file_bytes: bytes, used_bytes: bytes })
+    }
+}
+
+impl Checkpoint for Disk {
+    fn scan(
+        &self,
+        table: Table,
+        (start, end): (Bound<&[u8]>, Bound<&[u8]>),
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let start = match start {
+            Bound::Unbounded => Bound::Included((table, Bytes::new())),
+            bound => bound.map(|key| (table, Bytes::copy_from_slice(key))),
+        };
+        let is_within = |key: &[u8]| match end {
+            Bound::Unbounded => true,
+            Bound::Included(end) => key <= end,
+            Bound::Excluded(end) => key < end,
+        };
+        let rows = self.range((start, Bound::Unbounded));
+        let _ = rows
+            .take_while(|((of, key), _)| *of == table && is_within(key))
+            .try_for_each(|((_, key), value)| visit(key, value.clone()));
+        Ok(())
     }
 }

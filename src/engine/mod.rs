@@ -3,6 +3,7 @@
 //! **Promises.** A [`Batch`] is atomic: after a crash it is there whole or not at all, and batches are there in the order of
 //! their writing: if a later one survived, so did all before. A batch is *visible* when [`Engine::write`] returns and *durable*
 //! when a later [`Engine::flush`] returns; what was not flushed is replayed from the log. Every value read from disk is checked.
+//! A [`Checkpoint`] is the state after one whole batch, for as long as somebody reads it.
 //! **May not know** what the rows mean, what a revision is, or that there is a log.
 
 mod checksum;
@@ -20,7 +21,7 @@ mod tests;
 
 pub use memory::Memory;
 pub use open::{Kind, Options, open};
-pub use store::{Rows, Store};
+pub use store::{Pin, Rows, Store};
 
 use crate::types::Fault;
 use bytes::Bytes;
@@ -86,6 +87,18 @@ pub struct Size {
 /// The result of a call that only a broken disk or store can fail.
 pub type Result<T> = std::result::Result<T, Fault>;
 
+/// A view of an engine that later writes do not change. It stands for itself: the engine may be dropped first.
+pub trait Checkpoint: Send {
+    /// Calls `visit(key, value)` in ascending order of keys until it breaks or the range ends. To go on after an interruption, begin at
+    /// [`Bound::Excluded`] of the last key.
+    fn scan(
+        &self,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<()>;
+}
+
 /// A persistent ordered map per [`Table`]. One writer at a time is the common case; readers never wait for a flush.
 pub trait Engine: Send + Sync + 'static {
     /// The value of one row.
@@ -107,6 +120,13 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Returns once every batch written before the call is on the medium.
     fn flush(&self) -> Result<()>;
+
+    /// All tables as they are after some whole batch, with every batch written before the call in it. Flushes first.
+    ///
+    /// What the store frees while a checkpoint lives is not used again (redb), or nothing is flushed at all (sled, so that writes wait
+    /// once too much is unflushed): drop it soon. Its holder must not call [`Engine::flush`] nor take a second one: with sled, either
+    /// waits for the first to be dropped.
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>>;
 
     /// Bytes that were written and are not yet on the medium; zero for an engine that has no medium.
     fn pending(&self) -> usize {

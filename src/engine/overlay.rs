@@ -7,7 +7,7 @@
 //! A row is looked for in the active generation, the frozen one and the store, in this order: rows move only in this direction, so none
 //! is missed on the way.
 
-use super::{Batch, Engine, Result, Size, Store, Table};
+use super::{Batch, Checkpoint, Engine, Pin, Result, Size, Store, Table};
 use crate::types::Fault;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -70,11 +70,46 @@ struct Layers {
     frozen: Option<Arc<Generation>>,
 }
 
+/// Lets one at a time change the store.
 #[derive(Default)]
 struct Gate {
-    flushing: bool,
+    state: Mutex<GateState>,
+    /// A turn has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    taken: bool,
     /// Why a commit failed. What is on disk is not known then, so nothing may follow.
     broken: Option<String>,
+}
+
+/// The right to commit, or to hold commits back; given up when dropped.
+struct Turn(Arc<Gate>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.state.lock().taken = false;
+        self.0.ended.notify_all();
+    }
+}
+
+/// A checkpoint that the next commit would change.
+struct Held {
+    checkpoint: Box<dyn Checkpoint>,
+    _turn: Turn,
+}
+
+impl Checkpoint for Held {
+    fn scan(
+        &self,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.checkpoint.scan(table, range, visit)
+    }
 }
 
 /// An [`Engine`] made of a [`Store`].
@@ -84,22 +119,12 @@ pub(super) struct Overlay<S> {
     bounds: Bounds,
     layers: RwLock<Layers>,
     pending: AtomicUsize,
-    gate: Mutex<Gate>,
-    /// A flush has ended.
-    ended: Condvar,
+    gate: Arc<Gate>,
 }
 
 impl<S: Store> Overlay<S> {
     pub(super) fn new(name: &'static str, store: S, bounds: Bounds) -> Overlay<S> {
-        Overlay {
-            name,
-            store,
-            bounds,
-            layers: RwLock::default(),
-            pending: AtomicUsize::new(0),
-            gate: Mutex::default(),
-            ended: Condvar::new(),
-        }
+        Overlay { name, store, bounds, layers: RwLock::default(), pending: AtomicUsize::new(0), gate: Arc::default() }
     }
 
     pub(super) fn store(&self) -> &S {
@@ -109,16 +134,27 @@ impl<S: Store> Overlay<S> {
     /// Waits while too much is unflushed. It takes a flush to end that, or a failure.
     fn wait_for_room(&self) -> Result<()> {
         let is_full = || self.bounds.wait_bytes > 0 && self.pending.load(Ordering::Acquire) > self.bounds.wait_bytes;
-        let mut gate = self.gate.lock();
+        let mut gate = self.gate.state.lock();
         self.refuse_if_broken(&gate, "write")?;
         while is_full() {
-            self.ended.wait(&mut gate);
+            self.gate.ended.wait(&mut gate);
             self.refuse_if_broken(&gate, "write")?;
         }
         Ok(())
     }
 
-    fn refuse_if_broken(&self, gate: &Gate, doing: &'static str) -> Result<()> {
+    /// Waits for a turn at the store.
+    fn take_turn(&self, doing: &'static str) -> Result<Turn> {
+        let mut gate = self.gate.state.lock();
+        while gate.taken {
+            self.gate.ended.wait(&mut gate);
+        }
+        self.refuse_if_broken(&gate, doing)?;
+        gate.taken = true;
+        Ok(Turn(Arc::clone(&self.gate)))
+    }
+
+    fn refuse_if_broken(&self, gate: &GateState, doing: &'static str) -> Result<()> {
         match &gate.broken {
             None => Ok(()),
             Some(cause) => Err(Fault::Engine {
@@ -141,7 +177,15 @@ impl<S: Store> Overlay<S> {
         Some(frozen)
     }
 
-    fn commit(&self) -> Result<()> {
+    fn commit(&self, turn: &Turn) -> Result<()> {
+        let committed = self.commit_frozen();
+        if let Err(fault) = &committed {
+            turn.0.state.lock().broken = Some(fault.to_string());
+        }
+        committed
+    }
+
+    fn commit_frozen(&self) -> Result<()> {
         let Some(frozen) = self.freeze() else { return Ok(()) };
         let mut rows = Table::ALL
             .into_iter()
@@ -236,21 +280,17 @@ impl<S: Store> Engine for Overlay<S> {
     }
 
     fn flush(&self) -> Result<()> {
-        let mut gate = self.gate.lock();
-        while gate.flushing {
-            self.ended.wait(&mut gate);
-        }
-        self.refuse_if_broken(&gate, "flush")?;
-        gate.flushing = true;
-        drop(gate);
-        let committed = self.commit();
-        let mut gate = self.gate.lock();
-        gate.flushing = false;
-        if let Err(fault) = &committed {
-            gate.broken = Some(fault.to_string());
-        }
-        self.ended.notify_all();
-        committed
+        let turn = self.take_turn("flush")?;
+        self.commit(&turn)
+    }
+
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>> {
+        let turn = self.take_turn("take a checkpoint")?;
+        self.commit(&turn)?;
+        Ok(match self.store.pin()? {
+            Pin::Free(checkpoint) => checkpoint,
+            Pin::UntilCommit(checkpoint) => Box::new(Held { checkpoint, _turn: turn }),
+        })
     }
 
     fn pending(&self) -> usize {

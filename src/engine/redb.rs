@@ -3,7 +3,7 @@
 //! Each commit is durable by itself and leaves the allocator's state on disk, so that opening after a crash does not read the whole
 //! file. redb checks pages only when it repairs a file; each value carries a checksum of its own.
 
-use super::{Result, Rows, Size, Store, Table, checksum};
+use super::{Checkpoint, Pin, Result, Rows, Size, Store, Table, checksum};
 use crate::types::Fault;
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -11,7 +11,7 @@ use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
 use std::{
     fmt::Display,
     ops::{Bound, ControlFlow},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -39,10 +39,12 @@ fn definition(table: Table) -> Raw {
 struct Snapshot {
     tables: Vec<View>,
     used_bytes: u64,
+    /// Of the store, for messages.
+    path: Arc<Path>,
 }
 
 pub(super) struct Redb {
-    path: PathBuf,
+    path: Arc<Path>,
     database: Database,
     /// Opening tables costs more than reading a row: it is done once for each commit.
     latest: RwLock<Arc<Snapshot>>,
@@ -68,8 +70,9 @@ impl Redb {
         let transaction = begin(&database)?;
         create_tables(&transaction).map_err(|error| failed("create tables", error))?;
         transaction.commit().map_err(|error| failed("create tables", error))?;
-        let latest = RwLock::new(Arc::new(snapshot(&database)?));
-        Ok(Some(Redb { path: path.to_owned(), database, latest }))
+        let path = Arc::from(path);
+        let latest = RwLock::new(Arc::new(snapshot(&database, &path)?));
+        Ok(Some(Redb { path, database, latest }))
     }
 
     fn latest(&self) -> Arc<Snapshot> {
@@ -119,7 +122,7 @@ fn create_tables(transaction: &WriteTransaction) -> std::result::Result<(), redb
     Ok(())
 }
 
-fn snapshot(database: &Database) -> Result<Snapshot> {
+fn snapshot(database: &Database, path: &Arc<Path>) -> Result<Snapshot> {
     let read = || -> std::result::Result<Snapshot, redb::Error> {
         let transaction = database.begin_read()?;
         let tables = Table::ALL
@@ -127,7 +130,7 @@ fn snapshot(database: &Database) -> Result<Snapshot> {
             .map(|table| transaction.open_table(definition(*table)))
             .collect::<std::result::Result<_, _>>()?;
         let used_bytes = transaction.open_table(COUNTS)?.get(USED_BYTES)?.map_or(0, |count| count.value());
-        Ok(Snapshot { tables, used_bytes })
+        Ok(Snapshot { tables, used_bytes, path: Arc::clone(path) })
     };
     read().map_err(|error| failed("begin a read", error))
 }
@@ -141,13 +144,13 @@ impl Snapshot {
 impl Store for Redb {
     fn commit(&self, rows: Rows<'_>) -> Result<()> {
         let broken = |error: redb::Error| match error {
-            redb::Error::Io(source) => Fault::io("write", &self.path, source),
+            redb::Error::Io(source) => Fault::io("write", &*self.path, source),
             error => failed("commit", error),
         };
         let transaction = begin(&self.database)?;
         Redb::write(&transaction, rows).map_err(broken)?;
         transaction.commit().map_err(|error| broken(error.into()))?;
-        let latest = Arc::new(snapshot(&self.database)?);
+        let latest = Arc::new(snapshot(&self.database, &self.path)?);
         // The old one goes when its last reader does, outside the lock.
         let _old = std::mem::replace(&mut *self.latest.write(), latest);
         Ok(())
@@ -165,8 +168,28 @@ impl Store for Redb {
         range: (Bound<&[u8]>, Bound<&[u8]>),
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<()> {
-        let latest = self.latest();
-        let rows = latest.table(table).range::<&[u8]>(range).map_err(|error| failed("read a range", error))?;
+        self.latest().scan(table, range, visit)
+    }
+
+    fn pin(&self) -> Result<Pin> {
+        Ok(Pin::Free(Box::new(self.latest())))
+    }
+
+    fn size(&self) -> Result<Size> {
+        let file = std::fs::metadata(&self.path).map_err(|source| Fault::io("stat", &*self.path, source))?;
+        let file_bytes = file.len();
+        Ok(Size { file_bytes, used_bytes: self.latest().used_bytes.min(file_bytes) })
+    }
+}
+
+impl Checkpoint for Arc<Snapshot> {
+    fn scan(
+        &self,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let rows = self.table(table).range::<&[u8]>(range).map_err(|error| failed("read a range", error))?;
         for row in rows {
             let (key, row) = row.map_err(|error| failed("read a range", error))?;
             let value = checksum::open(table, key.value(), row.value(), &self.path)?;
@@ -175,12 +198,6 @@ impl Store for Redb {
             }
         }
         Ok(())
-    }
-
-    fn size(&self) -> Result<Size> {
-        let file = std::fs::metadata(&self.path).map_err(|source| Fault::io("stat", &self.path, source))?;
-        let file_bytes = file.len();
-        Ok(Size { file_bytes, used_bytes: self.latest().used_bytes.min(file_bytes) })
     }
 }
 
@@ -191,6 +208,6 @@ impl Redb {
         let transaction = begin(&self.database).expect("a transaction");
         transaction.open_table(definition(table)).expect("a table").insert(key, row).expect("a write");
         transaction.commit().expect("a commit");
-        *self.latest.write() = Arc::new(snapshot(&self.database).expect("a read"));
+        *self.latest.write() = Arc::new(snapshot(&self.database, &self.path).expect("a read"));
     }
 }

@@ -3,7 +3,7 @@
 //! Everything is in one tree, each key with its table's number before it, because a batch is atomic within one tree only. sled's own flush
 //! is not a barrier on a power cut: its file is synced here.
 
-use super::{Result, Rows, Size, Store, Table, checksum};
+use super::{Checkpoint, Pin, Result, Rows, Size, Store, Table, checksum};
 use crate::types::Fault;
 use bytes::Bytes;
 use std::{
@@ -16,10 +16,16 @@ use std::{
 const TIDY_MS: u64 = 100;
 
 pub(super) struct Sled {
-    path: PathBuf,
-    database: sled::Db,
+    rows: Live,
     /// The file that holds the rows, to be synced.
     file: File,
+}
+
+/// The rows as they are at any moment: sled cannot hold an older state.
+#[derive(Clone)]
+struct Live {
+    path: PathBuf,
+    database: sled::Db,
 }
 
 fn failed(doing: &'static str, error: &sled::Error) -> Fault {
@@ -54,7 +60,7 @@ impl Sled {
         sync(path)?;
         let rows = path.join("db");
         let file = File::open(&rows).map_err(|source| Fault::io("open", &rows, source))?;
-        Ok(Some(Sled { path: path.to_owned(), database, file }))
+        Ok(Some(Sled { rows: Live { path: path.to_owned(), database }, file }))
     }
 }
 
@@ -71,16 +77,39 @@ impl Store for Sled {
                 None => batch.remove(named(table, key)),
             }
         }
-        self.database.apply_batch(batch).map_err(|error| failed("write", &error))?;
-        self.database.flush().map_err(|error| failed("flush", &error))?;
-        self.file.sync_data().map_err(|source| Fault::io("fdatasync", self.path.join("db"), source))
+        let Live { path, database } = &self.rows;
+        database.apply_batch(batch).map_err(|error| failed("write", &error))?;
+        database.flush().map_err(|error| failed("flush", &error))?;
+        self.file.sync_data().map_err(|source| Fault::io("fdatasync", path.join("db"), source))
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
-        let row = self.database.get(named(table, key)).map_err(|error| failed("read a row", &error))?;
-        row.map(|row| checksum::open(table, key, &row, &self.path)).transpose()
+        let Live { path, database } = &self.rows;
+        let row = database.get(named(table, key)).map_err(|error| failed("read a row", &error))?;
+        row.map(|row| checksum::open(table, key, &row, path)).transpose()
     }
 
+    fn scan(
+        &self,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.rows.scan(table, range, visit)
+    }
+
+    fn pin(&self) -> Result<Pin> {
+        Ok(Pin::UntilCommit(Box::new(self.rows.clone())))
+    }
+
+    /// sled does not say what of its file is in use.
+    fn size(&self) -> Result<Size> {
+        let bytes = self.rows.database.size_on_disk().map_err(|error| failed("stat", &error))?;
+        Ok(Size { file_bytes: bytes, used_bytes: bytes })
+    }
+}
+
+impl Checkpoint for Live {
     fn scan(
         &self,
         table: Table,
@@ -104,18 +133,12 @@ impl Store for Sled {
         }
         Ok(())
     }
-
-    /// sled does not say what of its file is in use.
-    fn size(&self) -> Result<Size> {
-        let bytes = self.database.size_on_disk().map_err(|error| failed("stat", &error))?;
-        Ok(Size { file_bytes: bytes, used_bytes: bytes })
-    }
 }
 
 #[cfg(test)]
 impl Sled {
     /// Puts bytes under a key as they are, checksum and all.
     pub(super) fn insert_raw(&self, table: Table, key: &[u8], row: &[u8]) {
-        self.database.insert(named(table, key), row).expect("a write");
+        self.rows.database.insert(named(table, key), row).expect("a write");
     }
 }

@@ -1,11 +1,19 @@
 //! What a durable store must be able to do to stand behind the overlay.
 
-use super::{Result, Size, Table};
+use super::{Checkpoint, Result, Size, Table};
 use bytes::Bytes;
 use std::ops::{Bound, ControlFlow};
 
 /// Rows to commit together: at most one per key, in ascending order of (table, key). `None` deletes.
 pub type Rows<'a> = &'a mut dyn Iterator<Item = (Table, &'a [u8], Option<&'a [u8]>)>;
+
+/// The committed rows of one moment.
+pub enum Pin {
+    /// They stay as they are, whatever is committed later.
+    Free(Box<dyn Checkpoint>),
+    /// They stay as they are until the next commit: the caller holds that back until it has dropped this.
+    UntilCommit(Box<dyn Checkpoint>),
+}
 
 /// An ordered map per [`Table`] on disk, with its own atomic, durable commits. Commits come from one thread at a time; reads come
 /// from any, also during a commit.
@@ -28,6 +36,9 @@ pub trait Store: Send + Sync + 'static {
         range: (Bound<&[u8]>, Bound<&[u8]>),
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<()>;
+
+    /// What is committed now. Not called during a commit.
+    fn pin(&self) -> Result<Pin>;
 
     /// Space taken. Cheap enough to be asked once a second.
     fn size(&self) -> Result<Size>;

@@ -1,7 +1,7 @@
 //! What lies beside the suite: other engines' folders, damage, bounds, failing disks and kill -9.
 
 use super::{
-    Engine, Kind, Options, Rows, Size, Store, Table,
+    Engine, Kind, Options, Pin, Rows, Size, Store, Table,
     conformance::{ALL, Subject, batch, get, on_disk, put, scan, store_dir},
     open,
     overlay::{Bounds, Overlay},
@@ -50,6 +50,43 @@ fn a_store_that_another_has_open_is_refused() {
         let text = refusal(kind, &store_dir(&subject.dir));
         assert!(text.contains("another process has it open"), "{text}");
     }
+}
+
+#[test]
+fn a_second_store_is_built_beside_an_open_one() {
+    for kind in [Kind::Redb, Kind::Sled] {
+        let subject = on_disk(kind);
+        put(subject.engine(), "a", "1");
+        let beside = store_dir(&subject.dir).with_extension("incoming");
+        {
+            let second = open(kind, &beside, Options::default()).expect("a second store");
+            put(&*second, "a", "2");
+            second.flush().expect("a flush");
+        }
+        let second = open(kind, &beside, Options::default()).expect("it opens again");
+        assert_eq!((get(&*second, "a").as_deref(), get(subject.engine(), "a").as_deref()), (Some("2"), Some("1")));
+    }
+}
+
+#[test]
+fn sled_flushes_once_the_checkpoint_is_gone() {
+    let subject = on_disk(Kind::Sled);
+    let checkpoint = subject.engine().checkpoint().expect("a checkpoint");
+    put(subject.engine(), "a", "1");
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| subject.engine().flush());
+        let mut rows = 0;
+        let mut count = |_: &[u8], _: Bytes| {
+            rows += 1;
+            ControlFlow::Continue(())
+        };
+        checkpoint.scan(Table::Versions, ALL, &mut count).expect("a scan");
+        assert_eq!(rows, 0);
+        assert!(subject.engine().pending() > 0);
+        drop(checkpoint);
+        flush.join().expect("a thread").expect("a flush");
+    });
+    assert_eq!(subject.engine().pending(), 0);
 }
 
 #[test]
@@ -170,6 +207,10 @@ impl Store for Failing {
         _: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> super::Result<()> {
         Ok(())
+    }
+
+    fn pin(&self) -> super::Result<Pin> {
+        Err(Fault::Engine { engine: "failing", doing: "pin", cause: "it holds nothing".to_owned() })
     }
 
     fn size(&self) -> super::Result<Size> {

@@ -4,7 +4,7 @@ mod random;
 
 use super::*;
 use crate::{
-    engine::Size,
+    engine::{Checkpoint, Memory, Size},
     membership::Member,
     mvcc::{EventKind, KeyValue, RangeQuery},
     types::{KeyRange, LeaseId, MemberId, Revision},
@@ -71,6 +71,14 @@ impl Engine for Recording {
 
     fn flush(&self) -> Result<(), Fault> {
         Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, Fault> {
+        let copy = Memory::default();
+        let ops =
+            self.rows.read().iter().map(|((table, key), value)| (*table, key.clone(), Some(value.clone()))).collect();
+        copy.write(Batch { ops })?;
+        copy.checkpoint()
     }
 
     fn size(&self) -> Result<Size, Fault> {

@@ -4,7 +4,10 @@ mod hashes;
 mod model;
 
 use super::*;
-use crate::types::KeyRange;
+use crate::{
+    engine::{Checkpoint, Memory},
+    types::KeyRange,
+};
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
@@ -65,6 +68,14 @@ impl Engine for Recording {
 
     fn flush(&self) -> Result<(), Fault> {
         Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, Fault> {
+        let copy = Memory::default();
+        let ops =
+            self.tables.read().iter().map(|((table, key), value)| (*table, key.clone(), Some(value.clone()))).collect();
+        copy.write(Batch { ops })?;
+        copy.checkpoint()
     }
 
     fn size(&self) -> Result<crate::engine::Size, Fault> {

@@ -8,7 +8,7 @@ mod threads;
 
 use super::{encode::tests::seen, *};
 use crate::{
-    engine::{Batch, Engine, Size, Table},
+    engine::{Batch, Checkpoint, Engine, Memory, Size, Table},
     mvcc::Store,
     types::{Fault, LeaseId},
 };
@@ -62,6 +62,14 @@ impl Engine for Rows {
 
     fn flush(&self) -> Result<(), Fault> {
         Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, Fault> {
+        let copy = Memory::default();
+        let ops =
+            self.rows.read().iter().map(|((table, key), value)| (*table, key.clone(), Some(value.clone()))).collect();
+        copy.write(Batch { ops })?;
+        copy.checkpoint()
     }
 
     fn size(&self) -> Result<Size, Fault> {

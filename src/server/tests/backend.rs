@@ -1,7 +1,7 @@
 //! A backend without consensus: what is proposed is applied at once, to a real machine over a store in memory.
 
 use crate::{
-    engine::{Batch, Engine, Size, Table},
+    engine::{Batch, Checkpoint, Engine, Memory, Size, Table},
     machine::{self, AlarmKind, Applied, Command, Machine, RequestId, Txn, TxnReply, codec},
     membership::Member,
     mvcc::{HashKv, RangeQuery, RangeResult, Reader},
@@ -57,6 +57,14 @@ impl Engine for Rows {
 
     fn flush(&self) -> Result<(), Fault> {
         Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, Fault> {
+        let copy = Memory::default();
+        let ops =
+            self.0.read().iter().map(|((table, key), value)| (*table, key.clone(), Some(value.clone()))).collect();
+        copy.write(Batch { ops })?;
+        copy.checkpoint()
     }
 
     fn size(&self) -> Result<Size, Fault> {
