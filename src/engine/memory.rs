@@ -1,11 +1,11 @@
 //! The engine without a disk: for tests and simulation, and the reference for the others.
 
 use super::{
-    Batch, Checkpoint, Engine, Pin, Result, Rows, Size, Store, Table,
+    Batch, Checkpoint, Engine, Home, Pin, Result, Rows, Size, Store, Table,
     overlay::{Bounds, Overlay},
 };
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::{
     collections::BTreeMap,
     ops::{Bound, ControlFlow},
@@ -64,9 +64,72 @@ impl Engine for Memory {
     }
 }
 
+/// A [`Home`] in memory.
+#[derive(Default)]
+pub struct MemoryHome(Mutex<Stores>);
+
+#[derive(Default)]
+struct Stores {
+    present: Arc<Memory>,
+    staged: Option<Arc<Memory>>,
+    is_sealed: bool,
+}
+
+impl MemoryHome {
+    /// The home of a store that is there already.
+    pub fn of(present: Arc<Memory>) -> MemoryHome {
+        MemoryHome(Mutex::new(Stores { present, ..Stores::default() }))
+    }
+
+    /// The home as it would be found after a power cut now.
+    pub fn crash(&self) -> MemoryHome {
+        let stores = self.0.lock();
+        let staged = stores.staged.as_ref().filter(|_| stores.is_sealed).map(|staged| Arc::new(staged.crash()));
+        let (present, is_sealed) = (Arc::new(stores.present.crash()), staged.is_some());
+        MemoryHome(Mutex::new(Stores { present, staged, is_sealed }))
+    }
+}
+
+impl Home for MemoryHome {
+    fn open(&self) -> Result<Arc<dyn Engine>> {
+        Ok(self.0.lock().present.clone())
+    }
+
+    fn stage(&self) -> Result<Arc<dyn Engine>> {
+        let mut stores = self.0.lock();
+        let staged = Arc::new(Memory::default());
+        (stores.staged, stores.is_sealed) = (Some(staged.clone()), false);
+        Ok(staged)
+    }
+
+    fn seal(&self) -> Result<()> {
+        self.0.lock().is_sealed = true;
+        Ok(())
+    }
+
+    fn sealed(&self) -> Result<Option<Arc<dyn Engine>>> {
+        let stores = self.0.lock();
+        let staged = stores.staged.clone().filter(|_| stores.is_sealed);
+        Ok(staged.map(|staged| staged as Arc<dyn Engine>))
+    }
+
+    fn install(&self) -> Result<Arc<dyn Engine>> {
+        let mut stores = self.0.lock();
+        assert!(stores.is_sealed, "only a whole store is installed");
+        stores.present = stores.staged.take().expect("sealed after it was staged");
+        stores.is_sealed = false;
+        Ok(stores.present.clone())
+    }
+
+    fn discard(&self) -> Result<()> {
+        let mut stores = self.0.lock();
+        (stores.staged, stores.is_sealed) = (None, false);
+        Ok(())
+    }
+}
+
 /// Rows that a disk would hold. A commit copies the map while somebody else reads this state of it.
 type Disk = Arc<BTreeMap<(Table, Bytes), Bytes>>;
-
 #[derive(Default)]
 struct Map(RwLock<Disk>);
 

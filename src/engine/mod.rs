@@ -7,6 +7,7 @@
 //! **May not know** what the rows mean, what a revision is, or that there is a log.
 
 mod checksum;
+mod home;
 mod memory;
 mod open;
 mod overlay;
@@ -19,7 +20,8 @@ mod conformance;
 #[cfg(test)]
 mod tests;
 
-pub use memory::Memory;
+pub use home::{DirHome, Home};
+pub use memory::{Memory, MemoryHome};
 pub use open::{Kind, Options, open};
 pub use store::{Pin, Rows, Store};
 

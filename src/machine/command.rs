@@ -317,6 +317,8 @@ pub struct Outcome {
     pub events: Vec<(Revision, Vec<Event>)>,
     /// For the member itself, in log order.
     pub effects: Vec<Effect>,
+    /// The state hash after each entry: to be compared with what other members have there.
+    pub hashes: Vec<(Index, u64)>,
 }
 
 /// What the member that applied an entry may have to do about it.

@@ -21,6 +21,7 @@ mod kv;
 mod lease;
 mod member;
 mod quota;
+mod snapshot;
 mod txn;
 mod view;
 
@@ -34,13 +35,14 @@ pub use command::{
     DeleteRange, Effect, Op, OpReply, Outcome, Put, Reply, RequestId, Txn, TxnReply,
 };
 pub use quota::QUOTA_BYTES_DEFAULT;
+pub use snapshot::{applied_in, meta_of};
 pub use view::{LeaseInfo, View};
 
 use crate::{
     engine::{Batch, Engine, Table},
     membership::Change,
     mvcc,
-    types::{ConfState, Entry, EntryKind, Error, Fault, Index, Term},
+    types::{ConfState, Entry, EntryKind, Error, Fault, Index, Key, LeaseId, Term},
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -58,6 +60,7 @@ pub struct Settings {
 
 /// The state machine of one member.
 pub struct Machine {
+    engine: Arc<dyn Engine>,
     store: mvcc::Store,
     shared: Arc<view::Shared>,
     mark: Mark,
@@ -109,28 +112,35 @@ impl Machine {
     /// # Errors
     /// A broken store, or one whose rows contradict each other.
     pub fn open(engine: Arc<dyn Engine>, settings: Settings) -> Result<Machine, Fault> {
-        let mark = match engine.get(Table::Meta, APPLIED)? {
-            Some(row) => Mark::decode(&row).ok_or_else(|| damaged("the row of the applied index is malformed"))?,
-            None => Mark::default(),
-        };
+        let mark = mark_in(&*engine)?;
         let mut store = mvcc::Store::open(engine.clone())?;
-        let mut state = view::State {
-            leases: crate::lease::Table::load(&*engine)?,
-            members: crate::membership::Table::load(&*engine)?,
-            alarms: crate::alarm::Table::load(&*engine)?,
-            cluster_version: text(&*engine, member::CLUSTER_VERSION)?,
-            downgrade: text(&*engine, member::DOWNGRADE)?,
-        };
-        for (key, lease) in store.take_leased() {
-            if state.leases.get(lease).is_none() {
-                return Err(damaged(&format!("key {key:?} belongs to lease {lease}, which does not exist")));
-            }
-            state.leases.attach(lease, key);
-        }
+        let state = state_in(&*engine, store.take_leased())?;
         let quota = quota::Quota::new(settings.quota_bytes);
         quota.measure(engine.size()?, engine.pending());
-        let shared = view::Shared { engine, state: RwLock::new(state), mark: Mutex::new(mark), quota };
-        Ok(Machine { store, shared: Arc::new(shared), mark, mark_unwritten: false })
+        let shared = view::Shared {
+            engine: RwLock::new(engine.clone()),
+            state: RwLock::new(state),
+            mark: Mutex::new(mark),
+            quota,
+        };
+        Ok(Machine { engine, store, shared: Arc::new(shared), mark, mark_unwritten: false })
+    }
+
+    /// Goes on from the state that `engine` holds: that of another member, after a later entry of the same log. Readers and views
+    /// see all of it from now on; those that are under way end on what they began with.
+    ///
+    /// # Errors
+    /// A broken store; this member can't go on then.
+    pub fn replace(&mut self, engine: Arc<dyn Engine>) -> Result<(), Fault> {
+        let mark = mark_in(&*engine)?;
+        self.store.replace(engine.clone())?;
+        let state = state_in(&*engine, self.store.take_leased())?;
+        self.shared.quota.measure(engine.size()?, engine.pending());
+        *self.shared.state.write() = state;
+        *self.shared.engine.write() = engine.clone();
+        *self.shared.mark.lock() = mark;
+        (self.engine, self.mark, self.mark_unwritten) = (engine, mark, false);
+        Ok(())
     }
 
     /// Applies committed entries, in the order of the log. Those that were applied before are passed over.
@@ -182,6 +192,7 @@ impl Machine {
         assert!(batch.is_empty() || matches!(result, Some(Ok(_))), "a refused entry changes nothing");
         let hash = hash::advance(self.mark.hash, index, term, &batch);
         self.mark = Mark { index, term, hash, ..self.mark };
+        outcome.hashes.push((index, hash));
         self.mark_unwritten = true;
         // The next entry's reads need this one's rows. Entries without rows can wait for the next that has some.
         if !batch.is_empty() {
@@ -217,7 +228,7 @@ impl Machine {
         batch.put(Table::Meta, Bytes::from_static(APPLIED), self.mark.encode());
         self.shared.quota.count(&batch);
         self.mark_unwritten = false;
-        self.shared.engine.write(batch)
+        self.engine.write(batch)
     }
 
     /// The last applied entry.
@@ -253,6 +264,31 @@ fn decode(entry: Entry) -> (RequestId, Work) {
             (request, Work::Members(change))
         }
     }
+}
+
+fn mark_in(engine: &dyn Engine) -> Result<Mark, Fault> {
+    match engine.get(Table::Meta, APPLIED)? {
+        Some(row) => Mark::decode(&row).ok_or_else(|| damaged("the row of the applied index is malformed")),
+        None => Ok(Mark::default()),
+    }
+}
+
+/// What is held in memory, `leased` being the keys that belong to leases.
+fn state_in(engine: &dyn Engine, leased: Vec<(Key, LeaseId)>) -> Result<view::State, Fault> {
+    let mut state = view::State {
+        leases: crate::lease::Table::load(engine)?,
+        members: crate::membership::Table::load(engine)?,
+        alarms: crate::alarm::Table::load(engine)?,
+        cluster_version: text(engine, member::CLUSTER_VERSION)?,
+        downgrade: text(engine, member::DOWNGRADE)?,
+    };
+    for (key, lease) in leased {
+        if state.leases.get(lease).is_none() {
+            return Err(damaged(&format!("key {key:?} belongs to lease {lease}, which does not exist")));
+        }
+        state.leases.attach(lease, key);
+    }
+    Ok(state)
 }
 
 fn text(engine: &dyn Engine, row: &[u8]) -> Result<Option<String>, Fault> {

@@ -23,7 +23,7 @@ pub(super) struct State {
 
 /// What the machine shares with its views. Only the machine writes.
 pub(super) struct Shared {
-    pub(super) engine: Arc<dyn Engine>,
+    pub(super) engine: RwLock<Arc<dyn Engine>>,
     pub(super) state: RwLock<State>,
     /// The last entry whose effects readers can see.
     pub(super) mark: Mutex<Mark>,
@@ -146,8 +146,19 @@ impl View {
     /// # Errors
     /// A broken store.
     pub fn measure(&self) -> Result<Size, Fault> {
-        let size = self.shared.engine.size()?;
-        self.shared.quota.measure(size, self.shared.engine.pending());
+        let engine = self.engine();
+        let size = engine.size()?;
+        self.shared.quota.measure(size, engine.pending());
         Ok(size)
+    }
+
+    /// The store under all this. A snapshot replaces it, so nobody keeps it for long.
+    pub fn engine(&self) -> Arc<dyn Engine> {
+        self.shared.engine.read().clone()
+    }
+
+    /// Ids of members that left for good.
+    pub fn removed(&self) -> Vec<MemberId> {
+        self.shared.state.read().members.removed()
     }
 }

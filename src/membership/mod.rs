@@ -7,6 +7,8 @@
 
 mod row;
 
+pub use row::decode_conf_state;
+
 use crate::{
     engine::{Batch, Engine, Table as Rows},
     types::{ConfState, Error, Fault, MemberId},
@@ -17,8 +19,8 @@ use std::{
     ops::{Bound, ControlFlow},
 };
 
-/// Row of [`Rows::Meta`] that holds who votes and who learns.
-const CONF_STATE: &[u8] = b"conf_state";
+/// Row of [`Rows::Meta`] that holds who votes and who learns; see [`decode_conf_state`].
+pub const CONF_STATE: &[u8] = b"conf_state";
 
 /// A member, as the table tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -172,6 +174,11 @@ impl Table {
     /// Whether this id was a member's that left.
     pub fn is_removed(&self, id: MemberId) -> bool {
         self.removed.contains(&id)
+    }
+
+    /// Ids of members that left, in order.
+    pub fn removed(&self) -> Vec<MemberId> {
+        self.removed.iter().copied().collect()
     }
 
     /// Who votes and who learns.

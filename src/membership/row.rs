@@ -49,7 +49,8 @@ pub(super) fn encode_conf_state(state: &ConfState) -> Bytes {
     out.into()
 }
 
-pub(super) fn decode_conf_state(mut row: &[u8]) -> Option<ConfState> {
+/// Who votes and who learns, from its row; `None` if it is none of ours.
+pub fn decode_conf_state(mut row: &[u8]) -> Option<ConfState> {
     let row = &mut row;
     if row.try_get_u8().ok()? != FORMAT {
         return None;

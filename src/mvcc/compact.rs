@@ -4,7 +4,7 @@
 //! finished sweep, written with the last rows of that sweep. After a restart between the two the sweep begins anew; removing rows
 //! that are gone is no harm.
 
-use super::{NEVER, Reader, STEP_KEYS};
+use super::{NEVER, Reader, STEP_KEYS, Shared};
 use crate::{
     engine::{Batch, Engine, Table},
     types::Fault,
@@ -59,12 +59,12 @@ impl Reader {
     ///
     /// Calls from several threads take turns.
     pub fn compact_step(&self, rows_max: usize) -> Result<bool, Fault> {
-        let shared = &*self.shared;
+        let shared = &*self.shared();
         let mut sweep = shared.sweep.lock();
         let (bound, mut from) = match sweep.walk.take() {
             Some(walk) => walk,
             None => {
-                let bound = self.sweep_bound();
+                let bound = shared.sweep_bound();
                 if bound <= shared.swept.load(Ordering::Acquire) {
                     return Ok(false);
                 }
@@ -98,13 +98,15 @@ impl Reader {
             shared.swept.store(bound, Ordering::Release);
         }
         sweep.walk = next.map(|key| (bound, key));
-        Ok(sweep.walk.is_some() || bound < self.sweep_bound())
+        Ok(sweep.walk.is_some() || bound < shared.sweep_bound())
     }
+}
 
+impl Shared {
     /// How far a sweep that begins now may go. Pins that come later are at or above the mark, so they need not be asked again.
     fn sweep_bound(&self) -> i64 {
-        let state = self.shared.state.read();
-        let lowest_pin = self.shared.pins.lowest().unwrap_or(i64::MAX);
+        let state = self.state.read();
+        let lowest_pin = self.pins.lowest().unwrap_or(i64::MAX);
         // Unpublished versions may be taken back, and then what they hid is current again.
         state.compacted.min(state.published).min(lowest_pin).max(NEVER)
     }

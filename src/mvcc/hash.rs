@@ -38,27 +38,28 @@ impl Reader {
     /// # Errors
     /// [`Error::FutureRev`] above the current revision, [`Error::Compacted`] below the compacted one.
     pub fn hash_kv(&self, at: Revision) -> Result<Result<HashKv, Error>, Fault> {
+        let shared = &self.shared();
         let (_pin, at, compacted) = {
-            let state = self.shared.state.read();
+            let state = shared.state.read();
             match admit(at, state.published, state.compacted) {
                 // All rows above the mark count, so the mark is what to pin; before the first compaction nothing can be swept
                 // below 0 either.
-                Ok(at) => (Pins::add(&self.shared, state.compacted.min(at)), at, state.compacted),
+                Ok(at) => (Pins::add(shared, state.compacted.min(at)), at, state.compacted),
                 Err(error) => return Ok(Err(error)),
             }
         };
         let everything = KeyRange::From(Bytes::new());
-        let view = View { shared: &self.shared, at, row: |stamp| self.shared.row(stamp) };
+        let view = View { shared, at, row: |stamp| shared.row(stamp) };
         let sees_no_key = view.walk(&everything, 1, Direction::Ascending).is_empty();
         let kept_at = if sees_no_key { compacted } else { at };
         let mut hash = crc32c::crc32c(b"key");
         let mut row_at = RowKey::before(1);
         loop {
-            let rows = read_rows(&*self.shared.engine, &row_at, at, STEP_ROWS)?;
+            let rows = read_rows(&*shared.engine, &row_at, at, STEP_ROWS)?;
             let Some((last, _)) = rows.last() else { break };
             row_at = last.row_key();
             let counts = {
-                let state = self.shared.state.read();
+                let state = shared.state.read();
                 rows.iter()
                     .map(|(stamp, row)| stamp.main > compacted || is_kept(&state, *stamp, row, kept_at))
                     .collect::<Vec<_>>()
@@ -74,6 +75,7 @@ impl Reader {
     /// CRC32C of everything in the engine, row by row, with the tables' numbers. Two members are equal only if they have swept
     /// equally far and nothing is written meanwhile: for diagnosis, as etcd's `Hash`.
     pub fn hash_all(&self) -> Result<u32, Fault> {
+        let shared = self.shared();
         let mut hash = 0;
         for table in Table::ALL {
             hash = crc32c::crc32c_append(hash, &[table as u8]);
@@ -81,7 +83,7 @@ impl Reader {
             loop {
                 let from = row_at.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
                 let (mut last, mut rows) = (None, 0);
-                self.shared.engine.scan(table, (from, Bound::Unbounded), &mut |key: &[u8], value| {
+                shared.engine.scan(table, (from, Bound::Unbounded), &mut |key: &[u8], value| {
                     hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, key), &value);
                     rows += 1;
                     if rows == STEP_ROWS {

@@ -1,7 +1,7 @@
 //! What happened since a revision.
 
 use super::{
-    Event, EventKind, KeyValue, Reader, STEP_KEYS,
+    Event, EventKind, KeyValue, Reader, STEP_KEYS, Shared,
     open::read_rows,
     pin::Pins,
     read::admit,
@@ -40,19 +40,20 @@ impl Reader {
         bytes_max: usize,
     ) -> Result<Result<History, Error>, Fault> {
         let from = from.0.max(1);
+        let shared = &self.shared();
         let (_pin, upto) = {
-            let state = self.shared.state.read();
+            let state = shared.state.read();
             let upto = upto.0.min(state.published);
             if from > upto && from > state.compacted {
                 return Ok(Ok(History { events: Vec::new(), next: Revision(from) }));
             }
             match admit(Revision(from), state.published, state.compacted) {
-                Ok(at) => (Pins::add(&self.shared, at), upto),
+                Ok(at) => (Pins::add(shared, at), upto),
                 Err(error) => return Ok(Err(error)),
             }
         };
-        let (rows, next) = self.wanted_rows(from, upto, wanted, bytes_max)?;
-        let prevs = if with_prev { self.replaced_by(&rows)? } else { vec![None; rows.len()] };
+        let (rows, next) = shared.wanted_rows(from, upto, wanted, bytes_max)?;
+        let prevs = if with_prev { shared.replaced_by(&rows)? } else { vec![None; rows.len()] };
         let mut events: Vec<(Revision, Vec<Event>)> = Vec::new();
         for ((stamp, kv), prev) in rows.into_iter().zip(prevs) {
             let kind = if stamp.tombstone { EventKind::Delete } else { EventKind::Put };
@@ -64,7 +65,9 @@ impl Reader {
         }
         Ok(Ok(History { events, next: Revision(next) }))
     }
+}
 
+impl Shared {
     /// The wanted rows of whole revisions, and the revision after them.
     fn wanted_rows(
         &self,
@@ -76,7 +79,7 @@ impl Reader {
         let (mut found, mut bytes, mut looked_at, mut last_main) = (Vec::new(), 0, 0, 0);
         let mut row_at = RowKey::before(from);
         loop {
-            let rows = read_rows(&*self.shared.engine, &row_at, upto, STEP_ROWS)?;
+            let rows = read_rows(&*self.engine, &row_at, upto, STEP_ROWS)?;
             let Some((last, _)) = rows.last() else { return Ok((found, upto.max(from - 1) + 1)) };
             row_at = last.row_key();
             for (stamp, row) in rows {
@@ -97,10 +100,10 @@ impl Reader {
     fn replaced_by(&self, rows: &[(Stamp, KeyValue)]) -> Result<Vec<Option<KeyValue>>, Fault> {
         let mut stamps = Vec::with_capacity(rows.len());
         for some in rows.chunks(STEP_KEYS) {
-            let state = self.shared.state.read();
+            let state = self.state.read();
             stamps.extend(some.iter().map(|(stamp, kv)| state.index.find(&kv.key)?.replaced_by(*stamp)));
         }
-        let read = |stamp: Option<Stamp>| stamp.map_or(Ok(None), |stamp| self.shared.row_if_any(stamp));
+        let read = |stamp: Option<Stamp>| stamp.map_or(Ok(None), |stamp| self.row_if_any(stamp));
         stamps.into_iter().map(read).collect()
     }
 }

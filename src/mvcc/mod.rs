@@ -44,6 +44,7 @@ use crate::{
 };
 use compact::Sweep;
 use index::Index;
+use open::Opened;
 use parking_lot::{Mutex, RwLock};
 use pin::Pins;
 use record::Stamp;
@@ -58,7 +59,8 @@ const NEVER: i64 = -1;
 /// Keys that are looked at under one hold of the state's lock.
 const STEP_KEYS: usize = 1_000;
 
-/// What writer, readers and sweep share.
+/// What writer, readers and sweep share: the state of one engine. A snapshot of another member brings an engine of its own, and with
+/// it another one of these.
 struct Shared {
     engine: Arc<dyn Engine>,
     state: RwLock<State>,
@@ -106,6 +108,8 @@ fn damaged(stamp: Stamp, what: &str) -> Fault {
 /// The writer's half of the store. There is one.
 pub struct Store {
     shared: Arc<Shared>,
+    /// Where readers find it.
+    readers: Arc<RwLock<Arc<Shared>>>,
     /// The last finished revision; from `Shared`'s `published` on it waits for [`Store::publish`].
     current: i64,
     leased: Vec<(Key, LeaseId)>,
@@ -117,12 +121,25 @@ impl Store {
     /// # Errors
     /// A [`Fault`] if the engine can't be read, or if a row is none of ours.
     pub fn open(engine: Arc<dyn Engine>) -> Result<Store, Fault> {
-        open::open(engine)
+        let Opened { shared, current, leased } = open::open(engine)?;
+        Ok(Store { readers: Arc::new(RwLock::new(shared.clone())), shared, current, leased })
+    }
+
+    /// Goes on with the rows of `engine`, which are those of a later moment of the same history. Readers that began before end on
+    /// what they began with.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; the store is then as it was.
+    pub fn replace(&mut self, engine: Arc<dyn Engine>) -> Result<(), Fault> {
+        let Opened { shared, current, leased } = open::open(engine)?;
+        *self.readers.write() = shared.clone();
+        (self.shared, self.current, self.leased) = (shared, current, leased);
+        Ok(())
     }
 
     /// The readers' half.
     pub fn reader(&self) -> Reader {
-        Reader { shared: self.shared.clone() }
+        Reader { store: self.readers.clone() }
     }
 
     /// The revision of the last finished write, published or not. A fresh store is at 1.

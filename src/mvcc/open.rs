@@ -1,7 +1,7 @@
 //! The index, rebuilt from the rows.
 
 use super::{
-    NEVER, Shared, State, Store, compact,
+    NEVER, Shared, State, compact,
     compact::Sweep,
     damaged,
     index::{self, Index},
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     engine::{Engine, Table},
-    types::{Fault, LeaseId},
+    types::{Fault, Key, LeaseId},
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -24,8 +24,15 @@ use std::{
 /// Rows that are read by one scan. The engine may hold up writers while it scans.
 const STEP_ROWS: usize = 2_000;
 
-/// See [`Store::open`].
-pub(super) fn open(engine: Arc<dyn Engine>) -> Result<Store, Fault> {
+/// What the rows of an engine say.
+pub(super) struct Opened {
+    pub(super) shared: Arc<Shared>,
+    pub(super) current: i64,
+    pub(super) leased: Vec<(Key, LeaseId)>,
+}
+
+/// See [`super::Store::open`].
+pub(super) fn open(engine: Arc<dyn Engine>) -> Result<Opened, Fault> {
     let compacted = compact::compacted_mark(&*engine)?.unwrap_or(NEVER);
     let swept = compact::swept_mark(&*engine)?.unwrap_or(NEVER);
     // A sweep leaves the newest rows alone, so the last row is the last revision; unless everything up to the mark is gone, in
@@ -60,7 +67,7 @@ pub(super) fn open(engine: Arc<dyn Engine>) -> Result<Store, Fault> {
         compacted: AtomicI64::new(compacted),
         swept: AtomicI64::new(swept),
     };
-    Ok(Store { shared: Arc::new(shared), current, leased })
+    Ok(Opened { shared: Arc::new(shared), current, leased })
 }
 
 /// What is known of each key while the rows are read. The key stands in the map only, so the entry's is empty.

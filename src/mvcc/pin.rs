@@ -27,7 +27,7 @@ impl Pins {
 ///
 /// A pin does not hold up compaction itself: reads below the mark are refused at once, whoever has pinned what.
 pub struct Pin {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     pub(super) revision: i64,
 }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::types::{Error, Fault, Key, KeyRange, LeaseId, Revision};
 use bytes::Bytes;
+use parking_lot::RwLock;
 use std::{
     ops::Bound,
     sync::{Arc, atomic::Ordering},
@@ -122,28 +123,34 @@ pub struct Chunk {
 /// The readers' half of the store. Cheap to clone, for any number of threads.
 #[derive(Clone)]
 pub struct Reader {
-    pub(super) shared: Arc<Shared>,
+    pub(super) store: Arc<RwLock<Arc<Shared>>>,
 }
 
 impl Reader {
+    /// The state of now. Whoever reads in several steps takes it once: a snapshot may replace it meanwhile, and what was begun
+    /// ends on what it began with.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.store.read().clone()
+    }
+
     /// The newest revision that readers may see.
     pub fn current(&self) -> Revision {
-        Revision(self.shared.published.load(Ordering::Acquire))
+        Revision(self.store.read().published.load(Ordering::Acquire))
     }
 
     /// The revision of the last compaction; −1 if there was none, as in etcd. Reads below are refused, reads at it work.
     pub fn compacted(&self) -> Revision {
-        Revision(self.shared.compacted.load(Ordering::Acquire))
+        Revision(self.store.read().compacted.load(Ordering::Acquire))
     }
 
     /// The bound of the last finished sweep, also over restarts; −1 if there was none.
     pub fn swept(&self) -> Revision {
-        Revision(self.shared.swept.load(Ordering::Acquire))
+        Revision(self.store.read().swept.load(Ordering::Acquire))
     }
 
     /// Number of live keys. May be ahead of [`Reader::current`] by the write that is under way.
     pub fn keys_total(&self) -> usize {
-        self.shared.state.read().index.live_total()
+        self.shared().state.read().index.live_total()
     }
 
     /// Reads a range at one revision.
@@ -158,7 +165,7 @@ impl Reader {
             Ok(entered) => entered,
             Err(error) => return Ok(Err(error)),
         };
-        self.view(&pin).range(query, current, known).map(Ok)
+        view(&pin).range(query, current, known).map(Ok)
     }
 
     /// Keeps what is visible at `revision` (0 or less: the current one) from being swept until the pin is dropped.
@@ -166,14 +173,15 @@ impl Reader {
     /// # Errors
     /// [`Error::FutureRev`] above the current revision, [`Error::Compacted`] below the compacted one.
     pub fn pin(&self, revision: Revision) -> Result<Pin, Error> {
-        let state = self.shared.state.read();
+        let shared = self.shared();
+        let state = shared.state.read();
         let at = admit(revision, state.published, state.compacted)?;
-        Ok(Pins::add(&self.shared, at))
+        Ok(Pins::add(&shared, at))
     }
 
     /// Number of keys in `range` at the pinned revision.
     pub fn count(&self, pin: &Pin, range: &KeyRange) -> i64 {
-        self.view(pin).walk(range, usize::MAX, Direction::Ascending).len() as i64
+        view(pin).walk(range, usize::MAX, Direction::Ascending).len() as i64
     }
 
     /// The first keys of `range` at the pinned revision: at most `keys_max` (and never more than 10,000), about `bytes_max` bytes, but
@@ -181,13 +189,13 @@ impl Reader {
     pub fn chunk(&self, pin: &Pin, range: &KeyRange, keys_max: usize, bytes_max: usize) -> Result<Chunk, Fault> {
         // Bounded, so that a caller who thinks in bytes does not walk the whole range for each chunk.
         let keys_max = keys_max.clamp(1, CHUNK_KEYS_MAX);
-        let found = self.view(pin).walk(range, keys_max, Direction::Ascending);
+        let found = view(pin).walk(range, keys_max, Direction::Ascending);
         let (mut kvs, mut bytes) = (Vec::new(), 0);
         for stamp in &found {
             if bytes >= bytes_max && !kvs.is_empty() {
                 break;
             }
-            let kv = self.shared.row(*stamp)?;
+            let kv = pin.shared.row(*stamp)?;
             bytes += kv.key.len() + kv.value.len();
             kvs.push(kv);
         }
@@ -196,18 +204,20 @@ impl Reader {
         Ok(Chunk { kvs, rest })
     }
 
-    fn view<'a>(&'a self, pin: &Pin) -> View<'a, impl Fn(Stamp) -> Result<KeyValue, Fault> + 'a> {
-        View { shared: &self.shared, at: pin.revision, row: |stamp| self.shared.row(stamp) }
-    }
-
     /// Checks and pins the revision of a query. What is cheap to know of the answer comes with it: a count is that of this very
     /// moment, since a write may be published before a walk begins.
     fn enter(&self, query: &RangeQuery) -> Result<(Pin, i64, Known), Error> {
-        let state = self.shared.state.read();
+        let shared = &self.shared();
+        let state = shared.state.read();
         let at = admit(query.revision, state.published, state.compacted)?;
         let known = Known::of(&state, &query.range, at, state.published, &state.unpublished);
-        Ok((Pins::add(&self.shared, at), state.published, known))
+        Ok((Pins::add(shared, at), state.published, known))
     }
+}
+
+/// What a pin holds.
+fn view(pin: &Pin) -> View<'_, impl Fn(Stamp) -> Result<KeyValue, Fault>> {
+    View { shared: &pin.shared, at: pin.revision, row: |stamp| pin.shared.row(stamp) }
 }
 
 /// What the index tells about an answer without a walk.

@@ -175,8 +175,8 @@ fn open(config: &Config) -> Result<(Handle, DirLock), Fault> {
         })),
         ..engine::Options::default()
     };
-    let store = engine::open(kind, &member_dir.join("store"), options)?;
-    let handle = replica::start(settings(config, wal_dir(config, &member_dir)), store, woken)?;
+    let home = Arc::new(engine::DirHome::new(&member_dir, kind, options));
+    let handle = replica::start(settings(config, wal_dir(config, &member_dir)), home, Arc::new(Alone), woken)?;
     Ok((handle, lock))
 }
 
@@ -211,6 +211,9 @@ fn settings(config: &Config, wal_dir: PathBuf) -> Settings {
         peer_urls: texts(&config.initial_advertise_peer_urls),
         client_urls: texts(&config.advertise_client_urls),
         cluster_token: config.initial_cluster_token.clone(),
+        initial_cluster: vec![(config.name.clone(), texts(&config.initial_advertise_peer_urls))],
+        start_as: replica::StartAs::New,
+        force_new_cluster: false,
         heartbeat: config.heartbeat_interval,
         election_ticks: u32::try_from(election_ticks).unwrap_or(u32::MAX),
         pre_vote: config.pre_vote,
@@ -228,6 +231,19 @@ fn settings(config: &Config, wal_dir: PathBuf) -> Settings {
         warn_apply_after: config.warning_apply_duration,
         unsafe_no_fsync: config.unsafe_no_fsync,
         wal_keep_all: config.wal_keep_all,
+    }
+}
+
+struct Alone;
+impl replica::Transport for Alone {
+    fn send(&self, _: Vec<replica::Letter>) {}
+    fn set_members(&self, _: Vec<crate::membership::Member>, _: Vec<crate::types::MemberId>) {}
+    fn send_snapshot(&self, _: crate::types::MemberId, _: replica::Outgoing) {}
+    fn is_sending_snapshot(&self, _: crate::types::MemberId) -> bool {
+        false
+    }
+    fn connected_for(&self, _: crate::types::MemberId) -> Option<Duration> {
+        None
     }
 }
 

@@ -1,29 +1,34 @@
 //! The apply thread: committed entries → machine → replies, watchers, leases, waiting reads.
 
-use super::{handle::Shared, run::Inbox};
+use super::{handle::Shared, run::Inbox, snapshots};
 use crate::{
     machine::{ConfStep, ConfStepKind, Effect, Machine, Outcome},
     raft,
-    types::{Entry, Fault, MemberId, Term},
+    types::{Entry, Fault, Index, MemberId, SnapshotMeta, Term},
 };
 use crossbeam_channel::{Receiver, Sender};
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-/// Entries in order, without a gap.
-pub(super) struct Committed {
-    pub(super) entries: Vec<Entry>,
+/// What the state machine is given, in the order of the log.
+pub(crate) enum Committed {
+    /// Entries in order, without a gap.
+    Entries(Vec<Entry>),
+    /// The sealed store of another member takes the place of this one's.
+    Restore(SnapshotMeta),
 }
 
 /// Owns the machine until the loop hangs up.
-pub(super) struct Apply {
+pub(crate) struct Apply {
     pub(super) machine: Machine,
     pub(super) shared: Arc<Shared>,
     pub(super) inbox: Sender<Inbox>,
     /// Applies slower than this are logged.
     pub(super) warn_after: Duration,
+    /// Term of the last applied entry that the loop was told of.
+    pub(super) told_term: Term,
     /// Term in which this member was last seen to lead, so that it takes over the lease clock once a term.
     pub(super) led: Option<Term>,
     /// Added to what leases have left when the clock is taken over.
@@ -33,8 +38,8 @@ pub(super) struct Apply {
 impl Apply {
     /// Runs until the loop hangs up or something fails.
     pub(super) fn run(mut self, committed: Receiver<Committed>) {
-        while let Ok(batch) = committed.recv() {
-            if let Err(fault) = self.batch(batch.entries) {
+        while let Ok(work) = committed.recv() {
+            if let Err(fault) = self.turn(work) {
                 return self.shared.fail(&fault);
             }
             if committed.is_empty() {
@@ -44,20 +49,55 @@ impl Apply {
         }
     }
 
+    /// Applies one piece of work.
+    pub(crate) fn turn(&mut self, work: Committed) -> Result<(), Fault> {
+        match work {
+            Committed::Entries(entries) => self.batch(entries),
+            Committed::Restore(meta) => self.restore(&meta),
+        }
+    }
+
     fn batch(&mut self, entries: Vec<Entry>) -> Result<(), Fault> {
-        let (started, count) = (Instant::now(), entries.len());
-        let outcome = self.machine.apply(entries)?;
+        let (started, count) = (self.shared.clock.now(), entries.len());
+        let mut outcome = self.machine.apply(entries)?;
         let (index, term) = self.machine.applied();
+        self.shared.hashes.lock().extend(std::mem::take(&mut outcome.hashes));
         self.shared.facts.applied.store(index.0, Ordering::Release);
         self.tell(outcome);
+        if term > self.told_term {
+            // After the replies: what has no answer now was not in the log before this term.
+            self.told_term = term;
+            let _ = self.inbox.send(Inbox::TermApplied(term));
+        }
         self.take_over(term);
-        self.shared.reads.applied(index);
-        *self.shared.facts.settled.lock() = (index, term);
-        let took = started.elapsed();
+        self.settle(index, term);
+        let took = self.shared.clock.now().saturating_sub(started);
         if took > self.warn_after {
             tracing::warn!(took = ?took, entries = count, applied = index.0, "apply request took too long");
         }
         Ok(())
+    }
+
+    fn restore(&mut self, meta: &SnapshotMeta) -> Result<(), Fault> {
+        snapshots::install(&self.shared, &mut self.machine, meta)?;
+        let SnapshotMeta { index, term, .. } = *meta;
+        self.shared.hashes.lock().clear();
+        self.shared.facts.applied.store(index.0, Ordering::Release);
+        // Revisions that nobody published: watchers read them from history.
+        self.shared.hub.publish(Vec::new(), self.shared.reader.current());
+        self.shared.swept.send_replace(self.shared.reader.swept());
+        self.told_term = self.told_term.max(term);
+        self.meet_members();
+        self.settle(index, term);
+        self.shared.facts.quarantined.store(false, Ordering::Release);
+        let _ = self.inbox.send(Inbox::Restored(index));
+        self.shared.sweep();
+        Ok(())
+    }
+
+    fn settle(&self, index: Index, term: Term) {
+        self.shared.reads.applied(index);
+        *self.shared.facts.settled.lock() = (index, term);
     }
 
     /// Leases before replies: a client that has its grant may renew at once. Watchers before replies: whoever writes and then
@@ -68,12 +108,13 @@ impl Apply {
                 Effect::LeaseGranted { id, ttl_s } => self.shared.expiry.granted(*id, *ttl_s),
                 Effect::LeaseRevoked { id } => self.shared.expiry.revoked(*id),
                 Effect::LeaseCheckpointed { id, remaining_s } => self.shared.expiry.checkpointed(*id, *remaining_s),
-                Effect::Compacted { .. } => self.shared.sweep.notify_one(),
+                Effect::Compacted { .. } => self.shared.sweep(),
                 Effect::ConfChanged { index, steps, conf_state } => {
                     let told =
                         Inbox::ConfChanged { index: *index, change: change(steps), conf_state: conf_state.clone() };
                     // The loop is gone only when the member stops.
                     let _ = self.inbox.send(told);
+                    self.meet_members();
                 }
                 Effect::AlarmChanged => {}
             }
@@ -84,18 +125,33 @@ impl Apply {
         self.shared.proposals.complete(outcome.replies);
     }
 
+    /// The members are others now, or are reached otherwise.
+    fn meet_members(&self) {
+        let view = &self.shared.view;
+        self.shared.transport.set_members(view.members(), view.removed());
+        let learns = view.member(self.shared.member_id).is_some_and(|own| own.is_learner);
+        self.shared.facts.learner.store(learns, Ordering::Release);
+        if view.is_removed(self.shared.member_id) {
+            self.shared.removed.send_replace(true);
+        }
+    }
+
     /// Once an entry of the own term is applied by a leader, it has applied all that earlier leaders had committed: now it may run
     /// the lease clock, and a lone voter may answer reads by itself.
     fn take_over(&mut self, term: Term) {
         let leader: Option<MemberId> = *self.shared.leader.borrow();
         let current = Term(self.shared.facts.term.load(Ordering::Relaxed));
-        if leader != Some(self.shared.member_id) || term != current || self.led == Some(term) {
+        if leader != Some(self.shared.member_id) || term != current {
             return;
         }
-        self.led = Some(term);
-        self.shared.expiry.promote(self.shared.view.lease_terms(), self.lease_extend);
-        let voters = self.shared.view.conf_state().voters;
-        self.shared.facts.alone.store(voters == [self.shared.member_id], Ordering::Release);
+        if self.led != Some(term) {
+            self.led = Some(term);
+            self.shared.expiry.promote(term, self.shared.view.lease_terms(), self.lease_extend);
+        }
+        // Asked each time: a second voter may have come since.
+        let voters = self.shared.view.conf_state();
+        let alone = voters.voters == [self.shared.member_id] && voters.voters_outgoing.is_empty();
+        self.shared.facts.alone.store(alone, Ordering::Release);
     }
 }
 

@@ -1,35 +1,42 @@
-//! From a folder to a running member: new, or restarted.
+//! From a folder to a running member: new, joined, or restarted.
 
 use super::{
-    apply::Apply,
-    compactor::{self, AutoCompaction},
+    announce::Announcement,
+    apply::{Apply, Committed},
+    compactor::{AutoCompaction, AutoCompactor, Sweep},
+    desk::Desk,
     expiry::Expiry,
     flush::Flush,
+    founding,
     handle::{Facts, Handle, Limits, Shared},
-    persist::Persist,
+    hashes::{Disputes, Window},
+    persist::{Persist, Save},
     proposals::Proposals,
     reads::Reads,
+    retention::Retention,
     run::{Inbox, Run},
+    tasks::{OnRuntime, Tasks},
+    transport::Transport,
 };
 use crate::{
-    engine::Engine,
-    io::real::RealDisk,
-    machine::{self, Command, Machine, RequestId, codec},
-    membership::{Change, Member},
-    raft::{self, Node, Restored},
-    types::{ClusterId, Entry, Fault, HardState, Index, MemberId, SnapshotMeta, Term},
+    engine::{Engine, Home},
+    io::{
+        Clock, Disk, Rng,
+        real::{RealClock, RealDisk},
+    },
+    machine::{self, Machine},
+    membership::Member,
+    raft::{self, Node, Output, Restored},
+    types::{ClusterId, Entry, Fault, HardState, Index, MemberId, SnapshotMeta},
     wal::{self, Wal},
     watch,
 };
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
-use sha1::{Digest, Sha1};
-use std::{path::PathBuf, sync::Arc, thread::Builder, time::Duration};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, thread::Builder, time::Duration};
 
 /// Most messages that wait for the loop.
 const INBOX_MAX: usize = 65_536;
-/// Most batches that wait for the disk. The bytes in them are bounded by raft.
-const SAVES_MAX: usize = 4_096;
 /// Most batches that wait for apply.
 const COMMITTED_MAX: usize = 4;
 
@@ -46,6 +53,12 @@ pub struct Settings {
     pub client_urls: Vec<String>,
     /// Keeps clusters apart that are bootstrapped alike.
     pub cluster_token: String,
+    /// Who founds the cluster, by name with peer URLs; this member included. Not looked at by a member that has a log.
+    pub initial_cluster: Vec<(String, Vec<String>)>,
+    /// What a member without a log does.
+    pub start_as: StartAs,
+    /// Make a cluster of this member alone, from what it holds.
+    pub force_new_cluster: bool,
     /// Length of a tick.
     pub heartbeat: Duration,
     /// Ticks without a leader before an election.
@@ -76,39 +89,88 @@ pub struct Settings {
     pub wal_keep_all: bool,
 }
 
-/// What the metadata record of the log says: whose log it is (etcd's `Metadata` message).
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-struct Metadata {
-    #[prost(uint64, tag = "1")]
-    node_id: u64,
-    #[prost(uint64, tag = "2")]
-    cluster_id: u64,
+/// What a member without a log does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StartAs {
+    /// It founds a cluster, with the other members of `initial_cluster`.
+    #[default]
+    New,
+    /// It was added to a cluster, and gets everything from there.
+    Joined {
+        /// The id that the cluster has given it.
+        member_id: MemberId,
+        /// The cluster's.
+        cluster_id: ClusterId,
+        /// Who belongs to it, to reach them before the log tells.
+        members: Vec<Member>,
+    },
 }
 
-/// Starts a member on `engine` and its log; returns once it runs and everything that was known to be committed is applied again.
+/// What a member stands on: everything that it does to the world, and all that it learns from it but messages.
+pub(crate) struct Ground<D> {
+    /// Of the log.
+    pub(crate) disk: D,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) chance: Box<dyn Rng>,
+    pub(crate) tasks: Arc<dyn Tasks>,
+    pub(crate) home: Arc<dyn Home>,
+    pub(crate) transport: Arc<dyn Transport>,
+}
+
+/// A member taken apart: what threads run, or a simulator step by step.
+pub(crate) struct Parts<D: Disk> {
+    pub(crate) run: Run,
+    pub(crate) persist: Persist<D>,
+    pub(crate) saves: Receiver<Save>,
+    pub(crate) apply: Apply,
+    pub(crate) committed: Receiver<Committed>,
+    pub(crate) flush: Flush,
+    pub(crate) sweep: Sweep,
+    pub(crate) sweeps: Receiver<()>,
+}
+
+/// Starts a member on its home and its log; returns once it runs and everything that was known to be committed is applied again.
 /// Must be called within a tokio runtime. `wake` says that the engine wants to be flushed before the interval is over.
 ///
 /// # Errors
 /// Any [`Fault`] of log, store or state, with file and offset where there is one.
-pub fn start(settings: Settings, engine: Arc<dyn Engine>, wake: Receiver<()>) -> Result<Handle, Fault> {
+pub fn start(
+    settings: Settings,
+    home: Arc<dyn Home>,
+    transport: Arc<dyn Transport>,
+    wake: Receiver<()>,
+) -> Result<Handle, Fault> {
     let disk = if settings.unsafe_no_fsync { RealDisk::without_sync() } else { RealDisk::default() };
-    let options = wal::Options { keep_all: settings.wal_keep_all, ..wal::Options::default() };
-    let mut machine = Machine::open(Arc::clone(&engine), machine::Settings { quota_bytes: settings.quota_bytes })?;
-    let (applied, term) = machine.applied();
-    let (mut wal, mut recovered) = match Wal::exists(&disk, &settings.wal_dir)? {
-        true => Wal::open(disk, &settings.wal_dir, applied, options)?,
-        false if applied == Index(0) => create(disk, &settings, options)?,
-        false => {
-            return Err(Fault::Unusable {
-                path: settings.wal_dir,
-                what: "the store holds data, but its log is missing; put the log back, or start with an empty data directory"
-                    .to_owned(),
-            });
-        }
+    let ground = Ground {
+        disk,
+        clock: Arc::new(RealClock::default()),
+        chance: Box::new(SystemChance),
+        tasks: Arc::new(OnRuntime(tokio::runtime::Handle::current())),
+        home,
+        transport,
     };
-    if wal.last() == Index(0) && applied == Index(0) {
+    let (handle, parts) = assemble(settings, ground)?;
+    *handle.shared.threads.lock() = spawn_all(parts, wake)?;
+    Ok(handle)
+}
+
+/// The system's.
+struct SystemChance;
+
+impl Rng for SystemChance {
+    fn next_u64(&mut self) -> u64 {
+        rand::random()
+    }
+}
+
+/// A member as it was when it stopped, ready to run.
+pub(crate) fn assemble<D: Disk>(settings: Settings, ground: Ground<D>) -> Result<(Handle, Parts<D>), Fault> {
+    let (mut machine, installed) = open_machine(&settings, &*ground.home)?;
+    let (mut wal, mut recovered) = open_log(&settings, ground.disk.clone(), &machine, installed)?;
+    let (applied, term) = machine.applied();
+    if wal.last() == Index(0) && applied == Index(0) && settings.start_as == StartAs::New {
         // New, or a crash came before the first entry.
-        found(&settings, &mut wal, &mut recovered)?;
+        founding::found(&settings, &mut wal, &mut recovered)?;
     }
     if wal.last() < applied {
         // Only a log that was not synced can end before the store.
@@ -118,55 +180,69 @@ pub fn start(settings: Settings, engine: Arc<dyn Engine>, wake: Receiver<()>) ->
     if let Some(cut) = &recovered.cut {
         tracing::warn!(file = %cut.file.display(), offset = cut.offset, bytes = cut.bytes, "cut a torn write off the end of the log: it was never acknowledged");
     }
-    let metadata: Metadata = prost::Message::decode(recovered.metadata.clone()).map_err(|error| Fault::Damaged {
+    let ids = founding::decode_metadata(&recovered.metadata).map_err(|what| Fault::Damaged {
         path: settings.wal_dir.clone(),
         offset: None,
-        what: format!("the log does not say whose it is: {error}"),
+        what,
     })?;
-    check_contiguous(&settings, machine.applied().0, &recovered.entries)?;
-    replay(&mut machine, &recovered.entries, recovered.hard_state.commit)?;
-    run(settings, engine, wake, machine, wal, recovered, metadata)
+    check_contiguous(&settings, applied, &recovered.entries)?;
+    founding::replay(&mut machine, &recovered.entries, recovered.hard_state.commit)?;
+    if settings.force_new_cluster {
+        founding::stand_alone(ids.0, &mut machine, &mut wal, &mut recovered)?;
+    }
+    build(settings, ground, machine, wal, recovered, ids)
 }
 
-/// A log without entries, and what opening it would find.
-pub(super) fn create(
-    disk: RealDisk,
+/// The state machine on the present store; or on a sealed one that is newer, and was to take its place when the process ended. Whether
+/// it is such a one is told.
+fn open_machine(settings: &Settings, home: &dyn Home) -> Result<(Machine, bool), Fault> {
+    let mut engine: Arc<dyn Engine> = home.open()?;
+    let mut installed = false;
+    if let Some(sealed) = home.sealed()? {
+        let (next, present) = (machine::applied_in(&*sealed)?, machine::applied_in(&*engine)?);
+        drop(sealed);
+        if next > present {
+            tracing::warn!(
+                index = next.0.0,
+                was = present.0.0,
+                "a snapshot that had arrived takes the place of the store"
+            );
+            drop(engine);
+            engine = home.install()?;
+            installed = true;
+        } else {
+            home.discard()?;
+        }
+    }
+    let machine = Machine::open(engine, machine::Settings { quota_bytes: settings.quota_bytes })?;
+    Ok((machine, installed))
+}
+
+fn open_log<D: Disk>(
     settings: &Settings,
-    options: wal::Options,
-) -> Result<(Wal<RealDisk>, wal::Recovered), Fault> {
-    let (member_id, cluster_id) = ids(&settings.peer_urls, &settings.cluster_token);
-    let metadata = Metadata { node_id: member_id.0, cluster_id: cluster_id.0 };
-    let metadata = prost::Message::encode_to_vec(&metadata);
-    let wal = Wal::create(disk, &settings.wal_dir, &metadata, options)?;
-    Ok((wal, wal::Recovered { metadata: metadata.into(), ..wal::Recovered::default() }))
-}
-
-/// The first entry: this member alone, as etcd's bootstrap writes it.
-fn found(settings: &Settings, wal: &mut Wal<RealDisk>, recovered: &mut wal::Recovered) -> Result<(), Fault> {
-    let founder = Member {
-        id: ids(&settings.peer_urls, &settings.cluster_token).0,
-        name: settings.name.clone(),
-        peer_urls: settings.peer_urls.clone(),
-        ..Member::default()
-    };
-    let (kind, data) = codec::encode_conf_change(RequestId(0), &Change::Add(founder));
-    let entry = Entry { term: Term(1), index: Index(1), kind, data };
-    recovered.hard_state = HardState { term: Term(1), vote: None, commit: Index(1) };
-    recovered.entries = vec![entry];
-    wal.append(Some(&recovered.hard_state), &recovered.entries)?;
-    wal.sync()
-}
-
-/// etcd's way to name members and clusters: hashes of the URLs and the token, so that the same flags give the same ids.
-fn ids(peer_urls: &[String], token: &str) -> (MemberId, ClusterId) {
-    let mut urls = peer_urls.to_vec();
-    urls.sort();
-    let first_eight = |bytes: &[u8]| {
-        let hash = Sha1::digest(bytes);
-        u64::from_be_bytes(hash[..8].try_into().expect("a SHA-1 has 20 bytes"))
-    };
-    let member = first_eight((urls.concat() + token).as_bytes());
-    (MemberId(member), ClusterId(first_eight(&member.to_be_bytes())))
+    disk: D,
+    machine: &Machine,
+    installed: bool,
+) -> Result<(Wal<D>, wal::Recovered), Fault> {
+    let options = wal::Options { keep_all: settings.wal_keep_all, ..wal::Options::default() };
+    let (applied, term) = machine.applied();
+    if !Wal::exists(&disk, &settings.wal_dir)? {
+        if applied != Index(0) {
+            let what =
+                "the store holds data, but its log is missing; put the log back, or start with an empty data directory";
+            return Err(Fault::Unusable { path: settings.wal_dir.clone(), what: what.to_owned() });
+        }
+        return founding::create(disk, settings, options);
+    }
+    let (mut wal, recovered) = Wal::open(disk.clone(), &settings.wal_dir, applied, options)?;
+    if !installed {
+        return Ok((wal, recovered));
+    }
+    // The log may not know yet that it begins anew, or hold entries that never came to be: the mark says which of them count.
+    wal.save_mark(&wal::Mark { index: applied, term }, &machine.conf_state())?;
+    wal.sync()?;
+    drop(wal);
+    Wal::open(disk, &settings.wal_dir, applied, options)
 }
 
 /// The store may lag behind the log, but there must be no hole between them.
@@ -184,43 +260,35 @@ fn check_contiguous(settings: &Settings, applied: Index, entries: &[Entry]) -> R
     }
 }
 
-/// Applies again what was known to be committed: nobody waits for the replies.
-fn replay(machine: &mut Machine, entries: &[Entry], commit: Index) -> Result<(), Fault> {
-    let known = entries.iter().take_while(|entry| entry.index <= commit).cloned().collect::<Vec<_>>();
-    for batch in known.chunks(1_024) {
-        machine.apply(batch.to_vec())?;
-    }
-    Ok(())
-}
-
-fn run(
+fn build<D: Disk>(
     settings: Settings,
-    engine: Arc<dyn Engine>,
-    wake: Receiver<()>,
+    ground: Ground<D>,
     machine: Machine,
-    wal: Wal<RealDisk>,
+    wal: Wal<D>,
     recovered: wal::Recovered,
-    metadata: Metadata,
-) -> Result<Handle, Fault> {
-    let (member_id, cluster_id) = (MemberId(metadata.node_id), ClusterId(metadata.cluster_id));
+    (member_id, cluster_id): (MemberId, ClusterId),
+) -> Result<(Handle, Parts<D>), Fault> {
+    let Ground { clock, mut chance, tasks, home, transport, .. } = ground;
     let (applied, applied_term) = machine.applied();
     let election = settings.heartbeat * settings.election_ticks;
-    let node = node(&settings, member_id, &machine, &recovered);
+    let node = node(&settings, member_id, &machine, &recovered, chance.next_u64());
     let (inbox, inbox_out) = crossbeam_channel::bounded(INBOX_MAX);
-    let (save, save_out) = crossbeam_channel::bounded(SAVES_MAX);
-    let (apply, apply_out) = crossbeam_channel::bounded(COMMITTED_MAX);
-    let (alive, stop) = crossbeam_channel::bounded(0);
+    // Not bounded by a count: the loop must never wait for the disk. Raft bounds the bytes.
+    let (save, saves) = crossbeam_channel::unbounded();
+    let (apply, committed) = crossbeam_channel::bounded(COMMITTED_MAX);
+    let (sweeper, sweeps) = crossbeam_channel::bounded(1);
+    // Ids of reads and questions: no earlier run of this member may have used them.
+    let (first_read, first_question) = (chance.next_u64() >> 1, chance.next_u64() >> 1);
+    let (view, now) = (machine.view(), clock.now());
     let shared = Arc::new(Shared {
         inbox: inbox.clone(),
         persisted: Mutex::default(),
         proposals: Proposals::default(),
         reads: Reads::default(),
-        expiry: Expiry::new(),
+        expiry: Expiry::new(clock.clone()),
         facts: Facts::default(),
         reader: machine.reader(),
-        view: machine.view(),
         hub: watch::Hub::new(machine.reader(), settings.watch.clone()),
-        engine: Arc::clone(&engine),
         member_id,
         cluster_id,
         limits: Limits {
@@ -228,71 +296,113 @@ fn run(
             ttl_s_min: ttl_s_min(election),
             request_bytes_max: settings.request_bytes_max,
         },
+        clock,
+        chance: Mutex::new(chance),
+        tasks,
+        transport: transport.clone(),
+        home,
+        arrival: Mutex::default(),
+        hashes: Mutex::new(Window::default()),
         leader: tokio::sync::watch::Sender::new(None),
         fault: tokio::sync::watch::Sender::new(None),
+        removed: tokio::sync::watch::Sender::new(view.is_removed(member_id)),
         swept: tokio::sync::watch::Sender::new(machine.reader().swept()),
-        sweep: tokio::sync::Notify::new(),
+        sweeper,
         threads: Mutex::default(),
+        view,
     });
+    let view = &shared.view;
     shared.facts.applied.store(applied.0, std::sync::atomic::Ordering::Release);
+    let learns = view.member(member_id).is_some_and(|own| own.is_learner);
+    shared.facts.learner.store(learns, std::sync::atomic::Ordering::Release);
     shared.reads.applied(applied);
+    let members = match (view.members(), settings.start_as) {
+        (members, StartAs::Joined { members: told, .. }) if members.is_empty() => told,
+        (members, _) => members,
+    };
+    transport.set_members(members, view.removed());
     tracing::info!(member = %member_id, cluster = %cluster_id, applied = applied.0, term = applied_term.0, revision = shared.reader.current().0, "restored the state of this member");
 
     if node.members().is_alone(member_id) {
         // First in the queue: nobody is turned away because there is no leader yet.
         inbox.try_send(Inbox::Campaign).expect("the queue is new");
     }
-    let persist = Persist::new(wal, recovered.hard_state, inbox.clone(), Arc::clone(&shared));
-    let applier = Apply {
-        machine,
-        shared: Arc::clone(&shared),
-        inbox: inbox.clone(),
-        warn_after: settings.warn_apply_after,
-        led: None,
-        lease_extend: election,
-    };
-    let looped = Run {
-        unmarked_bytes: 0,
-        memberships: [(applied, node.members().conf_state())].into(),
+    shared.sweep();
+    let conf_state = node.members().conf_state();
+    let run = Run {
+        retention: Retention::new(
+            settings.snapshot_count,
+            settings.catchup_entries,
+            recovered.mark.index,
+            applied,
+            conf_state,
+        ),
         node,
         shared: Arc::clone(&shared),
         inbox: inbox_out,
         save,
         apply,
         heartbeat: settings.heartbeat,
-        snapshot_count: settings.snapshot_count,
-        catchup_entries: settings.catchup_entries,
+        election,
+        next_tick: now + settings.heartbeat,
         handed: applied,
-        marked: recovered.mark.index,
-        next_read: rand::random::<u32>().into(),
+        restore: None,
+        out: Output::default(),
+        parked: VecDeque::new(),
+        parked_reads: Vec::new(),
+        next_read: first_read,
+        desk: Desk::new(first_question),
+        disputes: Disputes::default(),
+        compactor: settings.auto_compaction.map(|mode| AutoCompactor::new(mode, now)),
+        transfer: None,
+        announcement: Announcement { name: settings.name, client_urls: settings.client_urls, next: now },
+        is_stalled: false,
+        ticks: 0,
     };
-    let flusher = Flush { engine, shared: Arc::clone(&shared), inbox, interval: settings.flush_interval, wake };
-    let apply_thread = spawn("apply", move || applier.run(apply_out))?;
-    let threads = vec![
-        spawn("raft", move || looped.run())?,
-        spawn("wal", move || persist.run(save_out))?,
+    let apply = Apply {
+        machine,
+        shared: Arc::clone(&shared),
+        inbox: inbox.clone(),
+        warn_after: settings.warn_apply_after,
+        told_term: applied_term,
+        led: None,
+        lease_extend: election,
+    };
+    let (rows_max, pause) = settings.sweep_step;
+    let parts = Parts {
+        run,
+        persist: Persist::new(wal, recovered.hard_state, inbox.clone(), Arc::clone(&shared)),
+        saves,
+        apply,
+        committed,
+        flush: Flush { shared: Arc::clone(&shared), inbox, interval: settings.flush_interval },
+        sweep: Sweep { shared: Arc::clone(&shared), rows_max, pause },
+        sweeps,
+    };
+    Ok((Handle { shared }, parts))
+}
+
+/// Gives each part a thread of its own.
+fn spawn_all(parts: Parts<RealDisk>, wake: Receiver<()>) -> Result<Vec<std::thread::JoinHandle<()>>, Fault> {
+    let Parts { run, persist, saves, apply, committed, flush, sweep, sweeps } = parts;
+    let (alive, stop) = crossbeam_channel::bounded(0);
+    let sweeping = stop.clone();
+    let apply = spawn("apply", move || apply.run(committed))?;
+    Ok(vec![
+        spawn("raft", move || run.run())?,
+        spawn("wal", move || persist.run(saves))?,
         // The store is flushed for the last time when everything is applied.
-        spawn("flush", move || {
-            flusher.run(&stop);
-        })?,
+        spawn("flush", move || flush.run(&stop, &wake))?,
+        spawn("sweep", move || sweep.run(&sweeps, &sweeping))?,
         spawn("stop", move || {
-            let panicked = apply_thread.join().is_err();
+            let panicked = apply.join().is_err();
             assert!(!panicked, "the apply thread panicked");
             drop(alive);
         })?,
-    ];
-    *shared.threads.lock() = threads;
-    let handle = Handle { shared: Arc::clone(&shared) };
-    let (rows, pause) = settings.sweep_step;
-    tokio::spawn(compactor::sweep(shared, rows, pause));
-    if let Some(mode) = settings.auto_compaction {
-        tokio::spawn(compactor::auto(handle.clone(), mode));
-    }
-    tokio::spawn(announce(handle.clone(), settings));
-    Ok(handle)
+    ])
 }
 
-fn node(settings: &Settings, member_id: MemberId, machine: &Machine, recovered: &wal::Recovered) -> Node {
+fn node(settings: &Settings, member_id: MemberId, machine: &Machine, recovered: &wal::Recovered, seed: u64) -> Node {
     let (applied, applied_term) = machine.applied();
     let config = raft::Config {
         id: member_id,
@@ -313,7 +423,7 @@ fn node(settings: &Settings, member_id: MemberId, machine: &Machine, recovered: 
         applied,
         entries: recovered.entries.iter().filter(|entry| entry.index > applied).cloned().collect(),
     };
-    Node::new(config, restored, rand::random())
+    Node::new(config, restored, seed)
 }
 
 /// etcd's least time to live: one and a half election timeouts, in whole seconds, rounded up.
@@ -325,36 +435,9 @@ fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<std
     Builder::new().name(name.to_owned()).spawn(body).map_err(|error| Fault::io("start thread", name, error))
 }
 
-/// Tells the cluster this member's name and client URLs, and, if nobody has, which version the cluster speaks.
-async fn announce(handle: Handle, settings: Settings) {
-    if handle.read_index().await.is_err() {
-        return;
-    }
-    let (id, view) = (handle.member_id(), handle.view());
-    let known = view.members().into_iter().find(|member| member.id == id);
-    let current = known.is_some_and(|known| known.name == settings.name && known.client_urls == settings.client_urls);
-    let attributes = (!current).then(|| Command::MemberAttributes {
-        member: id,
-        name: settings.name,
-        client_urls: settings.client_urls,
-    });
-    let version = view.cluster_version().is_none().then(|| Command::ClusterVersionSet { version: "3.7.0".to_owned() });
-    for command in attributes.into_iter().chain(version) {
-        if let Err(error) = handle.propose(command).await {
-            tracing::warn!(%error, "failed to publish this member's attributes");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_those_that_etcd_gives_for_the_same_flags() {
-        let (member, cluster) = ids(&["http://localhost:2380".to_owned()], "etcd-cluster");
-        assert_eq!((member.to_string(), cluster.to_string()), ("8e9e05c52164694d".into(), "cdf818194e3a8c32".into()));
-    }
 
     #[test]
     fn the_least_time_to_live_is_two_seconds_by_default() {

@@ -1,12 +1,12 @@
 //! Compaction: the sweep beside the traffic, and the clock that asks for it by itself.
 
-use super::handle::{Handle, Shared};
-use crate::{machine::Command, types::Revision};
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
+use super::{handle::Shared, run::Run};
+use crate::{
+    machine::Command,
+    types::{Fault, Revision},
 };
+use crossbeam_channel::{Receiver, after, never};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// How soon a sweep that a reader holds back is tried again.
 const HELD_RETRY: Duration = Duration::from_millis(100);
@@ -21,69 +21,96 @@ pub enum AutoCompaction {
 }
 
 /// Sweeps what was compacted, in bounded steps of `rows_max` rows with a rest of `pause` between them, so that nobody notices.
-pub(super) async fn sweep(shared: Arc<Shared>, rows_max: usize, pause: Duration) {
-    let mut fault = shared.fault.subscribe();
-    loop {
-        let reader = shared.reader.clone();
-        let step = tokio::task::spawn_blocking(move || reader.compact_step(rows_max)).await;
-        match step {
-            Ok(Ok(true)) => tokio::time::sleep(pause).await,
-            Ok(Ok(false)) => {
-                let swept = shared.reader.swept();
-                if shared.swept.send_replace(swept) != swept {
-                    tracing::info!(compact_revision = swept.0, "finished scheduled compaction");
-                }
-                let held = swept < shared.reader.compacted();
-                tokio::select! {
-                    () = shared.sweep.notified() => {}
-                    // A reader holds the sweep back; nobody tells when it lets go.
-                    () = tokio::time::sleep(HELD_RETRY), if held => {}
-                    _ = fault.wait_for(Option::is_some) => return,
-                }
+pub(crate) struct Sweep {
+    pub(super) shared: Arc<Shared>,
+    pub(super) rows_max: usize,
+    pub(super) pause: Duration,
+}
+
+impl Sweep {
+    /// Runs until `stop` hangs up; `work` says that there may be something to sweep.
+    pub(super) fn run(self, work: &Receiver<()>, stop: &Receiver<()>) {
+        let mut rest = never();
+        loop {
+            crossbeam_channel::select! {
+                recv(stop) -> _ => return,
+                recv(work) -> _ => {}
+                recv(rest) -> _ => {}
             }
-            Ok(Err(found)) => return shared.fail(&found),
-            Err(_) => return,
+            rest = match self.step() {
+                Ok(Some(rest)) => after(rest),
+                Ok(None) => never(),
+                Err(fault) => return self.shared.fail(&fault),
+            };
         }
+    }
+
+    /// One step, and how long to rest before the next; `None` if there is nothing more to do.
+    pub(crate) fn step(&self) -> Result<Option<Duration>, Fault> {
+        let reader = &self.shared.reader;
+        if reader.compact_step(self.rows_max)? {
+            return Ok(Some(self.pause));
+        }
+        let swept = reader.swept();
+        if self.shared.swept.send_replace(swept) != swept {
+            tracing::info!(compact_revision = swept.0, "finished scheduled compaction");
+        }
+        // A reader may hold the sweep back; nobody tells when it lets go.
+        Ok((swept < reader.compacted()).then_some(HELD_RETRY))
     }
 }
 
-/// Proposes a compaction whenever `mode` says that there is history to forget.
+/// Says when there is history to forget.
 ///
 /// Follows etcd: with a period of up to an hour history is looked at every tenth of it, else every six minutes; with a number of
-/// revisions, every five minutes.
-pub(super) async fn auto(handle: Handle, mode: AutoCompaction) {
-    let interval = match mode {
-        AutoCompaction::Periodic(keep) => keep.min(Duration::from_secs(3600)) / 10,
-        AutoCompaction::Revisions(_) => Duration::from_secs(300),
-    };
-    let mut seen: VecDeque<(Instant, Revision)> = VecDeque::new();
-    let mut fault = handle.fault();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(interval) => {}
-            _ = fault.wait_for(Option::is_some) => return,
+/// revisions, every five minutes. All members look, so that a new leader knows as much; only the leader acts.
+pub(super) struct AutoCompactor {
+    mode: AutoCompaction,
+    next: Duration,
+    seen: VecDeque<(Duration, Revision)>,
+}
+
+impl AutoCompactor {
+    pub(super) fn new(mode: AutoCompaction, now: Duration) -> AutoCompactor {
+        AutoCompactor { mode, next: now + interval(mode), seen: VecDeque::new() }
+    }
+
+    /// Up to where history may be forgotten now; `None` if it is not time, or nothing is old enough.
+    fn due(&mut self, now: Duration, current: Revision) -> Option<Revision> {
+        if now < self.next {
+            return None;
         }
-        let current = handle.reader().current();
-        let target = match mode {
+        self.next = now + interval(self.mode);
+        let target = match self.mode {
             AutoCompaction::Revisions(keep) => Revision(current.0 - keep),
             AutoCompaction::Periodic(keep) => {
-                let now = Instant::now();
-                seen.push_back((now, current));
+                self.seen.push_back((now, current));
                 let mut old_enough = Revision(0);
-                while let Some((at, revision)) = seen.front().copied().filter(|(at, _)| now - *at >= keep) {
-                    debug_assert!(at <= now);
+                while let Some((_, revision)) = self.seen.pop_front_if(|(at, _)| now - *at >= keep) {
                     old_enough = revision;
-                    seen.pop_front();
                 }
                 old_enough
             }
         };
-        if target.0 <= 0 || target <= handle.reader().compacted() {
-            continue;
-        }
-        match handle.propose(Command::Compact { revision: target, physical: false }).await {
-            Ok(_) => tracing::info!(revision = target.0, "completed auto compaction"),
-            Err(error) => tracing::warn!(revision = target.0, %error, "failed auto compaction; it is tried again"),
+        Some(target).filter(|target| target.0 > 0)
+    }
+}
+
+fn interval(mode: AutoCompaction) -> Duration {
+    match mode {
+        AutoCompaction::Periodic(keep) => keep.min(Duration::from_secs(3600)) / 10,
+        AutoCompaction::Revisions(_) => Duration::from_secs(300),
+    }
+}
+
+impl Run {
+    /// Proposes a compaction when there is history to forget. A proposal that is lost is made up for by the next one.
+    pub(super) fn tend_compaction(&mut self, now: Duration, leads: bool) {
+        let Some(compactor) = &mut self.compactor else { return };
+        let Some(revision) = compactor.due(now, self.shared.reader.current()) else { return };
+        if leads && revision > self.shared.reader.compacted() {
+            tracing::info!(revision = revision.0, "proposing an auto compaction");
+            self.propose_own([Command::Compact { revision, physical: false }]);
         }
     }
 }

@@ -4,11 +4,12 @@
 //! under a short lock, and never queues behind puts.
 
 use crate::{
+    io::Clock,
     lease::{Renewal, Terms, Wheel},
-    types::LeaseId,
+    types::{LeaseId, Term},
 };
 use parking_lot::Mutex;
-use std::time::{Duration, Instant};
+use std::{sync::Arc, time::Duration};
 
 /// Most leases whose end is proposed in one tick, so that a mass expiry does not crowd out everything else.
 const EXPIRED_PER_TICK: usize = 1_000;
@@ -17,64 +18,81 @@ const CHECKPOINTS_PER_TICK: usize = 1_000;
 
 /// The wheel, with the clock that it runs on. Empty unless this member leads.
 pub(super) struct Expiry {
-    started: Instant,
-    wheel: Mutex<Wheel>,
+    clock: Arc<dyn Clock>,
+    wheel: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    /// The term that this member leads, once it has applied all that earlier leaders left.
+    term: Option<Term>,
+    wheel: Wheel,
 }
 
 impl Expiry {
-    pub(super) fn new() -> Expiry {
-        Expiry { started: Instant::now(), wheel: Mutex::new(Wheel::default()) }
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Expiry {
+        Expiry { clock, wheel: Mutex::default() }
     }
 
-    fn now(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    /// This member leads now: every lease gets at least what it was promised.
-    pub(super) fn promote(&self, leases: Vec<Terms>, extend: Duration) {
-        let now = self.now();
-        self.wheel.lock().promote(leases, now, extend);
+    /// This member leads `term` now, and has applied all before it: every lease gets at least what it was promised.
+    pub(super) fn promote(&self, term: Term, leases: Vec<Terms>, extend: Duration) {
+        let now = self.clock.now();
+        let mut running = self.wheel.lock();
+        running.term = Some(term);
+        running.wheel.promote(leases, now, extend);
     }
 
     /// This member leads no more.
     pub(super) fn demote(&self) {
-        self.wheel.lock().demote();
+        let mut running = self.wheel.lock();
+        if running.term.take().is_some() {
+            running.wheel.demote();
+        }
+    }
+
+    /// Whether the clock runs, and for `term`.
+    pub(super) fn runs_in(&self, term: Term) -> bool {
+        self.wheel.lock().term == Some(term)
     }
 
     pub(super) fn granted(&self, id: LeaseId, ttl_s: i64) {
-        let now = self.now();
-        self.wheel.lock().insert(id, ttl_s, now);
+        let now = self.clock.now();
+        let mut running = self.wheel.lock();
+        // Whoever does not lead finds the lease in the state when it does.
+        if running.term.is_some() {
+            running.wheel.insert(id, ttl_s, now);
+        }
     }
 
     pub(super) fn revoked(&self, id: LeaseId) {
-        self.wheel.lock().remove(id);
+        self.wheel.lock().wheel.remove(id);
     }
 
     pub(super) fn checkpointed(&self, id: LeaseId, remaining_s: i64) {
-        self.wheel.lock().checkpointed(id, remaining_s);
+        self.wheel.lock().wheel.checkpointed(id, remaining_s);
     }
 
     pub(super) fn renew(&self, id: LeaseId) -> Renewal {
-        let now = self.now();
-        self.wheel.lock().renew(id, now)
+        let now = self.clock.now();
+        self.wheel.lock().wheel.renew(id, now)
     }
 
     /// Whole seconds left; `None` if there is no such lease.
     pub(super) fn remaining_s(&self, id: LeaseId) -> Option<i64> {
-        let now = self.now();
-        let left = self.wheel.lock().remaining(id, now)?;
+        let now = self.clock.now();
+        let left = self.wheel.lock().wheel.remaining(id, now)?;
         Some(i64::try_from(left.as_secs()).unwrap_or(i64::MAX))
     }
 
     /// Leases that have run out, at most a chunk; each is named again after a while if it is still there.
     pub(super) fn expired(&self) -> Vec<LeaseId> {
-        let now = self.now();
-        self.wheel.lock().expired(now, EXPIRED_PER_TICK)
+        let now = self.clock.now();
+        self.wheel.lock().wheel.expired(now, EXPIRED_PER_TICK)
     }
 
     /// Leases whose remaining seconds are worth recording in the log, at most a chunk.
     pub(super) fn checkpoints(&self) -> Vec<(LeaseId, i64)> {
-        let now = self.now();
-        self.wheel.lock().checkpoints(now, CHECKPOINTS_PER_TICK)
+        let now = self.clock.now();
+        self.wheel.lock().wheel.checkpoints(now, CHECKPOINTS_PER_TICK)
     }
 }

@@ -1,28 +1,26 @@
 //! The flush thread: the store to disk, so that a restart has little to replay and the log can be released.
 
 use super::{handle::Shared, run::Inbox};
-use crate::{engine::Engine, types::Fault};
+use crate::types::Fault;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::{sync::Arc, time::Duration};
 
 /// What the thread works with.
-pub(super) struct Flush {
-    pub(super) engine: Arc<dyn Engine>,
+pub(crate) struct Flush {
     pub(super) shared: Arc<Shared>,
     pub(super) inbox: Sender<Inbox>,
     /// Longest time between two flushes.
     pub(super) interval: Duration,
-    /// Says that much is waiting: do not sit out the interval.
-    pub(super) wake: Receiver<()>,
 }
 
 impl Flush {
-    /// Flushes every interval while there is anything to flush, until `stop` hangs up; then once more.
-    pub(super) fn run(self, stop: &Receiver<()>) {
+    /// Flushes every interval while there is anything to flush, until `stop` hangs up; then once more. `wake` says that much is waiting:
+    /// do not sit out the interval.
+    pub(super) fn run(self, stop: &Receiver<()>, wake: &Receiver<()>) {
         loop {
             let last = crossbeam_channel::select! {
                 recv(stop) -> _ => true,
-                recv(self.wake) -> woken => {
+                recv(wake) -> woken => {
                     if woken.is_err() {
                         // Nobody will wake this thread: the interval alone counts.
                         stop.recv_timeout(self.interval) != Err(RecvTimeoutError::Timeout)
@@ -41,13 +39,16 @@ impl Flush {
         }
     }
 
-    fn flush(&self) -> Result<(), Fault> {
-        if self.engine.pending() == 0 {
+    /// One flush, if there is anything to flush.
+    pub(crate) fn flush(&self) -> Result<(), Fault> {
+        // Settled first: what the engine holds is never older.
+        let covered = *self.shared.facts.settled.lock();
+        let engine = self.shared.view.engine();
+        if engine.pending() == 0 {
             return Ok(());
         }
-        // Taken before the flush: what is applied while it runs may or may not be in it.
-        let covered = *self.shared.facts.settled.lock();
-        self.engine.flush()?;
+        // What is applied while it runs may or may not be in it.
+        engine.flush()?;
         self.shared.view.measure()?;
         // The loop is gone only when the member stops.
         let _ = self.inbox.send(Inbox::Flushed(covered));

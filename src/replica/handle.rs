@@ -1,14 +1,27 @@
 //! All that the edge holds of a member: propose, read, watch, keep alive, status, stop.
 
-use super::{expiry::Expiry, proposals::Proposals, reads::Reads, run::Inbox};
+use super::{
+    desk::LeaseCall,
+    expiry::Expiry,
+    hashes::Window,
+    proposals::Proposals,
+    reads::{Reads, Waiting},
+    run::Inbox,
+    snapshots::Arrival,
+    tasks::Tasks,
+    transport::{PeerMessage, Transport},
+};
 use crate::{
-    engine::{self, Engine},
+    engine::{self, Home},
+    io::{Clock, Rng},
     lease::Renewal,
     machine::{Applied, Command, RequestId, View, codec},
+    membership::Change,
     mvcc::Reader,
-    types::{ClusterId, Error, Fault, Index, LeaseId, MemberId, Revision, Term},
+    types::{ClusterId, EntryKind, Error, Fault, Index, LeaseId, MemberId, Revision, Term},
     watch::Hub,
 };
+use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
 use parking_lot::Mutex;
 use std::{
@@ -17,9 +30,9 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 /// Most entries that may be committed and not yet applied before proposals are refused (etcd's bound).
 const APPLY_LAG_MAX: u64 = 5_000;
@@ -29,11 +42,11 @@ const APPLY_LAG_MAX_PRIORITY: u64 = 10_000;
 /// A running member. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    pub(super) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What the member's threads and its callers share. Every field is either a bounded queue or a fact with its own lock.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub(super) inbox: Sender<Inbox>,
     pub(super) proposals: Proposals,
     pub(super) reads: Reads,
@@ -41,17 +54,25 @@ pub(super) struct Shared {
     pub(super) facts: Facts,
     /// What the disk has completed and the loop not yet heard of. A later completion stands for all before it.
     pub(super) persisted: Mutex<Option<(Index, Term)>>,
-    pub(super) engine: Arc<dyn Engine>,
     pub(super) reader: Reader,
     pub(super) view: View,
     pub(super) hub: Hub,
     pub(super) member_id: MemberId,
     pub(super) cluster_id: ClusterId,
     pub(super) limits: Limits,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) chance: Mutex<Box<dyn Rng>>,
+    pub(super) tasks: Arc<dyn Tasks>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) home: Arc<dyn Home>,
+    pub(super) arrival: Mutex<Arrival>,
+    pub(super) hashes: Mutex<Window>,
     pub(super) leader: watch::Sender<Option<MemberId>>,
     pub(super) fault: watch::Sender<Option<String>>,
+    /// Set once this member has applied its own removal.
+    pub(super) removed: watch::Sender<bool>,
     pub(super) swept: watch::Sender<Revision>,
-    pub(super) sweep: Notify,
+    pub(super) sweeper: Sender<()>,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -70,17 +91,34 @@ pub(super) struct Limits {
 pub(super) struct Facts {
     pub(super) term: AtomicU64,
     pub(super) committed: AtomicU64,
+    pub(super) first_index: AtomicU64,
     pub(super) applied: AtomicU64,
+    /// When the present leader was first seen, in microseconds of the clock; 0 before the first.
+    pub(super) led_since_us: AtomicU64,
+    pub(super) leader_changes: AtomicU64,
+    /// Since when the log's disk has been at work on the same batch, in microseconds of the clock; 0 if it rests.
+    pub(super) disk_busy_since_us: AtomicU64,
+    /// This member receives the log without a vote.
+    pub(super) learner: AtomicBool,
+    /// This member's state differs from the others', and is about to be replaced. Nobody may see it.
+    pub(super) quarantined: AtomicBool,
     /// This member is the only voter, leads, and has applied an entry of its own term. Then nothing is acknowledged that is not
     /// applied here, so a read of the applied state is linearizable as it is.
     pub(super) alone: AtomicBool,
     /// Last entry that is applied, with all that follows from it told to those concerned.
     pub(super) settled: Mutex<(Index, Term)>,
+    /// The loop has ended; apply may still be at work.
+    pub(super) ended: AtomicBool,
     wal_syncs: AtomicU64,
     wal_sync_us: AtomicU64,
 }
 
 impl Facts {
+    /// Whether the applied state can be read as it is: see `alone`.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Acquire) && !self.ended.load(Ordering::Acquire)
+    }
+
     pub(super) fn wal_sync(&self, took: Duration) {
         self.wal_syncs.fetch_add(1, Ordering::Relaxed);
         self.wal_sync_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -98,6 +136,8 @@ pub struct Status {
     pub committed: Index,
     /// Highest applied index.
     pub applied: Index,
+    /// First entry of the log that is still in memory.
+    pub first_index: Index,
     /// Space that the store takes.
     pub size: engine::Size,
     /// How many syncs the log has had, and how long they took in all.
@@ -127,6 +167,22 @@ impl Shared {
         self.fault.borrow().is_some()
     }
 
+    /// When a call that begins now must have its answer.
+    pub(super) fn deadline(&self) -> Duration {
+        self.clock.now() + self.limits.request_timeout
+    }
+
+    /// The next 64 bits of this member's chance.
+    pub(super) fn chance(&self) -> u64 {
+        self.chance.lock().next_u64()
+    }
+
+    /// There may be something to sweep.
+    pub(super) fn sweep(&self) {
+        // Full: it has been told already.
+        let _ = self.sweeper.try_send(());
+    }
+
     fn send(&self, message: Inbox) -> Result<(), Error> {
         match self.inbox.try_send(message) {
             Ok(()) => Ok(()),
@@ -144,24 +200,49 @@ impl Handle {
     /// [`Error::NoLeader`], [`Error::RequestTooManyRequests`], [`Error::RequestTooLarge`], [`Error::NoSpace`] (quota). What the state
     /// machine refused is in [`Applied::result`].
     pub async fn propose(&self, command: Command) -> Result<Applied, Error> {
-        let shared = &*self.shared;
         self.admit(&command)?;
-        // Unique among the proposals of all members and all restarts for as long as an entry may be waited for.
-        let id = RequestId(rand::random());
-        let data = codec::encode(id, &command);
+        let id = self.request_id();
+        self.submit(id, EntryKind::Normal, codec::encode(id, &command)).await
+    }
+
+    /// Replicates a change of membership and waits until it is applied here. The reply lists all members after it.
+    ///
+    /// # Errors
+    /// As [`Handle::propose`].
+    pub async fn change_members(&self, change: Change) -> Result<Applied, Error> {
+        let id = self.request_id();
+        let (kind, data) = codec::encode_conf_change(id, &change);
+        self.submit(id, kind, data).await
+    }
+
+    /// Unique among the proposals of all members and all restarts for as long as an entry may be waited for.
+    fn request_id(&self) -> RequestId {
+        RequestId(self.shared.chance())
+    }
+
+    async fn submit(&self, id: RequestId, kind: EntryKind, data: Bytes) -> Result<Applied, Error> {
+        let shared = &*self.shared;
+        self.trusted()?;
         if data.len() > shared.limits.request_bytes_max {
             return Err(Error::RequestTooLarge);
         }
-        let deadline = Instant::now() + shared.limits.request_timeout;
-        let answer = shared.proposals.wait(id.0, data.len() as u64, deadline)?;
-        if let Err(error) = shared.send(Inbox::Propose { id, data }) {
-            shared.proposals.fail(id.0, error.clone());
+        let answer = shared.proposals.wait(id, kind, data, shared.clock.now(), shared.deadline())?;
+        if let Err(error) = shared.send(Inbox::Propose(id)) {
+            shared.proposals.fail(id, error.clone());
             return Err(error);
         }
         if shared.stopped() {
-            shared.proposals.fail(id.0, Error::Stopped);
+            shared.proposals.fail(id, Error::Stopped);
         }
         answer.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Whether this member's state may be seen.
+    fn trusted(&self) -> Result<(), Error> {
+        match self.shared.facts.quarantined.load(Ordering::Acquire) {
+            true => Err(Error::Corrupt),
+            false => Ok(()),
+        }
     }
 
     /// Refuses what could only wait in vain.
@@ -181,11 +262,12 @@ impl Handle {
     /// [`Error::Timeout`], [`Error::NoLeader`] or [`Error::Stopped`].
     pub async fn read_index(&self) -> Result<(), Error> {
         let shared = &*self.shared;
-        if shared.facts.alone.load(Ordering::Acquire) {
+        self.trusted()?;
+        if shared.facts.is_alone() {
             return Ok(());
         }
         let (reply, answer) = oneshot::channel();
-        shared.send(Inbox::Read(reply))?;
+        shared.send(Inbox::Read(Waiting { reply, deadline: shared.deadline() }))?;
         answer.await.unwrap_or(Err(Error::Stopped))
     }
 
@@ -204,19 +286,22 @@ impl Handle {
 
     fn unused_lease_id(&self) -> LeaseId {
         loop {
-            let id = LeaseId((rand::random::<u64>() >> 1) as i64);
+            let id = LeaseId((self.shared.chance() >> 1) as i64);
             if id != LeaseId::NONE && !self.shared.view.has_lease(id) {
                 return id;
             }
         }
     }
 
-    /// Renews a lease: its time to live in seconds, or `None` if there is no such lease.
+    /// Renews a lease: its time to live in seconds, or `None` if there is no such lease. The leader's clock decides; a success means
+    /// that the lease existed at that moment.
     ///
     /// # Errors
-    /// [`Error::NoLeader`] while nobody leads.
+    /// [`Error::Timeout`] if no leader answers, [`Error::Stopped`].
     pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, Error> {
-        self.leads().await?;
+        if !self.shared.facts.is_alone() {
+            return self.ask_about_lease(id, true).await;
+        }
         match self.shared.expiry.renew(id) {
             Renewal::Renewed { ttl_s, reset_checkpoint: false } => Ok(Some(ttl_s)),
             Renewal::Renewed { ttl_s, reset_checkpoint: true } => {
@@ -231,24 +316,91 @@ impl Handle {
     /// Seconds left of a lease, as the leader's clock has it; `None` if there is no such lease.
     ///
     /// # Errors
-    /// [`Error::NoLeader`] while nobody leads.
+    /// [`Error::Timeout`] if no leader answers, [`Error::Stopped`].
     pub async fn lease_remaining_s(&self, id: LeaseId) -> Result<Option<i64>, Error> {
-        self.leads().await?;
-        Ok(self.shared.expiry.remaining_s(id))
+        match self.shared.facts.is_alone() {
+            true => Ok(self.shared.expiry.remaining_s(id)),
+            false => self.ask_about_lease(id, false).await,
+        }
     }
 
-    /// Waits, within the request timeout, until this member leads and has applied what earlier leaders committed.
-    async fn leads(&self) -> Result<(), Error> {
-        if self.shared.facts.alone.load(Ordering::Acquire) {
-            return Ok(());
+    async fn ask_about_lease(&self, id: LeaseId, renews: bool) -> Result<Option<i64>, Error> {
+        self.trusted()?;
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Inbox::Lease(LeaseCall { id, renews, reply }))?;
+        answer.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Whether a learner has nine tenths of the leader's log, so that it could vote; asks the leader.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if no leader answers, [`Error::Stopped`].
+    pub async fn learner_is_ready(&self, member: MemberId) -> Result<bool, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Inbox::IsReady { member, reply })?;
+        answer.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Hands the lead to another voter. Returns once that one leads.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`] if this member does not lead, [`Error::BadLeaderTransferee`] if `to` does not vote, [`Error::Timeout`] or
+    /// [`Error::LeaderChanged`] if it came to something else.
+    pub async fn move_leader(&self, to: MemberId) -> Result<(), Error> {
+        self.transfer(Some(to)).await
+    }
+
+    /// Before a stop: hands the lead to the voter that has the most of the log, if this member leads and there is one. Returns within
+    /// two election timeouts, whatever comes of it.
+    pub async fn hand_over(&self) {
+        if *self.shared.leader.borrow() != Some(self.shared.member_id) {
+            return;
         }
-        let mut leader = self.shared.leader.subscribe();
-        let led = async { leader.wait_for(|leader| *leader == Some(self.shared.member_id)).await.is_ok() };
-        match tokio::time::timeout(self.shared.limits.request_timeout, led).await {
-            Ok(true) => self.read_index().await,
-            Ok(false) => Err(Error::Stopped),
-            Err(_) => Err(Error::NoLeader),
+        match self.transfer(None).await {
+            Ok(()) => tracing::info!("handed over the lead"),
+            Err(Error::BadLeaderTransferee) => {}
+            Err(error) => tracing::warn!(%error, "could not hand over the lead; the others hold an election"),
         }
+    }
+
+    async fn transfer(&self, to: Option<MemberId>) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Inbox::Transfer { to, reply })?;
+        answer.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Messages of another member, in their order. Never waits: what has no room is dropped, as a network may.
+    pub fn deliver(&self, from: MemberId, messages: Vec<PeerMessage>) {
+        let _ = self.shared.inbox.try_send(Inbox::Peer { from, messages });
+    }
+
+    /// Another member says that this one was removed from the cluster for good. Told so by those who would know, it stops.
+    pub fn expelled(&self, by: MemberId) {
+        tracing::warn!(by = %by, "another member says that this one was removed from the cluster");
+        self.shared.removed.send_replace(true);
+    }
+
+    /// Becomes `true` when this member learns that it was removed from the cluster.
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.shared.removed.subscribe()
+    }
+
+    /// For how long there has been an unbroken connection to a member; `None` if there is none.
+    pub fn connected_for(&self, id: MemberId) -> Option<Duration> {
+        match id == self.shared.member_id {
+            true => Some(self.shared.clock.now()),
+            false => self.shared.transport.connected_for(id),
+        }
+    }
+
+    /// Whether this member receives the log without a vote.
+    pub fn is_learner(&self) -> bool {
+        self.shared.facts.learner.load(Ordering::Acquire)
+    }
+
+    /// Whether this member's state was found to differ from the others', and is not replaced yet.
+    pub fn is_quarantined(&self) -> bool {
+        self.shared.facts.quarantined.load(Ordering::Acquire)
     }
 
     /// Returns once everything below `revision`, which has been compacted, is swept from disk.
@@ -304,7 +456,8 @@ impl Handle {
             term: self.term(),
             committed: Index(facts.committed.load(Ordering::Acquire)).max(applied),
             applied,
-            size: self.shared.engine.size().unwrap_or_default(),
+            first_index: Index(facts.first_index.load(Ordering::Relaxed)),
+            size: self.shared.view.engine().size().unwrap_or_default(),
             wal_syncs: (
                 facts.wal_syncs.load(Ordering::Relaxed),
                 Duration::from_micros(facts.wal_sync_us.load(Ordering::Relaxed)),

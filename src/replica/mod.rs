@@ -15,20 +15,33 @@
 //! The loop in `run` never waits for a disk. The threads hand each other batches: whatever has come in while one batch was on its way
 //! is the next one, so that under load a put costs a fraction of a wake-up and a fraction of an `fdatasync`.
 
+mod announce;
 mod apply;
 mod bootstrap;
 mod compactor;
+mod desk;
 mod expiry;
 mod flush;
+mod founding;
 mod handle;
+mod hashes;
+mod health;
 mod persist;
 mod proposals;
 mod reads;
+mod retention;
 mod run;
+mod snapshots;
+mod submit;
+mod tasks;
+mod transport;
 
-pub use bootstrap::{Settings, start};
+pub use bootstrap::{Settings, StartAs, start};
 pub use compactor::AutoCompaction;
+pub use founding::{cluster_id, decode_metadata, encode_metadata, member_id};
 pub use handle::{Handle, Status};
+pub use snapshots::Incoming;
+pub use transport::{Answer, Forwarded, Letter, Outgoing, PeerMessage, Question, Row, Transport};
 
 #[cfg(test)]
 mod tests;

@@ -1,24 +1,29 @@
 //! The disk thread: append, sync, answer `Persisted`.
 
-use super::{handle::Shared, run::Inbox};
+use super::{handle::Shared, run::Inbox, transport::Letter};
 use crate::{
     io::Disk,
     types::{ConfState, Entry, Fault, HardState, Index, Term},
     wal::{Mark, Wal},
 };
 use crossbeam_channel::{Receiver, Sender};
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-/// What the loop owes the disk.
-pub(super) enum Save {
-    /// Raft state, in the order of its making.
-    State { hard_state: Option<HardState>, entries: Vec<Entry> },
+/// What the loop owes the disk. Raft bounds the bytes of it: what a leader has not committed, what is on its way to a follower.
+pub(crate) enum Save {
+    /// Raft state, in the order of its making, and what may be said once it is on disk.
+    State { hard_state: Option<HardState>, entries: Vec<Entry>, then_send: Vec<Letter> },
+    /// The state of another member takes the place of the log up to the mark.
+    Restore { mark: Mark, conf_state: ConfState },
     /// The store has everything up to the mark: remember that, and release segments wholly at or below `release`.
     Mark { mark: Mark, conf_state: ConfState, release: Index },
 }
 
 /// Owns the log until the loop hangs up; then everything is synced.
-pub(super) struct Persist<D: Disk> {
+pub(crate) struct Persist<D: Disk> {
     wal: Wal<D>,
     /// What is on disk, to tell a commit index (which may lag) from a vote or a term (which must not).
     durable: HardState,
@@ -40,6 +45,11 @@ impl<D: Disk> Persist<D> {
                 return self.shared.fail(&fault);
             }
         }
+        self.end();
+    }
+
+    /// Makes durable what is left.
+    pub(crate) fn end(&mut self) {
         let rest = self.lagging.take().map_or(Ok(()), |state| self.wal.append(Some(&state), &[]));
         if let Err(fault) = rest.and_then(|()| self.wal.sync()) {
             self.shared.fail(&fault);
@@ -47,22 +57,38 @@ impl<D: Disk> Persist<D> {
     }
 
     /// Everything that waits goes into one write and one sync.
-    fn batch(&mut self, first: Save, work: &Receiver<Save>) -> Result<(), Fault> {
+    pub(crate) fn batch(&mut self, first: Save, work: &Receiver<Save>) -> Result<(), Fault> {
+        let started = self.shared.clock.now();
+        self.shared.facts.disk_busy_since_us.store((started.as_micros() as u64).max(1), Ordering::Release);
+        let done = self.write(first, work, started);
+        self.shared.facts.disk_busy_since_us.store(0, Ordering::Release);
+        done
+    }
+
+    fn write(&mut self, first: Save, work: &Receiver<Save>, started: Duration) -> Result<(), Fault> {
         let (mut persisted, mut sync): (Option<(Index, Term)>, bool) = (None, false);
+        let mut letters = Vec::new();
         for save in std::iter::once(first).chain(work.try_iter()) {
             match save {
-                Save::State { hard_state, entries } => {
+                Save::State { hard_state, entries, then_send } => {
                     sync |= self.append(hard_state, &entries)?;
                     persisted = entries.last().map(|entry| (entry.index, entry.term)).or(persisted);
+                    letters.extend(then_send);
                 }
                 Save::Mark { mark, conf_state, release } => self.mark(&mark, &conf_state, release)?,
+                Save::Restore { mark, conf_state } => {
+                    self.mark(&mark, &conf_state, mark.index)?;
+                    sync = true;
+                    // Entries of before are gone.
+                    persisted = None;
+                }
             }
         }
         if sync {
-            let started = std::time::Instant::now();
             self.wal.sync()?;
-            self.shared.facts.wal_sync(started.elapsed());
+            self.shared.facts.wal_sync(self.shared.clock.now().saturating_sub(started));
         }
+        self.shared.transport.send(letters);
         if let Some(persisted) = persisted {
             *self.shared.persisted.lock() = Some(persisted);
             // A full queue means that the loop is awake. This thread must not wait for it: it may be waiting for this one.

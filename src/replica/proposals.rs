@@ -1,11 +1,16 @@
 //! Who waits for the outcome of which proposal.
 
-use crate::{machine::Applied, types::Error};
+use super::transport::Forwarded;
+use crate::{
+    machine::{Applied, RequestId},
+    types::{EntryKind, Error, Term},
+};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     sync::atomic::{AtomicU64, Ordering},
-    time::Instant,
+    time::Duration,
 };
 use tokio::sync::oneshot;
 
@@ -18,24 +23,37 @@ pub(super) type Answer = Result<Applied, Error>;
 
 struct Waiter {
     reply: oneshot::Sender<Answer>,
-    bytes: u64,
-    deadline: Instant,
+    kind: EntryKind,
+    /// Kept until the answer: should the leader change, it may have to be proposed again.
+    data: Bytes,
+    since: Duration,
+    deadline: Duration,
+    /// The term in which it was given to the log, or sent to the log's leader; `None` while it waits for a leader.
+    term: Option<Term>,
 }
 
 /// The calls that wait, by the id in their command. Each is answered once: by apply, by a refusal of raft, by its deadline or by
 /// the end of the member.
 #[derive(Default)]
 pub(super) struct Proposals {
-    waiting: Mutex<HashMap<u64, Waiter>>,
+    waiting: Mutex<HashMap<RequestId, Waiter>>,
     bytes: AtomicU64,
 }
 
 impl Proposals {
-    /// Registers a call whose command takes `bytes`.
+    /// Registers a call.
     ///
     /// # Errors
     /// [`Error::RequestTooManyRequests`] if too many wait already.
-    pub(super) fn wait(&self, id: u64, bytes: u64, deadline: Instant) -> Result<oneshot::Receiver<Answer>, Error> {
+    pub(super) fn wait(
+        &self,
+        id: RequestId,
+        kind: EntryKind,
+        data: Bytes,
+        now: Duration,
+        deadline: Duration,
+    ) -> Result<oneshot::Receiver<Answer>, Error> {
+        let bytes = data.len() as u64;
         if self.bytes.load(Ordering::Relaxed) + bytes > WAITING_BYTES_MAX {
             return Err(Error::RequestTooManyRequests);
         }
@@ -44,9 +62,46 @@ impl Proposals {
         if waiting.len() >= WAITING_MAX {
             return Err(Error::RequestTooManyRequests);
         }
-        waiting.insert(id, Waiter { reply, bytes, deadline });
+        waiting.insert(id, Waiter { reply, kind, data, since: now, deadline, term: None });
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(answer)
+    }
+
+    /// Those of `ids` that still wait for a leader, as they go to that of `term`. None is ever given out twice at a time: it would be
+    /// applied twice.
+    pub(super) fn submit(&self, ids: &[RequestId], term: Term) -> Vec<Forwarded> {
+        let mut waiting = self.waiting.lock();
+        let submit = |id: &RequestId| {
+            let waiter = waiting.get_mut(id).filter(|waiter| waiter.term.is_none())?;
+            waiter.term = Some(term);
+            Some(Forwarded { id: *id, kind: waiter.kind, data: waiter.data.clone() })
+        };
+        ids.iter().filter_map(submit).collect()
+    }
+
+    /// Those of `ids` that were submitted in `term` got into no log, and may be submitted again.
+    pub(super) fn recall(&self, ids: &[RequestId], term: Term) {
+        let mut waiting = self.waiting.lock();
+        for id in ids {
+            if let Some(waiter) = waiting.get_mut(id).filter(|waiter| waiter.term == Some(term)) {
+                waiter.term = None;
+            }
+        }
+    }
+
+    /// An entry of `term` was applied: what was submitted in an earlier term and has no answer yet never got into the log that
+    /// counts, and never will. Returns it, to be submitted again.
+    pub(super) fn outlived(&self, term: Term) -> Vec<RequestId> {
+        let mut waiting = self.waiting.lock();
+        let late = waiting.iter_mut().filter(|(_, waiter)| waiter.term.is_some_and(|submitted| submitted < term));
+        let mut late = late.map(|(id, waiter)| {
+            waiter.term = None;
+            (waiter.since, *id)
+        });
+        let mut ids = late.by_ref().collect::<Vec<_>>();
+        // Oldest first, and not in the map's order: the simulator's runs must repeat.
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Answers those of `applied` that wait here; the others were proposed elsewhere, or before a restart.
@@ -55,8 +110,8 @@ impl Proposals {
         {
             let mut waiting = self.waiting.lock();
             for outcome in applied {
-                if let Some(waiter) = waiting.remove(&outcome.request.0) {
-                    self.bytes.fetch_sub(waiter.bytes, Ordering::Relaxed);
+                if let Some(waiter) = waiting.remove(&outcome.request) {
+                    self.bytes.fetch_sub(waiter.data.len() as u64, Ordering::Relaxed);
                     answers.push((waiter.reply, outcome));
                 }
             }
@@ -68,36 +123,53 @@ impl Proposals {
     }
 
     /// Answers one call with an error.
-    pub(super) fn fail(&self, id: u64, error: Error) {
-        if let Some(waiter) = self.waiting.lock().remove(&id) {
-            self.bytes.fetch_sub(waiter.bytes, Ordering::Relaxed);
-            let _ = waiter.reply.send(Err(error));
-        }
+    pub(super) fn fail(&self, id: RequestId, error: Error) {
+        let waiter = self.waiting.lock().remove(&id);
+        self.refuse(waiter, &error);
+    }
+
+    /// Answers those of `ids` that are in nobody's log with an error.
+    pub(super) fn refuse_idle(&self, ids: &[RequestId], error: &Error) {
+        let refused = {
+            let mut waiting = self.waiting.lock();
+            let is_idle = |waiter: &Waiter| waiter.term.is_none();
+            ids.iter()
+                .filter_map(|id| waiting.get(id).is_some_and(is_idle).then(|| waiting.remove(id))?)
+                .collect::<Vec<_>>()
+        };
+        self.refuse(refused, error);
     }
 
     /// Answers every call with an error.
     pub(super) fn fail_all(&self, error: &Error) {
         let all = std::mem::take(&mut *self.waiting.lock());
-        self.bytes.store(0, Ordering::Relaxed);
-        for waiter in all.into_values() {
-            let _ = waiter.reply.send(Err(error.clone()));
-        }
+        self.refuse(all.into_values(), error);
     }
 
-    /// Answers the calls whose deadline has passed.
-    pub(super) fn expire(&self, now: Instant) {
-        let late = {
-            let mut waiting = self.waiting.lock();
-            waiting.extract_if(|_, waiter| waiter.deadline <= now).collect::<Vec<_>>()
-        };
+    /// Answers the calls that may or may not be in the log with an error: what became of them can't be seen here any more.
+    pub(super) fn fail_submitted(&self, error: &Error) {
+        let submitted = self.waiting.lock().extract_if(|_, waiter| waiter.term.is_some()).collect::<Vec<_>>();
+        self.refuse(submitted.into_iter().map(|(_, waiter)| waiter), error);
+    }
+
+    /// Answers the calls whose deadline has passed. `why` chooses the error by when a call began.
+    pub(super) fn expire(&self, now: Duration, why: impl Fn(Duration) -> Error) {
+        let late = self.waiting.lock().extract_if(|_, waiter| waiter.deadline <= now).collect::<Vec<_>>();
         for (_, waiter) in late {
-            self.bytes.fetch_sub(waiter.bytes, Ordering::Relaxed);
-            let _ = waiter.reply.send(Err(Error::Timeout));
+            let error = why(waiter.since);
+            self.refuse([waiter], &error);
         }
     }
 
     /// How many calls wait.
     pub(super) fn len(&self) -> usize {
         self.waiting.lock().len()
+    }
+
+    fn refuse(&self, waiters: impl IntoIterator<Item = Waiter>, error: &Error) {
+        for waiter in waiters {
+            self.bytes.fetch_sub(waiter.data.len() as u64, Ordering::Relaxed);
+            let _ = waiter.reply.send(Err(error.clone()));
+        }
     }
 }

@@ -5,84 +5,92 @@ use crate::{
     types::{Error, Index},
 };
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, collections::HashMap, time::Instant};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::oneshot;
 
-pub(super) type ReadReply = oneshot::Sender<Result<(), Error>>;
+/// A read that waits.
+pub(super) struct Waiting {
+    pub(super) reply: oneshot::Sender<Result<(), Error>>,
+    pub(super) deadline: Duration,
+}
 
 /// Reads in two stages: in a quorum round (all reads of one round share its id), then waiting for apply to catch up.
 #[derive(Default)]
 pub(super) struct Reads {
-    rounds: Mutex<HashMap<ReadId, (Instant, Vec<ReadReply>)>>,
-    waiting: Mutex<Waiting>,
+    rounds: Mutex<BTreeMap<ReadId, Vec<Waiting>>>,
+    behind: Mutex<Behind>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct Behind {
     applied: Index,
-    by_index: BTreeMap<Index, Vec<ReadReply>>,
+    by_index: BTreeMap<Index, Vec<Waiting>>,
 }
 
 impl Reads {
-    /// `replies` share round `id`; they time out at `deadline`.
-    pub(super) fn begin(&self, id: ReadId, deadline: Instant, replies: Vec<ReadReply>) {
-        self.rounds.lock().insert(id, (deadline, replies));
+    /// `reads` share round `id`.
+    pub(super) fn begin(&self, id: ReadId, reads: Vec<Waiting>) {
+        self.rounds.lock().insert(id, reads);
     }
 
     /// A quorum has confirmed round `id` at `index`.
     pub(super) fn confirmed(&self, id: ReadId, index: Index) {
-        let Some((_, replies)) = self.rounds.lock().remove(&id) else { return };
-        let mut waiting = self.waiting.lock();
-        if waiting.applied >= index {
-            drop(waiting);
-            answer(replies, &Ok(()));
+        let Some(reads) = self.rounds.lock().remove(&id) else { return };
+        let mut behind = self.behind.lock();
+        if behind.applied >= index {
+            drop(behind);
+            answer(reads, &Ok(()));
         } else {
-            waiting.by_index.entry(index).or_default().extend(replies);
+            behind.by_index.entry(index).or_default().extend(reads);
         }
     }
 
-    /// Round `id` came to nothing.
-    pub(super) fn failed(&self, id: ReadId, error: Error) {
-        if let Some((_, replies)) = self.rounds.lock().remove(&id) {
-            answer(replies, &Err(error));
-        }
+    /// Round `id` came to nothing; its reads may try again.
+    pub(super) fn take(&self, id: ReadId) -> Vec<Waiting> {
+        self.rounds.lock().remove(&id).unwrap_or_default()
     }
 
     /// This member has applied up to `index`, and readers see it.
     pub(super) fn applied(&self, index: Index) {
         let ready = {
-            let mut waiting = self.waiting.lock();
-            waiting.applied = index;
-            let later = waiting.by_index.split_off(&index.next());
-            std::mem::replace(&mut waiting.by_index, later)
+            let mut behind = self.behind.lock();
+            behind.applied = index;
+            let later = behind.by_index.split_off(&index.next());
+            std::mem::replace(&mut behind.by_index, later)
         };
-        for replies in ready.into_values() {
-            answer(replies, &Ok(()));
+        for reads in ready.into_values() {
+            answer(reads, &Ok(()));
         }
     }
 
-    /// Ends rounds whose deadline has passed.
-    pub(super) fn expire(&self, now: Instant) {
-        let late = self.rounds.lock().extract_if(|_, (deadline, _)| *deadline <= now).collect::<Vec<_>>();
-        for (_, (_, replies)) in late {
-            answer(replies, &Err(Error::Timeout));
+    /// Ends reads whose deadline has passed.
+    pub(super) fn expire(&self, now: Duration) {
+        let mut late = Vec::new();
+        let is_late = |read: &mut Waiting| read.deadline <= now;
+        for reads in self.rounds.lock().values_mut() {
+            late.extend(reads.extract_if(.., is_late));
         }
+        answer(late, &Err(Error::Timeout));
+        let mut late = Vec::new();
+        for reads in self.behind.lock().by_index.values_mut() {
+            late.extend(reads.extract_if(.., is_late));
+        }
+        answer(late, &Err(Error::TimeoutWaitAppliedIndex));
     }
 
     /// Ends everything that waits.
     pub(super) fn fail_all(&self, error: &Error) {
         let rounds = std::mem::take(&mut *self.rounds.lock());
-        let waiting = std::mem::take(&mut self.waiting.lock().by_index);
-        let all = rounds.into_values().map(|(_, replies)| replies).chain(waiting.into_values());
-        for replies in all {
-            answer(replies, &Err(error.clone()));
+        let behind = std::mem::take(&mut self.behind.lock().by_index);
+        for reads in rounds.into_values().chain(behind.into_values()) {
+            answer(reads, &Err(error.clone()));
         }
     }
 }
 
-fn answer(replies: Vec<ReadReply>, result: &Result<(), Error>) {
-    for reply in replies {
+pub(super) fn answer(reads: Vec<Waiting>, result: &Result<(), Error>) {
+    for read in reads {
         // A caller that has gone away does not want to know.
-        let _ = reply.send(result.clone());
+        let _ = read.reply.send(result.clone());
     }
 }

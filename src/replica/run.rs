@@ -1,35 +1,59 @@
 //! The loop: drain, step, act. The only owner of the raft node; it never waits for a disk.
 
-use super::{apply::Committed, handle::Shared, persist::Save, reads::ReadReply};
-use crate::{
-    machine::{Command, RequestId, codec},
-    raft::{ConfChange, Input, Node, Output, Proposal, ReadId, Role},
-    types::{ConfState, EntryKind, Error, Index, Term},
-    wal::Mark,
+use super::{
+    apply::Committed,
+    compactor::AutoCompactor,
+    desk::{Desk, LeaseCall},
+    handle::Shared,
+    hashes::Disputes,
+    persist::Save,
+    reads::Waiting,
+    retention::Retention,
+    transport::{Answer, Letter, PeerMessage},
 };
-use bytes::Bytes;
+use crate::{
+    machine::RequestId,
+    raft::{ConfChange, Envelope, Input, Node, Output, Role},
+    types::{ConfState, Error, Index, MemberId, SnapshotMeta, Term},
+};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::sync::oneshot;
 
 /// Most messages that become one step: one append, one sync.
 const BATCH_MAX: usize = 4_096;
 /// Most committed entries that go to apply as one batch.
 const APPLY_BATCH_ENTRIES_MAX: u64 = 1_024;
 
-/// Bytes in the log after which it is marked even if it has few entries, so that what it takes on disk is bounded.
-const UNMARKED_BYTES_MAX: usize = 64 << 20;
-
 /// What reaches the loop.
-pub(super) enum Inbox {
-    Propose {
-        id: RequestId,
-        data: Bytes,
+pub(crate) enum Inbox {
+    /// The command waits in `Proposals`.
+    Propose(RequestId),
+    Read(Waiting),
+    Lease(LeaseCall),
+    IsReady {
+        member: MemberId,
+        reply: oneshot::Sender<Result<bool, Error>>,
     },
-    Read(ReadReply),
+    /// Hand the lead to this member, or to the best one.
+    Transfer {
+        to: Option<MemberId>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    /// What another member says.
+    Peer {
+        from: MemberId,
+        messages: Vec<PeerMessage>,
+    },
+    /// A question of the own desk was answered by this member itself.
+    Answered {
+        id: u64,
+        answer: Answer,
+    },
     /// Something is to be picked up elsewhere: what the disk has completed, or room in front of apply.
     Look,
     /// A change of membership was applied.
@@ -38,145 +62,200 @@ pub(super) enum Inbox {
         change: ConfChange,
         conf_state: ConfState,
     },
+    /// The first entry of a term was applied.
+    TermApplied(Term),
     /// The store has everything up to this entry on disk.
     Flushed((Index, Term)),
+    /// A snapshot for a follower is ready, or could not be made.
+    SnapshotMade {
+        to: MemberId,
+        index: Option<Index>,
+    },
+    /// The state of another member lies sealed on this member's disk.
+    Incoming(SnapshotMeta),
+    /// The state machine has taken it over.
+    Restored(Index),
     /// Seek election at once, instead of waiting for a timeout: a lone voter has nobody to wait for.
     Campaign,
     Stop,
 }
 
+/// A caller that waits for another member to lead.
+pub(super) struct Transfer {
+    pub(super) to: MemberId,
+    pub(super) deadline: Duration,
+    pub(super) reply: oneshot::Sender<Result<(), Error>>,
+}
+
 /// What the loop owns.
-pub(super) struct Run {
+pub(crate) struct Run {
     pub(super) node: Node,
     pub(super) shared: Arc<Shared>,
     pub(super) inbox: Receiver<Inbox>,
     pub(super) save: Sender<Save>,
     pub(super) apply: Sender<Committed>,
     pub(super) heartbeat: Duration,
-    /// Entries between two marks in the log.
-    pub(super) snapshot_count: u64,
-    /// Entries that stay in memory and in the log behind the last flush.
-    pub(super) catchup_entries: u64,
+    /// How long a member waits for a leader before it seeks election, at least.
+    pub(super) election: Duration,
+    pub(super) next_tick: Duration,
     /// Handed to apply, up to here.
     pub(super) handed: Index,
-    /// Last mark in the log.
-    pub(super) marked: Index,
-    /// Bytes that went to the log since then.
-    pub(super) unmarked_bytes: usize,
-    /// Who votes and who learns at the last flush, and after each later change.
-    pub(super) memberships: VecDeque<(Index, ConfState)>,
+    /// To be handed to apply before any entry.
+    pub(super) restore: Option<SnapshotMeta>,
+    pub(super) out: Output,
+    /// Proposals that wait for a leader, oldest first.
+    pub(super) parked: VecDeque<RequestId>,
+    /// Reads that wait for a leader.
+    pub(super) parked_reads: Vec<Waiting>,
     pub(super) next_read: u64,
+    pub(super) desk: Desk,
+    pub(super) retention: Retention,
+    pub(super) disputes: Disputes,
+    pub(super) compactor: Option<AutoCompactor>,
+    /// Under way.
+    pub(super) transfer: Option<Transfer>,
+    pub(super) announcement: super::announce::Announcement,
+    /// Whether raft was told that the disk stalls.
+    pub(super) is_stalled: bool,
+    pub(super) ticks: u64,
 }
 
 impl Run {
     /// Runs until `Stop`, or until another thread of the member is gone.
     pub(super) fn run(mut self) {
-        let mut out = Output::default();
-        let mut next_tick = Instant::now() + self.heartbeat;
         loop {
-            let first = self.inbox.recv_deadline(next_tick).ok();
-            if !self.drain(first, &mut out) {
-                break;
-            }
-            if Instant::now() >= next_tick {
-                self.tick(&mut out);
-                next_tick = Instant::now() + self.heartbeat;
-            }
-            if !self.act(&mut out) {
+            let wait = self.next_tick.saturating_sub(self.shared.clock.now());
+            let first = self.inbox.recv_timeout(wait).ok();
+            if !self.turn(first) {
                 break;
             }
         }
-        self.shared.facts.alone.store(false, Ordering::Release);
+        self.end();
+    }
+
+    /// One turn: everything that has come in becomes one output, and is acted upon. False if the member stops.
+    pub(crate) fn turn(&mut self, first: Option<Inbox>) -> bool {
+        if !self.drain(first) {
+            return false;
+        }
+        let now = self.shared.clock.now();
+        if now >= self.next_tick {
+            self.tick(now);
+            self.next_tick = now + self.heartbeat;
+        }
+        self.act()
+    }
+
+    /// Whoever waits is told that the member stops.
+    pub(crate) fn end(&mut self) {
+        self.shared.facts.ended.store(true, Ordering::Release);
+        self.shared.expiry.demote();
         self.shared.proposals.fail_all(&Error::Stopped);
         self.shared.reads.fail_all(&Error::Stopped);
+        self.desk.fail_all(&Error::Stopped);
+        super::reads::answer(std::mem::take(&mut self.parked_reads), &Err(Error::Stopped));
     }
 
     /// Turns what has come in into inputs. False if the member stops.
-    fn drain(&mut self, first: Option<Inbox>, out: &mut Output) -> bool {
-        let (mut proposals, mut ids, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+    fn drain(&mut self, first: Option<Inbox>) -> bool {
+        let (mut proposals, mut reads, mut leases) = (Vec::new(), Vec::new(), Vec::new());
         let waiting = self.inbox.clone();
         for message in first.into_iter().chain(waiting.try_iter().take(BATCH_MAX)) {
             match message {
-                Inbox::Propose { id, data } => {
-                    ids.push(id);
-                    proposals.push(Proposal { kind: EntryKind::Normal, data });
+                Inbox::Propose(id) => proposals.push(id),
+                Inbox::Read(read) => reads.push(read),
+                Inbox::Lease(call) => leases.push(call),
+                Inbox::IsReady { member, reply } => {
+                    let deadline = self.shared.deadline();
+                    self.desk.take_is_ready(member, reply, deadline);
+                    self.put_questions();
                 }
-                Inbox::Read(reply) => reads.push(reply),
+                Inbox::Transfer { to, reply } => self.begin_transfer(to, reply),
+                Inbox::Peer { from, messages } => self.receive(from, messages),
+                Inbox::Answered { id, answer } => self.desk.answered(id, answer),
                 Inbox::Look => {}
                 Inbox::ConfChanged { index, change, conf_state } => {
                     self.node.apply_conf_change(index, &change);
-                    self.memberships.push_back((index, conf_state));
+                    self.retention.changed(index, conf_state);
+                }
+                Inbox::TermApplied(term) => {
+                    let again = self.shared.proposals.outlived(term);
+                    self.parked.extend(again);
                 }
                 Inbox::Flushed((index, term)) => self.flushed(index, term),
-                Inbox::Campaign => self.node.step(Input::Campaign, out),
+                Inbox::SnapshotMade { to, index } => self.retention.made(to, index),
+                Inbox::Incoming(meta) => self.restore(meta),
+                Inbox::Restored(index) => self.restored(index),
+                Inbox::Campaign => self.step(Input::Campaign),
                 Inbox::Stop => return false,
             }
         }
-        if let Some((upto, term)) = self.shared.persisted.lock().take() {
-            self.node.step(Input::Persisted { upto, term }, out);
+        let persisted = self.shared.persisted.lock().take();
+        if let Some((upto, term)) = persisted {
+            self.step(Input::Persisted { upto, term });
+        }
+        if !leases.is_empty() {
+            let deadline = self.shared.deadline();
+            self.desk.take_leases(leases, deadline);
+            self.put_questions();
         }
         if !proposals.is_empty() {
-            self.propose(proposals, &ids, out);
+            self.propose(&proposals);
         }
         if !reads.is_empty() {
-            self.read(reads, out);
+            self.read(reads);
         }
         true
     }
 
-    fn propose(&mut self, proposals: Vec<Proposal>, ids: &[RequestId], out: &mut Output) {
-        let before = out.proposals_dropped;
-        self.node.step(Input::Propose(proposals), out);
-        let dropped = out.proposals_dropped - before;
-        let error = match self.node.status().role {
-            Role::Leader => Error::RequestTooManyRequests,
-            _ => Error::NoLeader,
-        };
-        for id in &ids[ids.len() - dropped..] {
-            self.shared.proposals.fail(id.0, error.clone());
+    pub(super) fn step(&mut self, input: Input) {
+        self.node.step(input, &mut self.out);
+    }
+
+    fn receive(&mut self, from: MemberId, messages: Vec<PeerMessage>) {
+        for message in messages {
+            match message {
+                PeerMessage::Raft(message) => self.step(Input::Received { from, message }),
+                PeerMessage::Forward { term, proposals } => self.take_forwarded(from, term, proposals),
+                PeerMessage::Returned { term, ids, is_full } => self.take_returned(term, &ids, is_full),
+                PeerMessage::Ask { id, question } => self.take_question(from, id, question),
+                PeerMessage::Answer { id, answer } => self.desk.answered(id, answer),
+                PeerMessage::Refill => self.retention.wanted(from),
+                PeerMessage::Hash { index, hash } => self.take_hash(from, index, hash),
+            }
         }
     }
 
-    /// All reads that wait at this moment share one quorum round. Its id is never used again, not even after a restart.
-    fn read(&mut self, replies: Vec<ReadReply>, out: &mut Output) {
-        self.next_read += 1;
-        let id = ReadId(self.next_read);
-        let deadline = Instant::now() + self.shared.limits.request_timeout;
-        self.shared.reads.begin(id, deadline, replies);
-        self.node.step(Input::ReadIndex(id), out);
-    }
-
-    fn tick(&mut self, out: &mut Output) {
-        let now = Instant::now();
-        self.node.step(Input::Tick, out);
-        self.shared.proposals.expire(now);
-        self.shared.reads.expire(now);
-        if self.node.status().role == Role::Leader {
-            self.tend_leases(out);
+    fn tick(&mut self, now: Duration) {
+        self.ticks += 1;
+        self.watch_disk(now);
+        self.step(Input::Tick);
+        self.expire(now);
+        self.retry();
+        let status = self.node.status();
+        if status.role == Role::Leader {
+            self.tend_leases(status.confirmed);
+            self.tend_followers();
         }
-    }
-
-    /// Proposes the end of leases that have run out, and now and then how much time the others have left. What raft drops the wheel
-    /// names again.
-    fn tend_leases(&mut self, out: &mut Output) {
-        let revokes = self.shared.expiry.expired().into_iter().map(|id| Command::LeaseRevoke { id });
-        let checkpoints = Some(self.shared.expiry.checkpoints()).filter(|due| !due.is_empty());
-        let commands = revokes.chain(checkpoints.map(Command::LeaseCheckpoint));
-        let proposals = commands.map(|command| Proposal {
-            kind: EntryKind::Normal,
-            data: codec::encode(RequestId(rand::random()), &command),
-        });
-        let proposals = proposals.collect::<Vec<_>>();
-        if !proposals.is_empty() {
-            self.node.step(Input::Propose(proposals), out);
-        }
+        self.tend_compaction(now, status.role == Role::Leader);
+        self.compare_hashes();
+        self.announce(now);
     }
 
     /// Does what the outputs ask for. False if a thread that it needs is gone.
-    fn act(&mut self, out: &mut Output) -> bool {
-        if out.hard_state.is_some() || !out.append.is_empty() {
-            self.unmarked_bytes += out.append.iter().map(|entry| entry.data.len()).sum::<usize>();
-            let save = Save::State { hard_state: out.hard_state.take(), entries: std::mem::take(&mut out.append) };
+    fn act(&mut self) -> bool {
+        let mut out = std::mem::take(&mut self.out);
+        self.shared.transport.send(letters(&mut out.send_now));
+        if let Some(meta) = out.restore.take() {
+            self.begin_restore(meta);
+        }
+        if out.hard_state.is_some() || !out.append.is_empty() || !out.send_durable.is_empty() {
+            self.retention.appended(&out.append);
+            let save = Save::State {
+                hard_state: out.hard_state.take(),
+                entries: std::mem::take(&mut out.append),
+                then_send: letters(&mut out.send_durable),
+            };
             if self.save.send(save).is_err() {
                 return false;
             }
@@ -185,39 +264,66 @@ impl Run {
             self.shared.reads.confirmed(id, index);
         }
         for id in out.reads_failed.drain(..) {
-            self.shared.reads.failed(id, Error::NoLeader);
+            self.parked_reads.extend(self.shared.reads.take(id));
         }
-        // A lone voter has nobody to send to; membership can't grow before there is a transport.
-        debug_assert!(out.send_now.is_empty() && out.send_durable.is_empty(), "a lone voter sends nothing");
         out.clear();
+        self.out = out;
         self.publish_status();
         self.hand_over()
     }
 
-    fn publish_status(&self) {
+    fn publish_status(&mut self) {
         let status = self.node.status();
         let facts = &self.shared.facts;
         facts.term.store(status.term.0, Ordering::Relaxed);
         facts.committed.store(status.commit.0, Ordering::Release);
-        if status.role != Role::Leader && facts.alone.swap(false, Ordering::AcqRel) {
+        facts.first_index.store(status.first_index.0, Ordering::Relaxed);
+        if status.role != Role::Leader {
+            facts.alone.store(false, Ordering::Release);
             self.shared.expiry.demote();
         }
-        self.shared.leader.send_if_modified(|leader| {
+        let now = self.shared.clock.now();
+        let changed = self.shared.leader.send_if_modified(|leader| {
             let changed = *leader != status.leader;
             *leader = status.leader;
             changed
         });
+        if changed {
+            self.leader_changed(status.leader, now);
+        }
+    }
+
+    fn leader_changed(&mut self, leader: Option<MemberId>, now: Duration) {
+        if leader.is_some() {
+            self.shared.facts.led_since_us.store(now.as_micros() as u64, Ordering::Relaxed);
+            self.shared.facts.leader_changes.fetch_add(1, Ordering::Relaxed);
+        }
+        tracing::info!(term = self.node.status().term.0, leader = %leader.map_or("none".to_owned(), |id| id.to_string()), "the leader is another one");
+        self.end_transfer(leader);
+        // What waited for a leader goes to it at once: in the next turn, which is due now.
+        let _ = self.shared.inbox.try_send(Inbox::Look);
+        self.next_tick = self.next_tick.min(now);
     }
 
     /// Gives apply what is committed, on this disk and not yet handed over, as far as it has room. The rest waits in the node's log,
     /// and a `Look` brings the loop back here.
     fn hand_over(&mut self) -> bool {
+        if let Some(meta) = self.restore.take() {
+            match self.apply.try_send(Committed::Restore(meta)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(Committed::Restore(meta))) => {
+                    self.restore = Some(meta);
+                    return true;
+                }
+                Err(_) => return false,
+            }
+        }
         let status = self.node.status();
         let ready = status.commit.min(status.durable);
-        while self.handed < ready {
+        while self.handed < ready && !self.shared.facts.quarantined.load(Ordering::Acquire) {
             let upto = Index(ready.0.min(self.handed.0 + APPLY_BATCH_ENTRIES_MAX));
             let entries = self.node.entries(self.handed.next(), upto.next());
-            match self.apply.try_send(Committed { entries }) {
+            match self.apply.try_send(Committed::Entries(entries)) {
                 Ok(()) => self.handed = upto,
                 Err(TrySendError::Full(_)) => return true,
                 Err(TrySendError::Disconnected(_)) => return false,
@@ -225,23 +331,9 @@ impl Run {
         }
         true
     }
+}
 
-    /// The store holds everything up to `index`: the log before it is needed only by followers that lag.
-    fn flushed(&mut self, index: Index, term: Term) {
-        while self.memberships.get(1).is_some_and(|(changed, _)| *changed <= index) {
-            self.memberships.pop_front();
-        }
-        let kept = if self.node.members().is_alone(self.shared.member_id) { 0 } else { self.catchup_entries };
-        let release = Index(index.0.saturating_sub(kept));
-        self.node.release(release);
-        let due = index.0 >= self.marked.0 + self.snapshot_count || self.unmarked_bytes >= UNMARKED_BYTES_MAX;
-        if due && index > self.marked {
-            let conf_state = self.memberships.front().map(|(_, conf_state)| conf_state.clone()).unwrap_or_default();
-            let save = Save::Mark { mark: Mark { index, term }, conf_state, release };
-            // A full queue means a busy disk: the next flush marks.
-            if self.save.try_send(save).is_ok() {
-                (self.marked, self.unmarked_bytes) = (index, 0);
-            }
-        }
-    }
+pub(super) fn letters(envelopes: &mut Vec<Envelope>) -> Vec<Letter> {
+    let letter = |Envelope { to, message }| Letter { to, message: PeerMessage::Raft(message) };
+    envelopes.drain(..).map(letter).collect()
 }

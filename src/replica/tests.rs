@@ -1,8 +1,11 @@
 //! A member on a real log and an engine in memory, which can be crashed at will.
 
+mod cluster;
+mod network;
+
 use super::*;
 use crate::{
-    engine::{Engine, Memory},
+    engine::{Engine, Memory, MemoryHome},
     machine::{Command, Put, Reply},
     mvcc::RangeQuery,
     types::{Error, Index, Key, KeyRange, LeaseId},
@@ -18,6 +21,9 @@ fn settings(dir: &Path) -> Settings {
         peer_urls: vec!["http://localhost:2380".into()],
         client_urls: vec!["http://localhost:2379".into()],
         cluster_token: "etcd-cluster".into(),
+        initial_cluster: vec![("one".into(), vec!["http://localhost:2380".into()])],
+        start_as: StartAs::New,
+        force_new_cluster: false,
         heartbeat: Duration::from_millis(20),
         election_ticks: 10,
         pre_vote: true,
@@ -36,9 +42,44 @@ fn settings(dir: &Path) -> Settings {
     }
 }
 
+/// For a member that is alone.
+struct Nobody;
+
+impl Transport for Nobody {
+    fn send(&self, letters: Vec<Letter>) {
+        assert!(letters.is_empty(), "a lone member has nobody to write to: {letters:?}");
+    }
+    fn set_members(&self, _: Vec<crate::membership::Member>, _: Vec<crate::types::MemberId>) {}
+    fn send_snapshot(&self, to: crate::types::MemberId, _: Outgoing) {
+        panic!("nobody lacks anything, {to} neither");
+    }
+    fn is_sending_snapshot(&self, _: crate::types::MemberId) -> bool {
+        false
+    }
+    fn connected_for(&self, _: crate::types::MemberId) -> Option<Duration> {
+        None
+    }
+}
+
+fn try_run(settings: Settings, engine: &Arc<Memory>) -> Result<Handle, crate::types::Fault> {
+    start(settings, Arc::new(MemoryHome::of(engine.clone())), Arc::new(Nobody), crossbeam_channel::never())
+}
+
 fn run(dir: &Path, engine: &Arc<Memory>) -> Handle {
-    let engine: Arc<dyn Engine> = engine.clone();
-    start(settings(dir), engine, crossbeam_channel::never()).expect("the member starts")
+    try_run(settings(dir), engine).expect("the member starts")
+}
+
+/// Waits until something is there.
+async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            match look() {
+                Some(found) => return found,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), found).await.expect("it comes true in time")
 }
 
 /// As after kill -9: what was flushed, and the log.
@@ -83,7 +124,7 @@ async fn a_crash_between_the_log_and_its_first_entry_is_no_obstacle() {
     let dir = tempfile::tempdir().expect("a folder");
     let options = crate::wal::Options::default();
     let disk = crate::io::real::RealDisk::default();
-    drop(bootstrap::create(disk, &settings(dir.path()), options).expect("a log"));
+    drop(founding::create(disk, &settings(dir.path()), options).expect("a log"));
     let handle = run(dir.path(), &Arc::new(Memory::default()));
     handle.propose(put("a", "1")).await.expect("a leader");
     assert_eq!(handle.view().members().len(), 1);
@@ -98,8 +139,7 @@ async fn a_store_without_its_log_is_refused() {
     handle.propose(put("a", "1")).await.expect("a leader");
     stop(handle).await;
     std::fs::remove_dir_all(dir.path().join("wal")).expect("a log");
-    let engine: Arc<dyn Engine> = engine;
-    let Err(fault) = start(settings(dir.path()), engine, crossbeam_channel::never()) else { panic!("started") };
+    let Err(fault) = try_run(settings(dir.path()), &engine) else { panic!("started") };
     assert!(fault.to_string().contains("its log is missing"), "{fault}");
 }
 

@@ -125,7 +125,7 @@ fn apply(machine: &mut Machine, mut log: &[Entry], sizes: &[usize], sweep: usize
         }
         let (now, later) = log.split_at((*size).min(log.len()));
         log = later;
-        let Outcome { replies, events, effects } = machine.apply(now.to_vec()).expect("memory");
+        let Outcome { replies, events, effects, hashes: _ } = machine.apply(now.to_vec()).expect("memory");
         all.replies.extend(replies);
         all.events.extend(events);
         all.effects.extend(effects);

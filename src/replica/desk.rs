@@ -1,0 +1,220 @@
+//! What is asked of the leader beside the log: leases are renewed, and members looked at, by whoever leads.
+//!
+//! Whatever comes in between two turns of the loop travels as one question. A question is put again when the leader changes or an
+//! answer does not come; all of them may be answered twice without harm.
+
+use super::{
+    handle::{Handle, Shared},
+    transport::{Answer, Letter, PeerMessage, Question},
+};
+use crate::{
+    lease::Renewal,
+    machine::Command,
+    types::{Error, LeaseId, MemberId, Term},
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::oneshot;
+
+/// Most calls that may wait for the leader's answer.
+const CALLS_MAX: usize = 1_000_000;
+/// Most leases in one question.
+const LEASES_MAX: usize = 10_000;
+
+/// Who waits for what is known of a lease: its seconds, or that there is none.
+pub(super) type SecondsReply = oneshot::Sender<Result<Option<i64>, Error>>;
+
+/// A call about one lease.
+pub(super) struct LeaseCall {
+    pub(super) id: LeaseId,
+    /// To be renewed; else only looked at.
+    pub(super) renews: bool,
+    pub(super) reply: SecondsReply,
+}
+
+enum Replies {
+    Seconds(Vec<SecondsReply>),
+    Is(oneshot::Sender<Result<bool, Error>>),
+}
+
+impl Replies {
+    fn len(&self) -> usize {
+        match self {
+            Replies::Seconds(replies) => replies.len(),
+            Replies::Is(_) => 1,
+        }
+    }
+
+    /// A caller that has gone away does not want to know.
+    fn fail(self, error: &Error) {
+        match self {
+            Replies::Seconds(replies) => replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone())))),
+            Replies::Is(reply) => drop(reply.send(Err(error.clone()))),
+        }
+    }
+}
+
+/// A question without an answer yet.
+struct Open {
+    question: Question,
+    replies: Replies,
+    deadline: Duration,
+    /// To whom and when it was put last.
+    put: Option<(MemberId, Term, Duration)>,
+}
+
+/// The open questions of this member.
+pub(super) struct Desk {
+    open: BTreeMap<u64, Open>,
+    next: u64,
+    calls: usize,
+}
+
+impl Desk {
+    /// `first` is the id of the first question; no run of this member before may have used it or those after it.
+    pub(super) fn new(first: u64) -> Desk {
+        Desk { open: BTreeMap::new(), next: first, calls: 0 }
+    }
+
+    /// Takes calls about leases, as few questions.
+    pub(super) fn take_leases(&mut self, calls: Vec<LeaseCall>, deadline: Duration) {
+        let (renew, look): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| call.renews);
+        for (mut calls, question) in
+            [(renew, Question::Renew as fn(Vec<LeaseId>) -> Question), (look, Question::Remaining)]
+        {
+            while !calls.is_empty() {
+                let rest = calls.split_off(calls.len().min(LEASES_MAX));
+                let (ids, replies) = calls.into_iter().map(|call| (call.id, call.reply)).unzip();
+                self.take(question(ids), Replies::Seconds(replies), deadline);
+                calls = rest;
+            }
+        }
+    }
+
+    /// Takes a call about a learner.
+    pub(super) fn take_is_ready(
+        &mut self,
+        member: MemberId,
+        reply: oneshot::Sender<Result<bool, Error>>,
+        deadline: Duration,
+    ) {
+        self.take(Question::IsReady(member), Replies::Is(reply), deadline);
+    }
+
+    fn take(&mut self, question: Question, replies: Replies, deadline: Duration) {
+        if self.calls + replies.len() > CALLS_MAX {
+            return replies.fail(&Error::RequestTooManyRequests);
+        }
+        self.calls += replies.len();
+        self.open.insert(self.next, Open { question, replies, deadline, put: None });
+        self.next += 1;
+    }
+
+    /// The questions that `leader` of `term` has not been asked, or has not answered for `patience`. They count as put from now on.
+    pub(super) fn due(
+        &mut self,
+        leader: MemberId,
+        term: Term,
+        now: Duration,
+        patience: Duration,
+    ) -> Vec<(u64, Question)> {
+        let is_due = |open: &Open| match open.put {
+            Some((to, at_term, at)) => (to, at_term) != (leader, term) || now >= at + patience,
+            None => true,
+        };
+        let due = self.open.iter_mut().filter(|(_, open)| is_due(open));
+        due.map(|(id, open)| {
+            open.put = Some((leader, term, now));
+            (*id, open.question.clone())
+        })
+        .collect()
+    }
+
+    /// Gives the callers their answer. One that comes twice, or late, finds nobody.
+    pub(super) fn answered(&mut self, id: u64, answer: Answer) {
+        if answer == Answer::NotLeader {
+            // Put again when there is a leader.
+            return;
+        }
+        let Some(open) = self.open.remove(&id) else { return };
+        self.calls -= open.replies.len();
+        match (open.replies, answer) {
+            (Replies::Seconds(replies), Answer::Seconds(seconds)) if replies.len() == seconds.len() => {
+                for (reply, seconds) in replies.into_iter().zip(seconds) {
+                    let _ = reply.send(Ok(seconds));
+                }
+            }
+            (Replies::Is(reply), Answer::Is(yes)) => drop(reply.send(Ok(yes))),
+            (replies, answer) => {
+                tracing::warn!(?answer, "the leader's answer does not fit the question");
+                replies.fail(&Error::Timeout);
+            }
+        }
+    }
+
+    /// Ends the questions whose deadline has passed.
+    pub(super) fn expire(&mut self, now: Duration) {
+        let late = self.open.extract_if(.., |_, open| open.deadline <= now).collect::<Vec<_>>();
+        for (_, open) in late {
+            self.calls -= open.replies.len();
+            open.replies.fail(&Error::Timeout);
+        }
+    }
+
+    /// Ends all questions.
+    pub(super) fn fail_all(&mut self, error: &Error) {
+        self.calls = 0;
+        for (_, open) in std::mem::take(&mut self.open) {
+            open.replies.fail(error);
+        }
+    }
+}
+
+/// Answers a question about leases by this member's clock, if it leads and can prove it. The proof comes last: what was looked at
+/// before was then looked at by the leader.
+pub(super) async fn answer(handle: Handle, question: Question) -> Answer {
+    let shared = &handle.shared;
+    let term = handle.term();
+    if !shared.expiry.runs_in(term) {
+        return Answer::NotLeader;
+    }
+    let seconds = match question {
+        Question::Renew(ids) => match renew(&handle, &ids).await {
+            Some(seconds) => seconds,
+            None => return Answer::NotLeader,
+        },
+        Question::Remaining(ids) => ids.iter().map(|id| shared.expiry.remaining_s(*id)).collect(),
+        Question::IsReady(_) => unreachable!("answered by the loop, which knows the followers"),
+    };
+    match handle.read_index().await {
+        Ok(()) if shared.expiry.runs_in(term) => Answer::Seconds(seconds),
+        _ => Answer::NotLeader,
+    }
+}
+
+async fn renew(handle: &Handle, ids: &[LeaseId]) -> Option<Vec<Option<i64>>> {
+    let mut resets = Vec::new();
+    let mut renew = |id: &LeaseId| match handle.shared.expiry.renew(*id) {
+        Renewal::Renewed { ttl_s, reset_checkpoint } => {
+            if reset_checkpoint {
+                resets.push((*id, 0));
+            }
+            Some(ttl_s)
+        }
+        Renewal::Expired | Renewal::Unknown => None,
+    };
+    let seconds = ids.iter().map(&mut renew).collect();
+    if !resets.is_empty() {
+        // Else a new leader would give the lease less than is promised here.
+        handle.propose(Command::LeaseCheckpoint(resets)).await.ok()?;
+    }
+    Some(seconds)
+}
+
+/// Has a question of `from` answered beside the loop, and the answer sent.
+pub(super) fn answer_peer(shared: &Arc<Shared>, from: MemberId, id: u64, question: Question) {
+    let handle = Handle { shared: Arc::clone(shared) };
+    shared.tasks.spawn(Box::pin(async move {
+        let answer = answer(handle.clone(), question).await;
+        handle.shared.transport.send(vec![Letter { to: from, message: PeerMessage::Answer { id, answer } }]);
+    }));
+}

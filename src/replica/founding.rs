@@ -1,0 +1,168 @@
+//! How a member comes to its log: it founds a cluster with others, joins one, or makes one of itself alone.
+
+use super::bootstrap::{Settings, StartAs};
+use crate::{
+    io::Disk,
+    machine::{Machine, RequestId, codec},
+    membership::{Change, Member},
+    types::{ClusterId, Entry, Fault, HardState, Index, MemberId, Term},
+    wal::{self, Wal},
+};
+use sha1::{Digest, Sha1};
+
+/// What the metadata record of the log says: whose log it is (etcd's `Metadata` message).
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Metadata {
+    #[prost(uint64, tag = "1")]
+    node_id: u64,
+    #[prost(uint64, tag = "2")]
+    cluster_id: u64,
+}
+
+/// The metadata record of a member's log.
+pub fn encode_metadata(member: MemberId, cluster: ClusterId) -> Vec<u8> {
+    prost::Message::encode_to_vec(&Metadata { node_id: member.0, cluster_id: cluster.0 })
+}
+
+/// Whose log it is.
+///
+/// # Errors
+/// Says what is wrong with the record.
+pub fn decode_metadata(record: &[u8]) -> Result<(MemberId, ClusterId), String> {
+    let metadata: Metadata =
+        prost::Message::decode(record).map_err(|error| format!("the log does not say whose it is: {error}"))?;
+    Ok((MemberId(metadata.node_id), ClusterId(metadata.cluster_id)))
+}
+
+/// etcd's way to name a founding member: a hash of its peer URLs and the cluster's token.
+pub fn member_id(peer_urls: &[String], token: &str) -> MemberId {
+    let mut urls = peer_urls.to_vec();
+    urls.sort();
+    MemberId(first_eight((urls.concat() + token).as_bytes()))
+}
+
+/// etcd's way to name a new cluster: a hash of its members' ids, so that the same flags give the same id everywhere.
+pub fn cluster_id(members: impl IntoIterator<Item = MemberId>) -> ClusterId {
+    let mut ids = members.into_iter().collect::<Vec<_>>();
+    ids.sort();
+    let bytes = ids.iter().flat_map(|id| id.0.to_be_bytes()).collect::<Vec<_>>();
+    ClusterId(first_eight(&bytes))
+}
+
+fn first_eight(bytes: &[u8]) -> u64 {
+    let hash = Sha1::digest(bytes);
+    u64::from_be_bytes(hash[..8].try_into().expect("a SHA-1 has 20 bytes"))
+}
+
+/// The members that found the cluster, by id.
+fn founders(settings: &Settings) -> Vec<Member> {
+    let founder = |(name, peer_urls): &(String, Vec<String>)| Member {
+        id: member_id(peer_urls, &settings.cluster_token),
+        name: name.clone(),
+        peer_urls: peer_urls.clone(),
+        ..Member::default()
+    };
+    let mut founders = settings.initial_cluster.iter().map(founder).collect::<Vec<_>>();
+    founders.sort_by_key(|member| member.id);
+    founders
+}
+
+/// A log without entries, and what opening it would find.
+pub(super) fn create<D: Disk>(
+    disk: D,
+    settings: &Settings,
+    options: wal::Options,
+) -> Result<(Wal<D>, wal::Recovered), Fault> {
+    let (member, cluster) = match &settings.start_as {
+        StartAs::New => {
+            let own = member_id(&settings.peer_urls, &settings.cluster_token);
+            (own, cluster_id(founders(settings).into_iter().map(|member| member.id)))
+        }
+        StartAs::Joined { member_id, cluster_id, .. } => (*member_id, *cluster_id),
+    };
+    let metadata = encode_metadata(member, cluster);
+    let wal = Wal::create(disk, &settings.wal_dir, &metadata, options)?;
+    Ok((wal, wal::Recovered { metadata: metadata.into(), ..wal::Recovered::default() }))
+}
+
+/// The first entries: all founders, as etcd's bootstrap writes them. Every founder has the same, so they count as committed.
+pub(super) fn found<D: Disk>(
+    settings: &Settings,
+    wal: &mut Wal<D>,
+    recovered: &mut wal::Recovered,
+) -> Result<(), Fault> {
+    let entry = |(index, founder): (u64, Member)| {
+        let (kind, data) = codec::encode_conf_change(RequestId(0), &Change::Add(founder));
+        Entry { term: Term(1), index: Index(index), kind, data }
+    };
+    recovered.entries = (1..).zip(founders(settings)).map(entry).collect();
+    recovered.hard_state = HardState { term: Term(1), vote: None, commit: wal.last() };
+    recovered.hard_state.commit = Index(recovered.entries.len() as u64);
+    wal.append(Some(&recovered.hard_state), &recovered.entries)?;
+    wal.sync()
+}
+
+/// Makes a cluster of this member alone, whoever else belonged to it: for the day when a majority is lost for good. What was not
+/// committed is given up; all others are removed by entries that nobody but this member votes on.
+pub(super) fn stand_alone<D: Disk>(
+    own: MemberId,
+    machine: &mut Machine,
+    wal: &mut Wal<D>,
+    recovered: &mut wal::Recovered,
+) -> Result<(), Fault> {
+    let (applied, _) = machine.applied();
+    let mut hard_state = recovered.hard_state;
+    hard_state.commit = hard_state.commit.max(applied);
+    recovered.entries.retain(|entry| entry.index <= hard_state.commit);
+    hard_state.term = hard_state.term.next();
+    hard_state.vote = None;
+    let view = machine.view();
+    let mut changes = Vec::new();
+    match view.member(own) {
+        None => changes.push(Change::Add(Member { id: own, ..Member::default() })),
+        Some(member) if member.is_learner => changes.push(Change::Promote(own)),
+        Some(_) => {}
+    }
+    let others = view.members().into_iter().filter(|member| member.id != own);
+    changes.extend(others.map(|member| Change::Remove(member.id)));
+    let entry = |(index, change): (u64, &Change)| {
+        let (kind, data) = codec::encode_conf_change(RequestId(0), change);
+        Entry { term: hard_state.term, index: Index(index), kind, data }
+    };
+    let entries = (hard_state.commit.next().0..).zip(&changes).map(entry).collect::<Vec<_>>();
+    hard_state.commit = entries.last().map_or(hard_state.commit, |entry| entry.index);
+    tracing::warn!(member = %own, removed = changes.len(), commit = hard_state.commit.0, "forcing a new cluster of this member alone");
+    wal.append(Some(&hard_state), &entries)?;
+    wal.sync()?;
+    recovered.hard_state = hard_state;
+    recovered.entries.extend(entries.iter().cloned());
+    replay(machine, &entries, hard_state.commit)
+}
+
+/// Applies again what was known to be committed: nobody waits for the replies.
+pub(super) fn replay(machine: &mut Machine, entries: &[Entry], commit: Index) -> Result<(), Fault> {
+    let known = entries.iter().take_while(|entry| entry.index <= commit).cloned().collect::<Vec<_>>();
+    for batch in known.chunks(1_024) {
+        machine.apply(batch.to_vec())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_that_etcd_gives_for_the_same_flags() {
+        let own = member_id(&["http://localhost:2380".to_owned()], "etcd-cluster");
+        assert_eq!(own.to_string(), "8e9e05c52164694d");
+        assert_eq!(cluster_id([own]).to_string(), "cdf818194e3a8c32");
+    }
+
+    #[test]
+    fn the_metadata_record_is_read_as_it_was_written() {
+        let record = encode_metadata(MemberId(7), ClusterId(9));
+        assert_eq!(decode_metadata(&record), Ok((MemberId(7), ClusterId(9))));
+        assert!(decode_metadata(b"\xff\xff").is_err());
+    }
+}
