@@ -18,6 +18,7 @@ mod reader;
 mod record;
 mod recover;
 mod segment;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -30,6 +31,7 @@ use bytes::Bytes;
 use record::Encoder;
 use segment::Segment;
 use std::path::{Path, PathBuf};
+use terms::Terms;
 
 /// How a log is kept.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,9 @@ impl Default for Options {
 }
 
 /// A snapshot record: the state machine's state stands for the log up to here.
+///
+/// If the log holds another entry here, or ends before, then the state came from another member, and the mark *empties* the log: nothing
+/// that was in it counts any more, before the mark or after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     /// Last index that the state contains.
@@ -71,13 +76,19 @@ pub struct Cut {
 pub struct Recovered {
     /// As given to [`Wal::create`].
     pub metadata: Bytes,
-    /// The last one written; default if none was.
+    /// The last one written; default if none was. Its commit index is at least that of a mark which emptied the log.
     pub hard_state: HardState,
     /// The latest mark whose index is committed.
     pub mark: Mark,
     /// Membership at `mark`; empty in logs of etcd before 3.5.
     pub conf_state: ConfState,
-    /// The entries after the index that was asked for, without a gap.
+    /// Where `entries` begin: right after this. It is the index that was asked for, or, if later, that of a mark which emptied the
+    /// log. In the second case the state that the mark stands for was to be taken over when the crash came, and still is.
+    pub start: Index,
+    /// The term at `start`, if the log tells. If the state machine was there in another term, then its state has superseded this log,
+    /// and only its mark is missing: [`Wal::save_mark`] before anything else.
+    pub start_term: Option<Term>,
+    /// The entries after `start`, without a gap.
     pub entries: Vec<Entry>,
     /// The torn tail, if there was one.
     pub cut: Option<Cut>,
@@ -99,8 +110,8 @@ pub struct Wal<D: Disk> {
     hard_state: HardState,
     mark: Mark,
     conf_state: ConfState,
-    /// Last live entry, or the mark if that is later.
-    last: Index,
+    /// The live entries' terms, and where they end.
+    terms: Terms,
     /// Up to where `file` is on the medium.
     synced: u64,
     /// Whether the next batch must start with a barrier: a sync came after the last one.

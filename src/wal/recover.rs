@@ -10,12 +10,14 @@
 //!
 //! Damaged too: a missing segment, a checksum that does not continue the segment before, no metadata or two of them, a gap
 //! between entries, a committed entry overwritten, a term that goes back, a commit index beyond the last entry. An entry at an
-//! index that was there before is no damage: it replaces that one and all after it (a new leader did that).
+//! index that was there before is no damage: it replaces that one and all after it (a new leader did that). Nor is a mark of an
+//! entry that the log doesn't hold: it empties the log, since the state of another member was taken over. The records before it
+//! decide, so reading again after a crash during that decides the same.
 //!
 //! A cut is written back as zeros at once. Otherwise a later, shorter write would leave the end of the torn one behind it.
 
 use super::{
-    Cut, Encoder, Mark, Options, Recovered, Segment, Wal,
+    Cut, Encoder, Mark, Options, Recovered, Segment, Terms, Wal,
     reader::Reader,
     record::{self, Kind, Record},
     segment,
@@ -34,7 +36,7 @@ pub(super) fn open<D: Disk>(disk: D, dir: &Path, from: Index, options: Options) 
     };
     segment::check_chain(dir, &segments)?;
     let start = first_to_read(dir, &segments, from)?;
-    let mut found = Found::after(from);
+    let mut found = Found::after(from, segments[start]);
     let mut bytes = Vec::new();
     let mut crc = None;
     for &sealed in &segments[start..segments.len() - 1] {
@@ -44,7 +46,7 @@ pub(super) fn open<D: Disk>(disk: D, dir: &Path, from: Index, options: Options) 
     let mut file = read(&disk, dir, last, &mut bytes)?;
     let Tail { offset, crc, cut } = read_last(dir, last, &bytes, crc, &mut found)?;
     drop(bytes);
-    found.check(dir, last)?;
+    found.settle(dir, last)?;
     let (mark, conf_state) = match found.latest_mark() {
         Some(mark) => mark,
         None => earlier_mark(&disk, dir, &segments[..start], &found)?,
@@ -63,6 +65,7 @@ pub(super) fn open<D: Disk>(disk: D, dir: &Path, from: Index, options: Options) 
     remove_leftover(&disk, dir)?;
 
     let metadata = found.metadata.expect("checked above");
+    let start_term = found.terms.at(found.start);
     let wal = Wal {
         disk,
         dir: dir.into(),
@@ -75,20 +78,22 @@ pub(super) fn open<D: Disk>(disk: D, dir: &Path, from: Index, options: Options) 
         hard_state: found.hard_state,
         mark,
         conf_state: conf_state.clone(),
-        // The state machine may be ahead of the log: a snapshot was installed and its mark not yet written.
-        last: found.last.max(from),
+        // The state machine may be ahead of the log: a state was taken over and its mark not yet written.
+        terms: if found.terms.last() < from { Terms::ending_at(from) } else { found.terms },
         synced: offset,
         barrier_due: true,
         prepared: None,
         broken: None,
     };
-    let entries = found.entries;
-    Ok((wal, Recovered { metadata, hard_state: found.hard_state, mark, conf_state, entries, cut }))
+    let (start, entries) = (found.start, found.entries);
+    Ok((wal, Recovered { metadata, hard_state: found.hard_state, mark, conf_state, start, start_term, entries, cut }))
 }
 
-/// The latest segment that starts at or before the first wanted entry: when it was begun, the log ended just before its name.
+/// The latest segment that starts at or before the first wanted entry: when it was begun, the log ended just before its name. The
+/// entry at `from` is wanted too, if it is there, for its term.
 fn first_to_read(dir: &Path, segments: &[Segment], from: Index) -> Result<usize, Fault> {
-    segments.iter().rposition(|segment| segment.first <= from.next()).ok_or_else(|| {
+    let begins_by = |index: Index| segments.iter().rposition(|segment| segment.first <= index);
+    begins_by(from).or_else(|| begins_by(from.next())).ok_or_else(|| {
         let what = format!("the log starts here, but the state ends at {from}; restore this member from the others");
         Fault::Damaged { path: segment::path(dir, segments[0]), offset: None, what }
     })
@@ -179,7 +184,7 @@ fn earlier_mark<D: Disk>(
     for &sealed in segments.iter().rev() {
         read(disk, dir, sealed, &mut bytes)?;
         // Nothing but marks is wanted: entries up to the end of the numbers count as applied.
-        let mut earlier = Found::after(Index(u64::MAX - 1));
+        let mut earlier = Found::after(Index(u64::MAX - 1), sealed);
         read_sealed(dir, sealed, &bytes, None, &mut earlier)?;
         earlier.hard_state = found.hard_state;
         if let Some(mark) = earlier.latest_mark() {
@@ -208,20 +213,24 @@ struct Found {
     metadata: Option<Bytes>,
     hard_state: HardState,
     marks: Vec<(Mark, ConfState)>,
-    /// `entries[i]` has index `from + 1 + i`.
+    /// `from`, or a later mark that emptied the log.
+    start: Index,
+    /// `entries[i]` has index `start + 1 + i`.
     entries: Vec<Entry>,
-    last: Index,
+    terms: Terms,
 }
 
 impl Found {
-    fn after(from: Index) -> Found {
+    /// Before the first record of `segment` is read.
+    fn after(from: Index, segment: Segment) -> Found {
         Found {
             from,
             metadata: None,
             hard_state: HardState::default(),
             marks: Vec::new(),
+            start: from,
             entries: Vec::new(),
-            last: Index(0),
+            terms: Terms::ending_at(segment.first.previous().unwrap_or_default()),
         }
     }
 
@@ -233,9 +242,7 @@ impl Found {
             Kind::State => self.state(record::state(record.data).ok_or("not a hard state")?),
             Kind::Mark => {
                 let (mark, conf_state) = record::mark(record.data).ok_or("not a snapshot mark")?;
-                self.last = self.last.max(mark.index);
-                self.marks.push((mark, conf_state));
-                Ok(())
+                self.mark(mark, conf_state)
             }
             // The reader has compared it already.
             Kind::Crc => Ok(()),
@@ -261,31 +268,45 @@ impl Found {
     }
 
     fn entry(&mut self, entry: Entry) -> Result<(), String> {
-        self.last = entry.index;
+        let (base, last) = (self.terms.base(), self.terms.last());
+        if entry.index > last.next() {
+            return Err(format!("entry {} follows entry {last}: those between are missing", entry.index));
+        }
+        if entry.index <= base {
+            return Err(format!("entry {} comes after the log was emptied up to {base}", entry.index));
+        }
+        let before = entry.index.previous().and_then(|index| self.terms.at(index)).unwrap_or_default();
+        if entry.term < before {
+            return Err(format!("entry {} of term {} follows one of term {before}", entry.index, entry.term));
+        }
+        // An entry that is not committed may be replaced by one of an older term: a new leader has the older one in its log, and
+        // opens its own term after it. Only neighbours have their terms in order.
+        let known = self.terms.at(entry.index).filter(|_| entry.index <= self.hard_state.commit);
+        if let Some(old) = known.filter(|old| *old != entry.term) {
+            return Err(format!("entry {} of term {old} replaced by one of term {}", entry.index, entry.term));
+        }
+        self.terms.write(entry.index, entry.term);
         if entry.index <= self.from {
             self.entries.clear();
             return Ok(());
         }
-        let at = usize::try_from(entry.index.0 - self.from.0 - 1).map_err(|_| "an index out of reach")?;
-        if at > self.entries.len() {
-            let have = self.from.0 + self.entries.len() as u64;
-            return Err(format!("entry {} follows entry {have}: those between are missing", entry.index));
-        }
-        // An entry that is not committed may be replaced by one of an older term: a new leader has the older one in its log, and
-        // opens its own term after it. Only neighbours have their terms in order.
-        if let Some(old) = self.entries.get(at)
-            && entry.index <= self.hard_state.commit
-            && entry.term != old.term
-        {
-            return Err(format!("entry {} of term {} replaced by one of term {}", old.index, old.term, entry.term));
-        }
-        if let Some(before) = at.checked_sub(1).map(|at| &self.entries[at])
-            && entry.term < before.term
-        {
-            return Err(format!("entry {} of term {} follows one of term {}", entry.index, entry.term, before.term));
-        }
+        let at = usize::try_from(entry.index.0 - self.start.0 - 1).map_err(|_| "an index out of reach")?;
+        assert!(at <= self.entries.len(), "terms and entries disagree about where the log ends");
         self.entries.truncate(at);
         self.entries.push(entry);
+        Ok(())
+    }
+
+    fn mark(&mut self, mark: Mark, conf_state: ConfState) -> Result<(), String> {
+        if let Some(what) = self.terms.contradiction(&mark, self.hard_state.commit) {
+            return Err(what);
+        }
+        if self.terms.is_emptied_by(&mark) {
+            self.entries.clear();
+            self.start = mark.index.max(self.from);
+        }
+        self.terms.mark(&mark);
+        self.marks.push((mark, conf_state));
         Ok(())
     }
 
@@ -294,12 +315,14 @@ impl Found {
     }
 
     /// What only the whole log can tell.
-    fn check(&self, dir: &Path, last: Segment) -> Result<(), Fault> {
+    fn settle(&mut self, dir: &Path, last: Segment) -> Result<(), Fault> {
         let damaged = |what: String| Err(Fault::Damaged { path: segment::path(dir, last), offset: None, what });
         if self.metadata.is_none() {
             return damaged("the log has no metadata".into());
         }
-        let end = self.from.0 + self.entries.len() as u64;
+        // What is taken over was committed, and the record that says so comes after the mark.
+        self.hard_state.commit = self.hard_state.commit.max(self.terms.base());
+        let end = self.start.0 + self.entries.len() as u64;
         if self.hard_state.commit.0 > end {
             return damaged(format!("committed up to {}, but the log ends at {end}", self.hard_state.commit));
         }

@@ -1,6 +1,6 @@
 //! Appending: one write per batch, one sync per durable point, a new segment when one is full.
 
-use super::{Encoder, Mark, Options, Segment, Wal, segment};
+use super::{Encoder, Mark, Options, Segment, Terms, Wal, segment};
 use crate::{
     io::{Disk, DiskFile},
     types::{ConfState, Entry, Fault, HardState, Index},
@@ -50,7 +50,7 @@ pub(super) fn create<D: Disk>(disk: D, dir: &Path, metadata: &[u8], options: Opt
         hard_state: HardState::default(),
         mark: Mark::default(),
         conf_state: ConfState::default(),
-        last: Index(0),
+        terms: Terms::default(),
         synced: offset,
         barrier_due: true,
         prepared: None,
@@ -82,23 +82,22 @@ impl<D: Disk> Wal<D> {
     /// After any error the log is broken: the batch may be there in part, and nothing may follow it.
     ///
     /// # Panics
-    /// If the entries would leave a gap.
+    /// If the entries would leave a gap, or replace what a mark that emptied the log stands for.
     pub fn append(&mut self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<(), Fault> {
         self.refuse_if_broken()?;
-        let changed = hard_state.copied().filter(|state| *state != self.hard_state);
+        // One from before a mark that emptied the log would let it look as if the mark were not committed.
+        let raised = |state: &HardState| HardState { commit: state.commit.max(self.terms.base()), ..*state };
+        let changed = hard_state.map(raised).filter(|state| *state != self.hard_state);
         if changed.is_none() && entries.is_empty() {
             return Ok(());
         }
         self.start_batch();
         for entry in entries {
-            assert!(
-                entry.index.0 > 0 && entry.index <= self.last.next(),
-                "entry {} would leave a gap after {} in the log",
-                entry.index,
-                self.last
-            );
+            let (base, last) = (self.terms.base(), self.terms.last());
+            assert!(entry.index <= last.next(), "entry {} would leave a gap after {last} in the log", entry.index);
+            assert!(entry.index > base, "entry {} would come before the log's beginning after {base}", entry.index);
             self.encoder.entry(entry);
-            self.last = entry.index;
+            self.terms.write(entry.index, entry.term);
         }
         if let Some(state) = changed {
             self.encoder.state(&state);
@@ -128,36 +127,47 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// Records, durably, that the state machine's state stands for the log up to `mark`.
+    /// Records, durably, that the state machine's state stands for the log up to `mark`. If the log doesn't hold the entry that the
+    /// mark names, this empties the log; appends go on right after the mark.
+    ///
+    /// # Errors
+    /// [`Fault::Damaged`], and nothing is written, if the entry there is another one but committed: either the log or the state
+    /// is not this member's. Else as [`Wal::append`].
     pub fn save_mark(&mut self, mark: &Mark, conf_state: &ConfState) -> Result<(), Fault> {
         self.refuse_if_broken()?;
+        if let Some(what) = self.terms.contradiction(mark, self.hard_state.commit) {
+            return Err(Fault::Damaged { path: self.path(), offset: None, what });
+        }
         self.start_batch();
         self.encoder.mark(mark, conf_state);
         self.mark = *mark;
         self.conf_state = conf_state.clone();
-        // A snapshot from the leader may be ahead of the whole log; entries then continue after it.
-        self.last = self.last.max(mark.index);
+        self.terms.mark(mark);
+        // The head of the next segment repeats both.
+        self.hard_state.commit = self.hard_state.commit.max(self.terms.base());
         self.write_batch()?;
         self.sync()
     }
 
-    /// Deletes the sealed segments without a live entry above `upto`, oldest first, and says how many.
+    /// Deletes the sealed segments without a live entry from `upto` on, oldest first, and says how many.
+    ///
+    /// The entry at `upto` itself stays: without its term a mark that came instead of it could not be told from one that repeats it.
     pub fn release(&mut self, upto: Index) -> Result<usize, Fault> {
         self.refuse_if_broken()?;
         if self.options.keep_all {
             return Ok(0);
         }
-        let mut released = 0;
-        // A segment's name says where the live entries of all before it end.
-        while self.segments.len() > 1 && self.segments[1].first <= upto.next() {
+        self.terms.release(upto);
+        // A segment's name says where the live entries of all before it end. Names may go back, where entries were replaced.
+        let needed = self.segments.iter().rposition(|segment| segment.first <= upto).unwrap_or(0);
+        for _ in 0..needed {
             let path = segment::path(&self.dir, self.segments[0]);
             self.disk.remove(&path).map_err(|source| Fault::io("remove", &path, source))?;
             // One at a time: a crash that kept only a later removal would leave a hole.
             sync_dir(&self.disk, &self.dir)?;
             self.segments.remove(0);
-            released += 1;
         }
-        Ok(released)
+        Ok(needed)
     }
 
     /// Makes the next segment's file ready. Called from [`Wal::sync`]; also harmless at any idle moment.
@@ -170,9 +180,9 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// Last entry of the log, or the mark if that is later.
+    /// Last entry of the log, or the mark if the log is empty behind it.
     pub fn last(&self) -> Index {
-        self.last
+        self.terms.last()
     }
 
     /// What is needed to start a batch: a barrier, if what came before is known to be on the medium.
@@ -220,7 +230,7 @@ impl<D: Disk> Wal<D> {
         file.write_at(0, &self.encoder.buffer).map_err(|source| Fault::io("write", &draft, source))?;
         file.sync_data().map_err(|source| Fault::io("fdatasync", &draft, source))?;
         let previous = *self.segments.last().expect("a log has a segment");
-        let next = Segment { sequence: previous.sequence + 1, first: self.last.next() };
+        let next = Segment { sequence: previous.sequence + 1, first: self.terms.last().next() };
         let path = segment::path(&self.dir, next);
         self.disk.rename(&draft, &path).map_err(|source| Fault::io("rename to", &path, source))?;
         sync_dir(&self.disk, &self.dir)?;
