@@ -18,7 +18,7 @@ pub use check::{Compaction, Config, LogFormat, StorageEngine};
 pub use flags::{FLAGS, Flag, Kind, Standing};
 pub use log::init as init_log;
 pub use parse::{Invocation, parse};
-pub use value::Url;
+pub use value::{Url, url as parse_url};
 
 /// The etcd version whose API and behaviour this build claims.
 pub const ETCD_VERSION: &str = "3.7.1";
