@@ -8,6 +8,8 @@ pub mod types;
 
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(any(feature = "server", feature = "ctl"))]
+pub mod dns;
 #[cfg(feature = "server")]
 pub mod engine;
 #[cfg(feature = "server")]

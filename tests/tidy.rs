@@ -10,6 +10,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("pb", &["types"]),
     ("io", &["types"]),
+    ("dns", &[]),
     ("config", &["types"]),
     ("raft", &["types"]),
     ("wal", &["types", "io", "pb"]),
@@ -23,9 +24,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("replica", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "machine", "watch"]),
     ("server", &["types", "engine", "mvcc", "membership", "machine", "watch", "replica", "pb", "config"]),
     ("gateway", &["types", "machine", "mvcc", "server"]),
-    ("process", &["types", "io", "engine", "watch", "replica", "server", "gateway", "config"]),
+    ("process", &["types", "io", "engine", "watch", "replica", "server", "gateway", "config", "dns"]),
     ("client", &["types", "pb"]),
-    ("ctl", &["types", "pb", "client"]),
+    ("ctl", &["types", "pb", "client", "dns"]),
     ("sim", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "machine", "watch", "replica"]),
 ];
 

@@ -1,14 +1,31 @@
 //! Where the cluster can be reached: one lazy channel an address, and which to ask first.
 
 use super::{ConnectOptions, Error};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use parking_lot::RwLock;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 use tonic::transport::{Channel, Endpoint};
 
 /// The addresses of a cluster. All calls go to one of them until it fails; then the next is asked.
 #[derive(Debug)]
 pub struct Endpoints {
-    all: Vec<(String, Channel)>,
-    current: AtomicUsize,
+    all: RwLock<Arc<[Place]>>,
+    /// Only ever grows; what is left of it after division by the number of addresses is the one to ask. So a failure that is reported
+    /// late, of an address that was left long ago, is told from one of the address that is asked now.
+    turn: AtomicUsize,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    address: String,
+    channel: Channel,
+}
+
+fn place(address: &str, options: &ConnectOptions) -> Result<Place, Error> {
+    let address = address.trim();
+    Ok(Place { address: address.to_owned(), channel: endpoint(address, options)?.connect_lazy() })
 }
 
 impl Endpoints {
@@ -21,40 +38,62 @@ impl Endpoints {
         I: IntoIterator<Item = S>,
         S: AsRef<str>,
     {
-        let mut all = Vec::new();
-        for address in addresses {
-            let address = address.as_ref().trim();
-            all.push((address.to_string(), endpoint(address, options)?.connect_lazy()));
-        }
+        let all = addresses.into_iter().map(|address| place(address.as_ref(), options));
+        let all = all.collect::<Result<Arc<[Place]>, _>>()?;
         if all.is_empty() {
             return Err(Error::InvalidEndpoint("no endpoint given".into()));
         }
         // Many clients that start at once with one list should not all sit on its first member.
         let first = rand::random_range(0..all.len());
-        Ok(Endpoints { all, current: AtomicUsize::new(first) })
+        Ok(Endpoints { all: RwLock::new(all), turn: AtomicUsize::new(first) })
+    }
+
+    /// Takes other addresses from now on. Connections to those that stay are kept, and so are calls that are under way.
+    ///
+    /// # Errors
+    /// As [`Endpoints::new`]; then the addresses stay as they are.
+    pub fn replace(&self, addresses: &[String], options: &ConnectOptions) -> Result<(), Error> {
+        let old = self.now();
+        let known = |address: &String| old.iter().find(|place| place.address == *address).cloned();
+        let all = addresses.iter().map(|address| known(address).map_or_else(|| place(address, options), Ok));
+        let all = all.collect::<Result<Arc<[Place]>, _>>()?;
+        if all.is_empty() {
+            return Err(Error::InvalidEndpoint("no endpoint given".into()));
+        }
+        *self.all.write() = all;
+        Ok(())
+    }
+
+    fn now(&self) -> Arc<[Place]> {
+        Arc::clone(&self.all.read())
     }
 
     /// How many there are; at least one.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
-        self.all.len()
+        self.all.read().len()
     }
 
-    /// The address at `at`, as it was given.
-    pub fn address(&self, at: usize) -> &str {
-        &self.all[at % self.all.len()].0
+    /// All addresses, as they were given.
+    pub fn addresses(&self) -> Vec<String> {
+        self.now().iter().map(|place| place.address.clone()).collect()
     }
 
-    /// The endpoint to ask now, and its channel.
+    /// The address that is asked at `turn`.
+    pub fn address(&self, turn: usize) -> String {
+        let all = self.now();
+        all[turn % all.len()].address.clone()
+    }
+
+    /// The turn to ask at now, and the channel to its address.
     pub fn pick(&self) -> (usize, Channel) {
-        let at = self.current.load(Relaxed) % self.all.len();
-        (at, self.all[at].1.clone())
+        let (all, turn) = (self.now(), self.turn.load(Relaxed));
+        (turn, all[turn % all.len()].channel.clone())
     }
 
-    /// Says that `at` failed. Later calls go to the one after it, unless another call has already moved on.
-    pub fn leave(&self, at: usize) {
-        let next = (at + 1) % self.all.len();
-        let _ = self.current.compare_exchange(at, next, Relaxed, Relaxed);
+    /// Says that the address of `turn` failed. Later calls go to the one after it, unless another call has already moved on.
+    pub fn leave(&self, turn: usize) {
+        let _ = self.turn.compare_exchange(turn, turn.wrapping_add(1), Relaxed, Relaxed);
     }
 }
 
@@ -101,9 +140,22 @@ mod tests {
     #[tokio::test]
     async fn two_failures_of_one_endpoint_move_on_once() {
         let endpoints = Endpoints::new(["a:1", "b:1", "c:1"], &ConnectOptions::default()).expect("good addresses");
-        let (at, _) = endpoints.pick();
-        endpoints.leave(at);
-        endpoints.leave(at);
-        assert_eq!(endpoints.pick().0, (at + 1) % 3);
+        let (turn, _) = endpoints.pick();
+        endpoints.leave(turn);
+        endpoints.leave(turn);
+        assert_eq!(endpoints.pick().0, turn + 1);
+    }
+
+    #[tokio::test]
+    async fn other_addresses_are_taken_whole_or_not_at_all() {
+        let options = ConnectOptions::default();
+        let endpoints = Endpoints::new(["a:1", "b:1"], &options).expect("good addresses");
+        let list = |addresses: &[&str]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for wrong in [&[][..], &["c:1", "https://d:1"]] {
+            assert!(endpoints.replace(&list(wrong), &options).is_err());
+            assert_eq!(endpoints.addresses(), ["a:1", "b:1"]);
+        }
+        endpoints.replace(&list(&["b:1", "c:1", "d:1"]), &options).expect("good addresses");
+        assert_eq!((endpoints.len(), endpoints.addresses()), (3, list(&["b:1", "c:1", "d:1"])));
     }
 }

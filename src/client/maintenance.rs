@@ -1,12 +1,13 @@
-//! Looking after members: status, hashes, alarms, defragmentation, snapshots.
+//! Looking after members: status, hashes, alarms, defragmentation, snapshots, the lead.
 //!
 //! Status, hash and defragmentation are about one member. A client with several endpoints asks whichever answers; to ask a
 //! given one, connect a client to it alone.
 
 use super::{Client, Error, Repeat};
 use crate::pb::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse,
-    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeRequest, DowngradeResponse,
+    HashKvRequest, HashKvResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse, alarm_request::AlarmAction, downgrade_request::DowngradeAction,
     maintenance_client::MaintenanceClient,
 };
 use std::time::Duration;
@@ -63,6 +64,26 @@ impl Client {
     async fn alarm(&self, action: AlarmAction, member_id: u64, alarm: AlarmType) -> Result<AlarmResponse, Error> {
         let request = AlarmRequest { action: action as i32, member_id, alarm: alarm as i32 };
         self.call(Repeat::Freely, request, async |channel, request| stub(channel).alarm(request).await).await
+    }
+
+    /// Hands the lead to member `to`; answers when that leads. Only the leader can, so with several endpoints they are asked in turn.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn move_leader(&self, to: u64) -> Result<MoveLeaderResponse, Error> {
+        let request = MoveLeaderRequest { target_id: to };
+        self.call(Repeat::IfNotApplied, request, async |channel, request| stub(channel).move_leader(request).await)
+            .await
+    }
+
+    /// Asks whether the cluster could be downgraded to `version` (`3.6`), begins that, or (without a version) ends it.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn downgrade(&self, action: DowngradeAction, version: &str) -> Result<DowngradeResponse, Error> {
+        let request = DowngradeRequest { action: action as i32, version: version.to_owned() };
+        let repeat = if action == DowngradeAction::Validate { Repeat::Freely } else { Repeat::IfNotApplied };
+        self.call(repeat, request, async |channel, request| stub(channel).downgrade(request).await).await
     }
 
     /// Gives free space back to the file system, where the member's store needs that. `limit` replaces the usual time limit,

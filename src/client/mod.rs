@@ -111,6 +111,19 @@ impl Client {
         &self.shared.endpoints
     }
 
+    /// Asks the cluster for its members and goes on with their addresses instead of those that were given. Members that have not started,
+    /// and learners, are left out.
+    ///
+    /// # Errors
+    /// As [`Client::member_list`]; [`Error::InvalidEndpoint`] or [`Error::Unsupported`] if a member advertises what cannot be reached
+    /// from here. Then the addresses stay as they are.
+    pub async fn sync_endpoints(&self) -> Result<(), Error> {
+        let members = self.member_list(true).await?.members;
+        let serving = members.into_iter().filter(|member| !member.name.is_empty() && !member.is_learner);
+        let addresses = serving.flat_map(|member| member.client_ur_ls).collect::<Vec<_>>();
+        self.endpoints().replace(&addresses, self.options())
+    }
+
     /// What [`Client::connect`] was told.
     pub fn options(&self) -> &ConnectOptions {
         &self.shared.options
@@ -159,7 +172,7 @@ impl Client {
     {
         let Shared { endpoints, options } = &*self.shared;
         let mut pause = options.retry.pauses(endpoints.len());
-        let mut attempt = 0;
+        let (mut attempt, mut wrong_members) = (0, 0);
         loop {
             let (at, channel) = endpoints.pick();
             let status = match send(channel, Request::new(message.clone())).await {
@@ -170,7 +183,11 @@ impl Client {
             let error = Error::from(status);
             // With a time limit the limit ends the repeats; without one the count must.
             let spent = !timed && attempt >= options.retry.attempts_max;
-            if spent || !repeat.allows(&error) {
+            let elsewhere = repeat != Repeat::Never && retry::ask_another(&error);
+            wrong_members += usize::from(elsewhere);
+            // Once each of them has said so, it is the answer.
+            let goes_on = if elsewhere { wrong_members < endpoints.len() } else { repeat.allows(&error) };
+            if spent || !goes_on {
                 return Err(error);
             }
             tracing::debug!(endpoint = endpoints.address(at), attempt, %error, "repeating a call");
@@ -179,3 +196,6 @@ impl Client {
         }
     }
 }
+
+#[cfg(all(test, feature = "server"))]
+mod tests;

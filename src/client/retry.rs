@@ -1,7 +1,8 @@
 //! What is safe to repeat, and how long to wait before it.
 //!
 //! A read may be repeated whenever another member could answer. A write may be repeated only when the failed attempt was
-//! certainly not applied: it never left this process, or the member refused it before proposing it. Everything else is the
+//! certainly not applied: it never left this process, or the member refused it before proposing it. A member that cannot serve the
+//! call at all (a learner; a follower, where only the leader can) is no reason to give up while there are others. Everything else is the
 //! caller's to decide, who alone knows whether doing it twice matters.
 
 use super::Error;
@@ -20,7 +21,7 @@ pub enum Repeat {
 }
 
 impl Repeat {
-    /// Whether a call that ended with `error` may be sent again.
+    /// Whether a call that ended with `error` may be sent again, be it to the same member.
     pub fn allows(self, error: &Error) -> bool {
         match (self, error) {
             (Repeat::Never, _) => false,
@@ -39,6 +40,12 @@ impl Repeat {
 /// Refusals that a member makes at its door, before the request can reach the log.
 pub(crate) fn refused_before_proposal(text: &str) -> bool {
     text == crate::types::Error::NoLeader.text()
+}
+
+/// Whether the member that refused with `error` is the wrong one to ask, and another would do. Nothing has happened then.
+pub(crate) fn ask_another(error: &Error) -> bool {
+    use crate::types::Error::{NotLeader, NotSupportedForLearner};
+    error.is(&NotSupportedForLearner) || error.is(&NotLeader)
 }
 
 /// Whether this text comes from the connection rather than from a handler.

@@ -3,7 +3,10 @@
 //! A [`Watcher`] has a stream and a task of its own. The task remembers the next revision it owes; when the stream breaks it
 //! opens another one from there, at another endpoint, and drops what it had already handed on.
 
-use super::{Client, Error, retry::transport};
+use super::{
+    Client, Error,
+    retry::{ask_another, transport},
+};
 use crate::pb::etcdserverpb::{
     WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, watch_client::WatchClient,
     watch_create_request::FilterType, watch_request::RequestUnion,
@@ -191,7 +194,7 @@ impl Task {
                 end = self.one_stream() => end,
             };
             match end {
-                Err(error) if lasting(&error) => {
+                Err(error) if lasting(&error) && !(ask_another(&error) && client.endpoints().len() > 1) => {
                     let _ = self.sender.send(Err(error)).await;
                     return;
                 }

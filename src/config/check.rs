@@ -1,5 +1,6 @@
 //! Texts into the typed [`Config`], with all complaints at once.
 
+use super::bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
 use super::flags::{FLAGS, Kind, Standing};
 use super::value::{Url, duration, url};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -20,7 +21,15 @@ pub struct Config {
     pub listen_metrics_urls: Vec<Url>,
     pub initial_advertise_peer_urls: Vec<Url>,
     pub advertise_client_urls: Vec<Url>,
+    /// Who founds the cluster, in the flag's order; this member alone if nothing was said. Empty while only DNS knows it.
+    pub initial_cluster: Vec<(String, Vec<Url>)>,
+    pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,
+    pub discovery_srv: Option<DiscoverySrv>,
+    pub strict_reconfig_check: bool,
+    pub max_learners: usize,
+    pub force_new_cluster: bool,
+    pub auto_promote: bool,
     pub quota_backend_bytes: i64,
     pub backend_batch_interval: Duration,
     pub max_txn_ops: usize,
@@ -101,6 +110,7 @@ impl Reader<'_> {
             empty if empty.is_empty() => PathBuf::from(format!("{name}.etcd")),
             dir => PathBuf::from(dir),
         };
+        let initial_advertise_peer_urls = self.urls("initial-advertise-peer-urls");
         let config = Config {
             data_dir,
             wal_dir: Some(self.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
@@ -111,9 +121,21 @@ impl Reader<'_> {
             listen_client_urls: self.urls("listen-client-urls"),
             listen_client_http_urls: self.urls("listen-client-http-urls"),
             listen_metrics_urls: self.urls("listen-metrics-urls"),
-            initial_advertise_peer_urls: self.urls("initial-advertise-peer-urls"),
             advertise_client_urls: self.urls("advertise-client-urls"),
+            initial_cluster: self.initial_cluster(&name, &initial_advertise_peer_urls),
+            initial_advertise_peer_urls,
+            initial_cluster_state: match self.one_of("initial-cluster-state", &["new", "existing"]).as_str() {
+                "existing" => ClusterState::Existing,
+                _ => ClusterState::New,
+            },
             initial_cluster_token: self.text("initial-cluster-token"),
+            discovery_srv: Some(self.text("discovery-srv"))
+                .filter(|domain| !domain.is_empty())
+                .map(|domain| DiscoverySrv { domain, name: self.text("discovery-srv-name") }),
+            strict_reconfig_check: self.bool("strict-reconfig-check"),
+            max_learners: self.int("max-learners", 0, 1_000) as usize,
+            force_new_cluster: self.bool("force-new-cluster"),
+            auto_promote: self.bool("auto-promote"),
             quota_backend_bytes: self.int("quota-backend-bytes", i64::MIN, i64::MAX),
             backend_batch_interval: self.duration("backend-batch-interval"),
             max_txn_ops: self.int("max-txn-ops", 1, i64::from(u32::MAX)) as usize,
@@ -173,25 +195,42 @@ impl Reader<'_> {
                 self.wrong(format!("expected IP in URL for binding ({url})"));
             }
         }
-        self.initial_cluster(config);
+        let hostless = |urls: &[Url]| urls.iter().find(|url| url.address.starts_with(':')).map(ToString::to_string);
+        let joined = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        if let Some(url) = hostless(&config.initial_advertise_peer_urls) {
+            let all = joined(&config.initial_advertise_peer_urls);
+            self.wrong(format!(
+                "--initial-advertise-peer-urls {all:?} must be \"host:port\" (unexpected empty host ({url}))"
+            ));
+        }
+        if let Some(url) = hostless(&config.advertise_client_urls) {
+            let all = joined(&config.advertise_client_urls);
+            self.wrong(format!(
+                "--advertise-client-urls {all:?} must be in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\" (unexpected empty host ({url}))"
+            ));
+        }
+        if config.discovery_srv.is_some() {
+            if !self.text("initial-cluster").is_empty() {
+                self.wrong(
+                    "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery\", \"discovery-endpoints\" or \"discovery-srv\""
+                        .to_owned(),
+                );
+            }
+        } else if !config.initial_cluster.is_empty() && !config.is_founded() {
+            self.mistakes.extend(config.bootstrap_mistakes());
+        }
     }
 
-    /// The bootstrap flags name members; so far there can only be this one.
-    fn initial_cluster(&mut self, config: &Config) {
-        let text = self.text("initial-cluster");
-        if !text.is_empty() {
-            let members = text.split(',').filter_map(|member| member.split_once('=')).collect::<Vec<_>>();
-            if members.iter().any(|(name, _)| *name != config.name) {
-                self.wrong(format!(
-                    "--initial-cluster {text:?} names other members than {:?}: clusters of several members are not there yet",
-                    config.name
-                ));
-            } else if members.is_empty() {
-                self.wrong(format!("--initial-cluster {text:?} must be name=url pairs"));
+    /// The founders by the flag; by default this member alone, at the URLs that it advertises.
+    fn initial_cluster(&mut self, name: &str, advertised: &[Url]) -> Vec<(String, Vec<Url>)> {
+        match initial_cluster(&self.text("initial-cluster")) {
+            Ok(members) if !members.is_empty() => members,
+            Ok(_) if !self.text("discovery-srv").is_empty() => Vec::new(),
+            Ok(_) => vec![(name.to_owned(), advertised.to_vec())],
+            Err(why) => {
+                self.wrong(format!("error setting up initial cluster: {why}"));
+                Vec::new()
             }
-        }
-        if self.one_of("initial-cluster-state", &["new", "existing"]) == "existing" && !config.data_dir.exists() {
-            self.wrong("--initial-cluster-state existing: joining a cluster is not there yet".to_owned());
         }
     }
 

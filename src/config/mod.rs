@@ -4,19 +4,21 @@
 //! All complaints about a command line are reported at once. **May not know** what the settings do.
 //!
 //! `flags` is the one table from which parser, environment, file and help are derived; `parse` reads it; `check` turns texts
-//! into the typed [`Config`]; `log` sets up the log lines that supervisors of etcd read.
+//! into the typed [`Config`]; `bootstrap` reads who founds the cluster; `log` sets up the log lines that supervisors of etcd read.
 
+mod bootstrap;
 mod check;
 mod flags;
 mod log;
 mod parse;
 mod value;
 
+pub use bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
 pub use check::{Compaction, Config, LogFormat, StorageEngine};
 pub use flags::{FLAGS, Flag, Kind, Standing};
 pub use log::init as init_log;
 pub use parse::{Invocation, parse};
-pub use value::Url;
+pub use value::{Url, url as parse_url};
 
 /// The etcd version whose API and behaviour this build claims.
 pub const ETCD_VERSION: &str = "3.7.1";

@@ -4,6 +4,8 @@
 //! once every listener accepts. A signal lets calls in flight finish, within a deadline, and makes everything durable; a fault
 //! ends the process with one clear line and a failing exit. **May not know** what a request means.
 
+mod discovery;
+
 use crate::{
     config::{Compaction, Config, StorageEngine, Url},
     engine, gateway,
@@ -68,6 +70,7 @@ async fn live(config: Config) -> Result<(), String> {
         data_dir = %config.data_dir.display(),
         "starting henge"
     );
+    let config = discovery::complete(config).await?;
     let clients = bind(&config, &config.listen_client_urls).await?;
     let mut http = bind(&config, &config.listen_client_http_urls).await?;
     http.extend(bind(&config, &config.listen_metrics_urls).await?);

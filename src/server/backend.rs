@@ -1,5 +1,6 @@
 //! The seam between the edge and what stands behind it: a member, or a proxy of the ring.
 
+use super::downgrade::Downgrade;
 use crate::{
     engine,
     machine::{AlarmKind, Applied, Command, Txn, TxnReply},
@@ -41,7 +42,7 @@ pub struct Status {
     pub size: engine::Size,
     /// Space that the store may take; 0 if there is no bound.
     pub quota_bytes: i64,
-    /// The version that a running downgrade goes to, as `"3.6"`; `None` if there is none.
+    /// The version that a running downgrade goes to, as `"3.6.0"`; `None` if there is none.
     pub downgrade_to: Option<String>,
 }
 
@@ -111,6 +112,50 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// All members, in the order of their ids; linearizable unless `serializable`.
     fn members(&self, serializable: bool) -> impl Future<Output = Result<Vec<Member>, Error>> + Send;
+
+    /// Adds a member whose `peer_urls` are in order: it, and all members after that.
+    ///
+    /// # Errors
+    /// Those of [`Rules::may_add`](super::reconfig::Rules::may_add), and what replicating may end with.
+    fn member_add(
+        &self,
+        peer_urls: Vec<String>,
+        is_learner: bool,
+    ) -> impl Future<Output = Result<(Member, Vec<Member>), Error>> + Send;
+
+    /// Removes a member for good: all members after that.
+    ///
+    /// # Errors
+    /// Those of [`Rules::may_remove`](super::reconfig::Rules::may_remove), and what replicating may end with.
+    fn member_remove(&self, id: MemberId) -> impl Future<Output = Result<Vec<Member>, Error>> + Send;
+
+    /// Gives a member other peer URLs: all members after that.
+    ///
+    /// # Errors
+    /// [`Error::MemberNotFound`], [`Error::PeerURLExist`], and what replicating may end with.
+    fn member_update(
+        &self,
+        id: MemberId,
+        peer_urls: Vec<String>,
+    ) -> impl Future<Output = Result<Vec<Member>, Error>> + Send;
+
+    /// Gives a learner a vote: all members after that.
+    ///
+    /// # Errors
+    /// [`Error::LearnerNotReady`], those of [`Rules::may_promote`](super::reconfig::Rules::may_promote), and what replicating may end with.
+    fn member_promote(&self, id: MemberId) -> impl Future<Output = Result<Vec<Member>, Error>> + Send;
+
+    /// Hands the lead to `to`; returns when it leads.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`], [`Error::BadLeaderTransferee`], [`Error::Timeout`]
+    fn move_leader(&self, to: MemberId) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Does something about a downgrade. The version that the cluster speaks now.
+    ///
+    /// # Errors
+    /// Those of [`validate`](super::downgrade::validate), [`Error::NoInflightDowngrade`], and what replicating may end with.
+    fn downgrade(&self, what: Downgrade) -> impl Future<Output = Result<String, Error>> + Send;
 
     /// Alarms that are active as far as this member knows. The linearizable list is a command.
     fn alarms(&self) -> Vec<(MemberId, AlarmKind)>;

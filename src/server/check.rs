@@ -2,6 +2,7 @@
 //!
 //! Whether a key exists, a lease is known or a revision is compacted is not a matter of shape; it is decided where the command runs.
 
+use super::downgrade::{self, Downgrade};
 use crate::{
     machine::{AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Txn},
     mvcc::{RangeQuery, SortOrder, SortTarget},
@@ -162,6 +163,20 @@ pub fn alarm(request: &pb::AlarmRequest) -> Result<Command, Error> {
         Err(_) => return Err(Error::Invalid(format!("etcdserver: unknown alarm {}", request.alarm))),
     };
     Ok(Command::Alarm { action, member: MemberId(request.member_id), kind })
+}
+
+/// The downgrade call's.
+///
+/// # Errors
+/// [`Error::WrongDowngradeVersionFormat`]; [`Error::Invalid`] for an action that nobody knows.
+pub fn downgrade(request: &pb::DowngradeRequest) -> Result<Downgrade, Error> {
+    use pb::downgrade_request::DowngradeAction;
+    match DowngradeAction::try_from(request.action) {
+        Ok(DowngradeAction::Validate) => Ok(Downgrade::Validate(downgrade::target(&request.version)?)),
+        Ok(DowngradeAction::Enable) => Ok(Downgrade::Enable(downgrade::target(&request.version)?)),
+        Ok(DowngradeAction::Cancel) => Ok(Downgrade::Cancel),
+        Err(_) => Err(Error::Invalid("etcdserver: unknown method".to_owned())),
+    }
 }
 
 fn some_key(key: Key) -> Result<Key, Error> {

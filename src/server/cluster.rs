@@ -1,8 +1,12 @@
-//! The Cluster service. In this version it lists members; changing them is refused with a clear text.
+//! The Cluster service: who belongs to the cluster, and changes of that.
 
-use super::{Backend, Edge, convert, refuse::refuse};
-use crate::pb::etcdserverpb::{self as pb, cluster_server::Cluster};
-use tonic::{Request, Response, Status};
+use super::{Backend, Edge, convert, identity::Access, reconfig};
+use crate::{
+    membership::Member,
+    pb::etcdserverpb::{self as pb, cluster_server::Cluster},
+    types::MemberId,
+};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 /// The Cluster service.
 pub struct ClusterService<B> {
@@ -14,26 +18,73 @@ impl<B: Backend> ClusterService<B> {
     pub fn new(edge: Edge<B>) -> ClusterService<B> {
         ClusterService { edge }
     }
+
+    /// Whether this caller may change who belongs to the cluster.
+    fn enter(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        Ok(self.edge.enter(metadata, false)?.may(Access::Admin, None)?)
+    }
+
+    fn header(&self) -> Option<pb::ResponseHeader> {
+        self.edge.backend.header().without_revision().to_wire()
+    }
 }
 
-refuse! {
-    impl [B: Backend] Cluster [] for ClusterService<B> {
-        member_add: pb::MemberAddRequest => pb::MemberAddResponse, "MemberAdd";
-        member_remove: pb::MemberRemoveRequest => pb::MemberRemoveResponse, "MemberRemove";
-        member_update: pb::MemberUpdateRequest => pb::MemberUpdateResponse, "MemberUpdate";
-        member_promote: pb::MemberPromoteRequest => pb::MemberPromoteResponse, "MemberPromote";
-    } but {
-        async fn member_list(
-            &self,
-            request: Request<pb::MemberListRequest>,
-        ) -> Result<Response<pb::MemberListResponse>, Status> {
-            let (metadata, _, request) = request.into_parts();
-            self.edge.enter(&metadata, false)?;
-            let members = self.edge.backend.members(!request.linearizable).await?;
-            Ok(Response::new(pb::MemberListResponse {
-                header: self.edge.backend.header().without_revision().to_wire(),
-                members: members.into_iter().map(convert::member).collect(),
-            }))
-        }
+fn to_wire(members: Vec<Member>) -> Vec<pb::Member> {
+    members.into_iter().map(convert::member).collect()
+}
+
+#[tonic::async_trait]
+impl<B: Backend> Cluster for ClusterService<B> {
+    async fn member_add(
+        &self,
+        request: Request<pb::MemberAddRequest>,
+    ) -> Result<Response<pb::MemberAddResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        self.enter(&metadata)?;
+        let peer_urls = reconfig::peer_urls(&request.peer_ur_ls)?;
+        let (member, members) = self.edge.backend.member_add(peer_urls, request.is_learner).await?;
+        let (member, members) = (Some(convert::member(member)), to_wire(members));
+        Ok(Response::new(pb::MemberAddResponse { header: self.header(), member, members }))
+    }
+
+    async fn member_remove(
+        &self,
+        request: Request<pb::MemberRemoveRequest>,
+    ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        self.enter(&metadata)?;
+        let members = to_wire(self.edge.backend.member_remove(MemberId(request.id)).await?);
+        Ok(Response::new(pb::MemberRemoveResponse { header: self.header(), members }))
+    }
+
+    async fn member_update(
+        &self,
+        request: Request<pb::MemberUpdateRequest>,
+    ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        self.enter(&metadata)?;
+        let peer_urls = reconfig::peer_urls(&request.peer_ur_ls)?;
+        let members = to_wire(self.edge.backend.member_update(MemberId(request.id), peer_urls).await?);
+        Ok(Response::new(pb::MemberUpdateResponse { header: self.header(), members }))
+    }
+
+    async fn member_list(
+        &self,
+        request: Request<pb::MemberListRequest>,
+    ) -> Result<Response<pb::MemberListResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        self.edge.enter(&metadata, false)?;
+        let members = to_wire(self.edge.backend.members(!request.linearizable).await?);
+        Ok(Response::new(pb::MemberListResponse { header: self.header(), members }))
+    }
+
+    async fn member_promote(
+        &self,
+        request: Request<pb::MemberPromoteRequest>,
+    ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        self.enter(&metadata)?;
+        let members = to_wire(self.edge.backend.member_promote(MemberId(request.id)).await?);
+        Ok(Response::new(pb::MemberPromoteResponse { header: self.header(), members }))
     }
 }

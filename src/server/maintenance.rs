@@ -1,10 +1,10 @@
-//! The Maintenance service: status, alarms, hashes, space.
+//! The Maintenance service: status, alarms, hashes, space, the lead.
 
 use super::{Backend, Edge, check, convert, identity::Access, refuse::refuse};
 use crate::{
     machine::Reply,
     pb::etcdserverpb::{self as pb, maintenance_server::Maintenance},
-    types::{Error, Revision},
+    types::{Error, MemberId, Revision},
 };
 use prost::Message;
 use tokio_stream::Empty;
@@ -45,8 +45,6 @@ fn bytes_of(bytes: u64) -> i64 {
 refuse! {
     impl [B: Backend] Maintenance [SnapshotStream = Empty<Result<pb::SnapshotResponse, Status>>] for MaintenanceService<B> {
         snapshot: pb::SnapshotRequest => Self::SnapshotStream, "Snapshot";
-        move_leader: pb::MoveLeaderRequest => pb::MoveLeaderResponse, "MoveLeader";
-        downgrade: pb::DowngradeRequest => pb::DowngradeResponse, "Downgrade";
     } but {
         async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
             let (metadata, _, request) = request.into_parts();
@@ -83,6 +81,28 @@ refuse! {
                 db_size_quota: status.quota_bytes,
                 downgrade_info: Some(downgrade_info),
             }))
+        }
+
+        async fn move_leader(
+            &self,
+            request: Request<pb::MoveLeaderRequest>,
+        ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+            let (metadata, _, request) = request.into_parts();
+            let caller = self.edge.enter(&metadata, false)?;
+            caller.may(Access::Admin, None)?;
+            self.edge.backend.move_leader(MemberId(request.target_id)).await?;
+            Ok(Response::new(pb::MoveLeaderResponse { header: self.header() }))
+        }
+
+        async fn downgrade(
+            &self,
+            request: Request<pb::DowngradeRequest>,
+        ) -> Result<Response<pb::DowngradeResponse>, Status> {
+            let (metadata, _, request) = request.into_parts();
+            let caller = self.edge.enter(&metadata, false)?;
+            caller.may(Access::Admin, None)?;
+            let version = self.edge.backend.downgrade(check::downgrade(&request)?).await?;
+            Ok(Response::new(pb::DowngradeResponse { header: self.header(), version }))
         }
 
         async fn defragment(

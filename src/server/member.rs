@@ -1,6 +1,6 @@
 //! [`Backend`] over a member: the edge of the core.
 
-use super::{Backend, Header, LeaseLeft, Pinned, Status, read_txn};
+use super::{Backend, Downgrade, Header, LeaseLeft, Pinned, Status, downgrade, read_txn};
 use crate::{
     machine::{AlarmAction, AlarmKind, Applied, Command, Txn, TxnReply},
     membership::Member,
@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 /// Ranges of more keys than this are read off the runtime's threads, so that they hold up nobody else.
 const KEYS_INLINE_MAX: i64 = 2_000;
+
+const LATER: &str = "henge: changes of membership are not served by this version";
 
 /// A member, as the services see it.
 #[derive(Clone)]
@@ -141,6 +143,36 @@ impl Backend for MemberBackend {
         Ok(self.handle.view().members())
     }
 
+    async fn member_add(&self, _: Vec<String>, _: bool) -> Result<(Member, Vec<Member>), Error> {
+        Err(Error::Unsupported(LATER))
+    }
+
+    async fn member_remove(&self, _: MemberId) -> Result<Vec<Member>, Error> {
+        Err(Error::Unsupported(LATER))
+    }
+
+    async fn member_update(&self, _: MemberId, _: Vec<String>) -> Result<Vec<Member>, Error> {
+        Err(Error::Unsupported(LATER))
+    }
+
+    async fn member_promote(&self, _: MemberId) -> Result<Vec<Member>, Error> {
+        Err(Error::Unsupported(LATER))
+    }
+
+    async fn move_leader(&self, _: MemberId) -> Result<(), Error> {
+        Err(Error::Unsupported(LATER))
+    }
+
+    async fn downgrade(&self, what: Downgrade) -> Result<String, Error> {
+        self.handle.read_index().await?;
+        let view = self.handle.view();
+        let version = view.cluster_version();
+        if let Some(command) = downgrade::command(what, version.as_deref(), view.downgrade().as_deref())? {
+            self.handle.propose(command).await?.result?;
+        }
+        Ok(version.unwrap_or_default())
+    }
+
     fn alarms(&self) -> Vec<(MemberId, AlarmKind)> {
         self.handle.view().alarms(None)
     }
@@ -168,7 +200,7 @@ impl Backend for MemberBackend {
             is_learner: false,
             size: status.size,
             quota_bytes: self.quota_bytes,
-            downgrade_to: None,
+            downgrade_to: self.handle.view().downgrade(),
         }
     }
 

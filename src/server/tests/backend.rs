@@ -2,22 +2,26 @@
 
 use crate::{
     engine::{Batch, Checkpoint, Engine, Memory, Size, Table},
-    machine::{self, AlarmKind, Applied, Command, Machine, RequestId, Txn, TxnReply, codec},
-    membership::Member,
+    machine::{self, AlarmKind, Applied, Command, Machine, Reply, RequestId, Txn, TxnReply, codec},
+    membership::{Change, Member},
     mvcc::{HashKv, RangeQuery, RangeResult, Reader},
-    server::{Backend, Header, LeaseLeft, Pinned, Status, read_txn},
+    server::{
+        Backend, Downgrade, Header, LeaseLeft, Pinned, Rules, Status, downgrade, read_txn,
+        reconfig::{self, Situation},
+    },
     types::{ClusterId, Entry, EntryKind, Error, Fault, KeyRange, LeaseId, MemberId, Revision, Term},
     watch::{self as hub, Hub},
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::{Bound, ControlFlow},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 use tokio::sync::watch;
 
@@ -88,6 +92,8 @@ struct Shared {
     fault: Mutex<Option<String>>,
     is_learner: AtomicBool,
     next_lease: AtomicI64,
+    connected: Mutex<BTreeSet<MemberId>>,
+    ready: AtomicBool,
 }
 
 pub(crate) const ME: MemberId = MemberId(0x8e9e05c52164694d);
@@ -114,8 +120,27 @@ impl TestBackend {
             fault: Mutex::new(None),
             is_learner: AtomicBool::new(false),
             next_lease: AtomicI64::new(0x1000),
+            connected: Mutex::default(),
+            ready: AtomicBool::new(true),
         };
-        TestBackend { shared: Arc::new(shared) }
+        let backend = TestBackend { shared: Arc::new(shared) };
+        backend.found();
+        backend
+    }
+
+    /// A cluster of this member alone.
+    fn found(&self) {
+        let peer_urls = vec!["http://localhost:2380".to_owned()];
+        self.change(&Change::Add(Member { id: ME, peer_urls, ..Member::default() })).expect("the first member");
+        let client_urls = vec!["http://localhost:2379".to_owned()];
+        let commands = [
+            Command::MemberAttributes { member: ME, name: "m1".to_owned(), client_urls },
+            Command::ClusterVersionSet { version: "3.7.0".to_owned() },
+        ];
+        for command in commands {
+            let data = codec::encode(RequestId(1), &command);
+            self.apply(EntryKind::Normal, data).expect("applied").result.expect("accepted");
+        }
     }
 
     pub(crate) fn set_leader(&self, leader: Option<MemberId>) {
@@ -132,6 +157,40 @@ impl TestBackend {
 
     pub(crate) fn set_fault(&self, fault: &str) {
         *self.shared.fault.lock() = Some(fault.to_owned());
+    }
+
+    /// Says that another member is connected, for long enough.
+    pub(crate) fn connect(&self, id: MemberId) {
+        self.shared.connected.lock().insert(id);
+    }
+
+    /// Says whether learners have caught up.
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.shared.ready.store(ready, Relaxed);
+    }
+
+    fn judge(&self, verdict: impl FnOnce(Rules, &Situation<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        let connected = self.shared.connected.lock().clone();
+        let connected_for = |id| connected.contains(&id).then_some(Duration::from_secs(60));
+        let members = self.shared.view.members();
+        verdict(Rules::default(), &Situation { members: &members, own: ME, connected_for: &connected_for })
+    }
+
+    fn change(&self, change: &Change) -> Result<Vec<Member>, Error> {
+        let (kind, data) = codec::encode_conf_change(RequestId(1), change);
+        match self.apply(kind, data)?.result? {
+            Reply::Members(members) => Ok(members),
+            other => unreachable!("changes of membership are answered with members: {other:?}"),
+        }
+    }
+
+    fn apply(&self, kind: EntryKind, data: Bytes) -> Result<Applied, Error> {
+        let mut machine = self.shared.machine.lock();
+        let index = machine.applied().0.next();
+        let outcome =
+            machine.apply(vec![Entry { term: TERM, index, kind, data }]).map_err(|fault| self.report(fault))?;
+        self.shared.hub.publish(outcome.events, self.shared.reader.current());
+        Ok(outcome.replies.into_iter().next().expect("each command is answered"))
     }
 
     fn confirm(&self, serializable: bool) -> Result<(), Error> {
@@ -165,14 +224,8 @@ impl Backend for TestBackend {
 
     async fn propose(&self, command: Command) -> Result<Applied, Error> {
         self.confirm(false)?;
-        let mut machine = self.shared.machine.lock();
-        let index = machine.applied().0.next();
-        let data = codec::encode(RequestId(index.0), &command);
-        let outcome = machine
-            .apply(vec![Entry { term: TERM, index, kind: EntryKind::Normal, data }])
-            .map_err(|fault| self.report(fault))?;
-        self.shared.hub.publish(outcome.events, self.shared.reader.current());
-        Ok(outcome.replies.into_iter().next().expect("each command is answered"))
+        // Whatever is not zero: nobody else waits here.
+        self.apply(EntryKind::Normal, codec::encode(RequestId(1), &command))
     }
 
     async fn compacted(&self, _: Revision) -> Result<(), Error> {
@@ -205,14 +258,54 @@ impl Backend for TestBackend {
 
     async fn members(&self, serializable: bool) -> Result<Vec<Member>, Error> {
         self.confirm(serializable)?;
-        let me = Member {
-            id: ME,
-            name: "m1".to_owned(),
-            peer_urls: vec!["http://localhost:2380".to_owned()],
-            client_urls: vec!["http://localhost:2379".to_owned()],
-            is_learner: false,
-        };
-        Ok(vec![me])
+        Ok(self.shared.view.members())
+    }
+
+    async fn member_add(&self, peer_urls: Vec<String>, is_learner: bool) -> Result<(Member, Vec<Member>), Error> {
+        self.confirm(false)?;
+        // The clock stands still here.
+        let member = reconfig::new_member(peer_urls, is_learner, 1_700_000_000);
+        self.judge(|rules, now| rules.may_add(now, &member))?;
+        let members = self.change(&Change::Add(member.clone()))?;
+        Ok((member, members))
+    }
+
+    async fn member_remove(&self, id: MemberId) -> Result<Vec<Member>, Error> {
+        self.confirm(false)?;
+        self.judge(|rules, now| rules.may_remove(now, id))?;
+        self.change(&Change::Remove(id))
+    }
+
+    async fn member_update(&self, id: MemberId, peer_urls: Vec<String>) -> Result<Vec<Member>, Error> {
+        self.confirm(false)?;
+        self.change(&Change::UpdatePeers(id, peer_urls))
+    }
+
+    async fn member_promote(&self, id: MemberId) -> Result<Vec<Member>, Error> {
+        self.confirm(false)?;
+        self.judge(|rules, now| rules.may_promote(now, id))?;
+        if !self.shared.ready.load(Relaxed) {
+            return Err(Error::LearnerNotReady);
+        }
+        self.change(&Change::Promote(id))
+    }
+
+    async fn move_leader(&self, to: MemberId) -> Result<(), Error> {
+        if *self.shared.leader.borrow() != Some(ME) {
+            return Err(Error::NotLeader);
+        }
+        reconfig::may_lead(&self.shared.view.members(), to)?;
+        self.set_leader(Some(to));
+        Ok(())
+    }
+
+    async fn downgrade(&self, what: Downgrade) -> Result<String, Error> {
+        let view = &self.shared.view;
+        let version = view.cluster_version();
+        if let Some(command) = downgrade::command(what, version.as_deref(), view.downgrade().as_deref())? {
+            self.propose(command).await?.result?;
+        }
+        Ok(version.unwrap_or_default())
     }
 
     fn alarms(&self) -> Vec<(MemberId, AlarmKind)> {

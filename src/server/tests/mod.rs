@@ -1,6 +1,7 @@
 //! The services for real, over loopback, with the clients that `pb` generates.
 
 mod backend;
+mod cluster;
 mod kv;
 mod lease;
 mod members;
