@@ -87,7 +87,7 @@ impl Apply {
         self.shared.hub.publish(Vec::new(), self.shared.reader.current());
         self.shared.swept.send_replace(self.shared.reader.swept());
         self.told_term = self.told_term.max(term);
-        self.meet_members();
+        self.know_thyself();
         self.settle(index, term);
         self.shared.facts.quarantined.store(false, Ordering::Release);
         let _ = self.inbox.send(Inbox::Restored(index));
@@ -114,7 +114,7 @@ impl Apply {
                         Inbox::ConfChanged { index: *index, change: change(steps), conf_state: conf_state.clone() };
                     // The loop is gone only when the member stops.
                     let _ = self.inbox.send(told);
-                    self.meet_members();
+                    self.know_thyself();
                 }
                 Effect::AlarmChanged => {}
             }
@@ -125,10 +125,9 @@ impl Apply {
         self.shared.proposals.complete(outcome.replies);
     }
 
-    /// The members are others now, or are reached otherwise.
-    fn meet_members(&self) {
+    /// What a change of members means for this one.
+    fn know_thyself(&self) {
         let view = &self.shared.view;
-        self.shared.transport.set_members(view.members(), view.removed());
         let learns = view.member(self.shared.member_id).is_some_and(|own| own.is_learner);
         self.shared.facts.learner.store(learns, Ordering::Release);
         if view.is_removed(self.shared.member_id) {

@@ -14,6 +14,7 @@ use super::{
     proposals::Proposals,
     reads::Reads,
     retention::Retention,
+    roster::Roster,
     run::{Inbox, Run},
     tasks::{OnRuntime, Tasks},
     transport::Transport,
@@ -320,7 +321,7 @@ fn build<D: Disk>(
         (members, StartAs::Joined { members: told, .. }) if members.is_empty() => told,
         (members, _) => members,
     };
-    transport.set_members(members, view.removed());
+    transport.set_members(members.clone(), view.removed());
     tracing::info!(member = %member_id, cluster = %cluster_id, applied = applied.0, term = applied_term.0, revision = shared.reader.current().0, "restored the state of this member");
 
     if node.members().is_alone(member_id) {
@@ -353,6 +354,7 @@ fn build<D: Disk>(
         next_read: first_read,
         desk: Desk::new(first_question),
         disputes: Disputes::default(),
+        roster: Roster::new(members, view.removed()),
         compactor: settings.auto_compaction.map(|mode| AutoCompactor::new(mode, now)),
         transfer: None,
         announcement: Announcement { name: settings.name, client_urls: settings.client_urls, next: now },

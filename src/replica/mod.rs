@@ -30,6 +30,7 @@ mod persist;
 mod proposals;
 mod reads;
 mod retention;
+mod roster;
 mod run;
 mod snapshots;
 mod submit;

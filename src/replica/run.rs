@@ -9,6 +9,7 @@ use super::{
     persist::Save,
     reads::Waiting,
     retention::Retention,
+    roster::Roster,
     transport::{Answer, Letter, PeerMessage},
 };
 use crate::{
@@ -114,6 +115,7 @@ pub(crate) struct Run {
     pub(super) compactor: Option<AutoCompactor>,
     /// Under way.
     pub(super) transfer: Option<Transfer>,
+    pub(super) roster: Roster,
     pub(super) announcement: super::announce::Announcement,
     /// Whether raft was told that the disk stalls.
     pub(super) is_stalled: bool,
@@ -177,6 +179,7 @@ impl Run {
                 Inbox::ConfChanged { index, change, conf_state } => {
                     self.node.apply_conf_change(index, &change);
                     self.retention.changed(index, conf_state);
+                    self.meet_members();
                 }
                 Inbox::TermApplied(term) => {
                     let again = self.shared.proposals.outlived(term);
@@ -185,7 +188,10 @@ impl Run {
                 Inbox::Flushed((index, term)) => self.flushed(index, term),
                 Inbox::SnapshotMade { to, index } => self.retention.made(to, index),
                 Inbox::Incoming(meta) => self.restore(meta),
-                Inbox::Restored(index) => self.restored(index),
+                Inbox::Restored(index) => {
+                    self.restored(index);
+                    self.meet_members();
+                }
                 Inbox::Campaign => self.step(Input::Campaign),
                 Inbox::Stop => return false,
             }
@@ -240,6 +246,7 @@ impl Run {
         self.tend_compaction(now, status.role == Role::Leader);
         self.compare_hashes();
         self.announce(now);
+        self.see_off(now);
     }
 
     /// Does what the outputs ask for. False if a thread that it needs is gone.
