@@ -37,6 +37,9 @@ pub mod watch;
 pub mod replica;
 
 #[cfg(feature = "server")]
+pub mod peer;
+
+#[cfg(feature = "server")]
 pub mod server;
 
 #[cfg(feature = "server")]
