@@ -3,7 +3,7 @@
 use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
-const PROTOS: [&str; 10] = [
+const ETCD: [&str; 10] = [
     "etcd/kv.proto",
     "etcd/auth.proto",
     "etcd/rpc.proto",
@@ -15,16 +15,17 @@ const PROTOS: [&str; 10] = [
     "etcd/wal.proto",
     "etcd/lease.proto",
 ];
+const HENGE: [&str; 1] = ["henge/peer.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let server = env::var("CARGO_FEATURE_SERVER").is_ok();
+    let descriptors = protox::compile(ETCD, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
+    // For reflection, which shows clients what is theirs: nothing of henge's own protocol between members.
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .build_server(env::var("CARGO_FEATURE_SERVER").is_ok())
-        .include_file("etcd.rs")
-        .compile_fds(descriptors)?;
+    let build = || tonic_prost_build::configure().bytes(".").build_server(server);
+    build().include_file("etcd.rs").compile_fds(descriptors)?;
+    build().include_file("henge.rs").compile_fds(protox::compile(HENGE, ["proto"])?)?;
     Ok(())
 }

@@ -39,6 +39,9 @@ pub mod watch;
 pub mod replica;
 
 #[cfg(feature = "server")]
+pub mod peer;
+
+#[cfg(feature = "server")]
 pub mod server;
 
 #[cfg(feature = "server")]

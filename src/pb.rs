@@ -1,4 +1,4 @@
-//! The generated wire types: etcd's packages, under their own names.
+//! The generated wire types: etcd's packages under their own names, and henge's protocol between members.
 //!
 //! Three rooms may look in: the edge and the client (`etcdserverpb` and what it needs), `machine/codec` (the command in a log
 //! entry) and `wal` and `peer` (frames and raft messages). Everybody else works with the types of its own room.
@@ -6,6 +6,7 @@
 #![allow(missing_docs, clippy::all, clippy::pedantic)]
 
 include!(concat!(env!("OUT_DIR"), "/etcd.rs"));
+include!(concat!(env!("OUT_DIR"), "/henge.rs"));
 
-/// The encoded `FileDescriptorSet` of everything in this module, for reflection.
+/// The encoded `FileDescriptorSet` of etcd's packages, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

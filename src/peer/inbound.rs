@@ -1,0 +1,51 @@
+//! The member behind the wire.
+
+use crate::{
+    engine::Table,
+    membership::Member,
+    replica::{PeerMessage, Row},
+    types::{ClusterId, Error, Fault, MemberId, SnapshotMeta},
+};
+use bytes::Bytes;
+
+/// What comes in from peers goes here. A trait, because what the wire does is tested without a member behind it.
+pub trait Inbound: Send + Sync + 'static {
+    /// Whose member this is.
+    fn cluster_id(&self) -> ClusterId;
+
+    /// Which member this is.
+    fn member_id(&self) -> MemberId;
+
+    /// All members that this one knows of.
+    fn members(&self) -> Vec<Member>;
+
+    /// Messages of `from`, in their order. Never waits: what has no room is dropped.
+    fn deliver(&self, from: MemberId, messages: Vec<PeerMessage>);
+
+    /// `from` offers the state after `meta`. What came of the same snapshot before stays. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The member does not want it, or not now.
+    fn receive_snapshot(&self, from: MemberId, meta: SnapshotMeta) -> Result<Box<dyn Arriving>, Error>;
+
+    /// A peer has said that this member was removed from the cluster for good.
+    fn expelled(&self, by: MemberId);
+}
+
+/// A snapshot on its way in.
+pub trait Arriving: Send {
+    /// The last row that is here already: the sender goes on after it.
+    fn position(&self) -> Option<(Table, Bytes)>;
+
+    /// Keeps rows. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A broken store.
+    fn write(&mut self, rows: Vec<Row>) -> Result<(), Fault>;
+
+    /// Everything came: makes it durable and gives it to the member. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A broken store.
+    fn finish(self: Box<Self>) -> Result<(), Fault>;
+}

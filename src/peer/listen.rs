@@ -1,0 +1,223 @@
+//! Peer URLs: binding them, and serving peers there.
+
+use super::{Network, dial::Connection, service::PeerService, tls::Tls};
+use crate::pb::henge::peer::peer_server::PeerServer;
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
+    sync::{Semaphore, mpsc, oneshot},
+    task::JoinSet,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1_024;
+/// TLS handshakes that may be under way.
+const HANDSHAKES_MAX: usize = 64;
+/// How long one may take.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
+/// Out of file descriptors, most likely: the loop must not spin until one is free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Silence after which a peer is asked whether it lives, and the time for its answer: dead connections do not pile up.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Streams of one connection. A peer opens one on each.
+const STREAMS_MAX: u32 = 16;
+/// The least that a message may have; see [`serve`].
+const MESSAGE_BYTES_MIN: usize = 64 << 20;
+
+/// A bound peer URL; nobody is accepted before [`serve`].
+#[derive(Debug)]
+pub struct Listener {
+    is_tls: bool,
+    socket: TcpListener,
+}
+
+impl Listener {
+    /// Binds `http://host:port` or `https://host:port`; with `share_port` other processes that say so too may listen on the same port.
+    ///
+    /// # Errors
+    /// A text that names the URL: the port is in use, the host is unknown, the scheme is not served.
+    pub async fn bind(url: &str, share_port: bool) -> Result<Listener, String> {
+        let fail = |why: &dyn std::fmt::Display| format!("cannot listen on {url}: {why}");
+        let (is_tls, address) = match url.split_once("://") {
+            Some(("http", address)) => (false, address),
+            Some(("https", address)) => (true, address),
+            _ => return Err(fail(&"members listen on http or https")),
+        };
+        let socket = listen(address.trim_end_matches('/'), share_port).await.map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => fail(&"the address is already in use"),
+            _ => fail(&error),
+        })?;
+        Ok(Listener { is_tls, socket })
+    }
+
+    /// Where peers find it: with the real port if 0 was asked for.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn url(&self) -> io::Result<String> {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        Ok(format!("{scheme}://{}", self.socket.local_addr()?))
+    }
+}
+
+/// Listens on the first address of a name that can be bound.
+async fn listen(address: &str, share_port: bool) -> io::Result<TcpListener> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(share_port)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Peers that are being served.
+pub struct Serving {
+    stop: oneshot::Sender<()>,
+    server: tokio::task::JoinHandle<()>,
+    accepting: JoinSet<()>,
+}
+
+/// Serves the peers of `network` on `listeners`, until [`Serving::stop`].
+///
+/// Entries of `request_bytes_max` must pass; so must those of a member whose flag says more, because a follower that refuses an entry
+/// never comes further.
+pub fn serve(listeners: Vec<Listener>, network: &Network, tls: &Tls, request_bytes_max: usize) -> Serving {
+    let (accepted, incoming) = mpsc::channel(16);
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(accept_all(listener, tls.clone(), Arc::clone(&handshakes), accepted.clone()));
+    }
+    let (stop, stopped) = oneshot::channel();
+    let bytes_max = request_bytes_max.saturating_mul(2).max(MESSAGE_BYTES_MIN);
+    let service = PeerServer::new(PeerService { network: Arc::clone(&network.inner) });
+    let server = tonic::transport::Server::builder()
+        .accept_http1(false)
+        .max_concurrent_streams(STREAMS_MAX)
+        // Wide enough that a round trip does not hold up a stream of entries.
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .add_service(service.max_decoding_message_size(bytes_max))
+        .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
+            let _ = stopped.await; // dropped is as good as told
+        });
+    let server = tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "peers are not served any more");
+        }
+    });
+    Serving { stop, server, accepting }
+}
+
+impl Serving {
+    /// Accepts nobody any more and waits for those who are connected, whose streams [`Network::stop`] ends; cuts them after `patience`.
+    pub async fn stop(mut self, patience: Duration) {
+        self.accepting.shutdown().await;
+        let _ = self.stop.send(()); // it may have ended by itself
+        if tokio::time::timeout(patience, &mut self.server).await.is_err() {
+            self.server.abort();
+        }
+    }
+}
+
+/// Accepts on one listener until it is aborted.
+async fn accept_all(
+    listener: Listener,
+    tls: Tls,
+    handshakes: Arc<Semaphore>,
+    accepted: mpsc::Sender<io::Result<Accepted>>,
+) {
+    let mut shaking = JoinSet::new();
+    loop {
+        let (stream, remote) = match listener.socket.accept().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::warn!(%error, "rejected connection on peer endpoint");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        while shaking.try_join_next().is_some() {}
+        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
+        let (tls, accepted, is_tls) = (tls.clone(), accepted.clone(), listener.is_tls);
+        shaking.spawn(async move {
+            let shake = tokio::time::timeout(HANDSHAKE_PATIENCE, shake(stream, remote, is_tls, &tls)).await;
+            drop(permit);
+            match shake.unwrap_or_else(|_| Err(format!("no TLS handshake within {HANDSHAKE_PATIENCE:?}"))) {
+                // The server is gone only when everything stops.
+                Ok(io) => drop(accepted.send(Ok(Accepted { io, remote })).await),
+                Err(error) => {
+                    tracing::warn!(remote_addr = %remote, %error, "rejected connection on peer endpoint");
+                }
+            }
+        });
+    }
+}
+
+async fn shake(stream: TcpStream, remote: SocketAddr, is_tls: bool, tls: &Tls) -> Result<Connection, String> {
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    if is_tls { Ok(Box::pin(tls.accept(stream, remote).await?)) } else { Ok(Box::pin(stream)) }
+}
+
+/// A connection that a peer has dialled.
+struct Accepted {
+    io: Connection,
+    remote: SocketAddr,
+}
+
+impl Connected for Accepted {
+    type ConnectInfo = tonic::transport::server::TcpConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        Self::ConnectInfo { local_addr: None, remote_addr: Some(self.remote) }
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.io.as_mut().poll_read(context, buf)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.io.as_mut().poll_write(context, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.as_mut().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.as_mut().poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.io.as_mut().poll_write_vectored(context, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

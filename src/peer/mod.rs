@@ -1,0 +1,227 @@
+//! Member to member: messages and snapshots over gRPC.
+//!
+//! **Promises.** A member speaks to a peer only over connections that it has dialled itself; what comes back over them are
+//! acknowledgements of the transport and nothing else, so that a cut in one direction is a cut in one direction. Nothing here waits for
+//! a slow peer: queues are bounded and drop. What arrives, arrives undamaged and in the order of its lane. Strangers (of another
+//! cluster, for another member, removed members) are refused with a reason.
+//! **May not know** what a message means, who leads, or what is in a snapshot.
+//!
+//! ```text
+//!  replica ──send──▶ Network ─▶ Link (one a peer) ─┬─ urgent lane ══▶ ╗ the peer's
+//!                                                  ├─ bulk lane   ══▶ ╠ PeerService ──▶ Inbound (its replica)
+//!                                                  └─ snapshot    ══▶ ╝
+//!  replica ◀──deliver── PeerService ◀══ what peers have dialled
+//! ```
+//!
+//! A *lane* is a connection with one stream of batches. There are two to a peer, so that heartbeats and votes never stand behind
+//! megabytes of entries; they come and go together. Within a lane messages keep their order.
+
+mod client;
+mod convert;
+mod dial;
+mod inbound;
+mod join;
+mod listen;
+mod queue;
+mod refusals;
+mod service;
+mod snapshot;
+mod streams;
+mod tls;
+
+pub use client::Counts;
+pub use inbound::{Arriving, Inbound};
+pub use join::{Cluster, ask_cluster};
+pub use listen::{Listener, Serving, serve};
+pub use snapshot::Throttle;
+pub use tls::{Tls, TlsSettings, TlsVersion, self_signed};
+
+use crate::{
+    membership::Member,
+    replica::{Letter, Outgoing, PeerMessage, Transport},
+    types::{ClusterId, MemberId},
+};
+use client::Link;
+use dial::Dialer;
+use parking_lot::Mutex;
+use refusals::Refusals;
+use service::Standing;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use streams::Streams;
+use tokio::{runtime::Handle, sync::watch};
+
+/// The version of the protocol that this build speaks. A message that a receiver of an older version does not know is lost on it.
+const PROTOCOL_VERSION: u32 = 1;
+
+/// How a member talks to its peers.
+#[derive(Clone)]
+pub struct Settings {
+    /// A peer that cannot be heard for about twice as long is as good as gone.
+    pub election_timeout: Duration,
+    /// Bytes that all snapshots together may send in a second; 0 for no limit.
+    pub snapshot_bytes_per_s: u64,
+    /// Certificates, and whom to trust.
+    pub tls: Tls,
+}
+
+/// The way to all other members. Cheap to clone.
+///
+/// It exists before this member knows who it is; until [`Network::begin`] says so, what is sent waits, and nobody is let in.
+#[derive(Clone)]
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
+/// This member, once it knows who it is.
+#[derive(Clone)]
+struct Me {
+    cluster_id: ClusterId,
+    member_id: MemberId,
+    inbound: Arc<dyn Inbound>,
+}
+
+struct Inner {
+    runtime: Handle,
+    election_timeout: Duration,
+    dialer: Dialer,
+    throttle: Arc<Throttle>,
+    me: watch::Sender<Option<Me>>,
+    peers: Mutex<Peers>,
+    streams: Arc<Streams>,
+    refusals: Refusals,
+    /// Taken by the snapshot that is arriving.
+    arriving: Arc<tokio::sync::Mutex<()>>,
+    stopping: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Peers {
+    links: BTreeMap<MemberId, Link>,
+    members: BTreeSet<MemberId>,
+    removed: BTreeSet<MemberId>,
+}
+
+/// A connection comes about within this time, or another URL is tried.
+const DIAL_PATIENCE_MIN: Duration = Duration::from_secs(1);
+const DIAL_PATIENCE_MAX: Duration = Duration::from_secs(5);
+
+impl Network {
+    /// A network without members. Must be called within a tokio runtime, on which its tasks will live.
+    pub fn new(settings: Settings) -> Network {
+        let patience = settings.election_timeout.clamp(DIAL_PATIENCE_MIN, DIAL_PATIENCE_MAX);
+        let inner = Inner {
+            runtime: Handle::current(),
+            election_timeout: settings.election_timeout,
+            dialer: Dialer { tls: settings.tls, patience },
+            throttle: Arc::new(Throttle::new(settings.snapshot_bytes_per_s)),
+            me: watch::Sender::new(None),
+            peers: Mutex::default(),
+            streams: Arc::default(),
+            refusals: Refusals::default(),
+            arriving: Arc::default(),
+            stopping: watch::Sender::new(false),
+        };
+        Network { inner: Arc::new(inner) }
+    }
+
+    /// Says who this member is, and who takes what comes in. Now peers are dialled and let in.
+    pub fn begin(&self, inbound: Arc<dyn Inbound>) {
+        let me = Me { cluster_id: inbound.cluster_id(), member_id: inbound.member_id(), inbound };
+        // A member is not its own peer.
+        let own = self.inner.peers.lock().links.remove(&me.member_id);
+        drop(own);
+        self.inner.me.send_replace(Some(me));
+    }
+
+    /// Speaks to nobody any more, and ends the streams of those who speak to this member.
+    pub fn stop(&self) {
+        self.inner.stopping.send_replace(true);
+        self.inner.me.send_replace(None);
+        let links = std::mem::take(&mut self.inner.peers.lock().links);
+        drop(links);
+    }
+
+    /// What was sent to each peer.
+    pub fn counts(&self) -> Vec<(MemberId, Counts)> {
+        self.inner.peers.lock().links.iter().map(|(id, link)| (*id, link.counts())).collect()
+    }
+}
+
+impl Transport for Network {
+    fn send(&self, letters: Vec<Letter>) {
+        let mut bags: BTreeMap<MemberId, Vec<PeerMessage>> = BTreeMap::new();
+        for letter in letters {
+            bags.entry(letter.to).or_default().push(letter.message);
+        }
+        let peers = self.inner.peers.lock();
+        for (to, messages) in bags {
+            if let Some(link) = peers.links.get(&to) {
+                link.send(messages.into_iter());
+            }
+        }
+    }
+
+    fn set_members(&self, members: Vec<Member>, removed: Vec<MemberId>) {
+        let own = self.inner.me.borrow().as_ref().map(|me| me.member_id);
+        let mut peers = self.inner.peers.lock();
+        if *self.inner.stopping.borrow() {
+            return;
+        }
+        peers.members = members.iter().map(|member| member.id).collect();
+        peers.removed = removed.into_iter().collect();
+        let mut links = std::mem::take(&mut peers.links);
+        for member in members.iter().filter(|member| Some(member.id) != own) {
+            let link = links.remove(&member.id).unwrap_or_else(|| self.link(member));
+            link.set_urls(&member.peer_urls);
+            peers.links.insert(member.id, link);
+        }
+        let Peers { members, removed, .. } = &*peers;
+        self.inner.streams.end(|from| removed.contains(&from) && !members.contains(&from));
+        drop(peers);
+        // Those who left: their tasks end here.
+        drop(links);
+    }
+
+    fn send_snapshot(&self, to: MemberId, snapshot: Outgoing) {
+        let inner = &*self.inner;
+        let mut peers = inner.peers.lock();
+        if let Some(link) = peers.links.get_mut(&to) {
+            let (me, dialer) = (inner.me.subscribe(), inner.dialer.clone());
+            link.send_snapshot(&inner.runtime, to, me, dialer, Arc::clone(&inner.throttle), snapshot);
+        }
+    }
+
+    fn is_sending_snapshot(&self, to: MemberId) -> bool {
+        self.inner.peers.lock().links.get(&to).is_some_and(Link::is_sending_snapshot)
+    }
+
+    fn connected_for(&self, to: MemberId) -> Option<Duration> {
+        self.inner.peers.lock().links.get(&to)?.connected_for()
+    }
+}
+
+impl Network {
+    fn link(&self, member: &Member) -> Link {
+        let inner = &*self.inner;
+        let (urls, me) = (member.peer_urls.clone(), inner.me.subscribe());
+        Link::new(&inner.runtime, member.id, urls, me, inner.dialer.clone(), inner.election_timeout)
+    }
+}
+
+impl Inner {
+    fn standing(&self, id: MemberId) -> Standing {
+        let peers = self.peers.lock();
+        match (peers.members.contains(&id), peers.removed.contains(&id)) {
+            (true, _) => Standing::Member,
+            (false, true) => Standing::Removed,
+            (false, false) => Standing::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

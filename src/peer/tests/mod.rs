@@ -1,0 +1,6 @@
+//! Members without a member behind them, and what is between them, over loopback sockets.
+
+mod double;
+mod links;
+mod snapshots;
+mod strangers;

@@ -1,0 +1,96 @@
+//! PEM files, and what is made of them for as long as they don't change.
+
+use parking_lot::Mutex;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+use tokio_rustls::rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
+
+/// By which a changed file is recognized: its time and length; `None` if there is none.
+type Stamp = Option<(SystemTime, u64)>;
+
+/// Something that is made of files, and made again when one of them has changed.
+pub(super) struct Watched<T> {
+    files: Vec<PathBuf>,
+    made: Mutex<Option<(Vec<Stamp>, Arc<T>)>>,
+}
+
+impl<T> Watched<T> {
+    pub(super) fn new(files: Vec<PathBuf>) -> Watched<T> {
+        Watched { files, made: Mutex::default() }
+    }
+
+    /// What `make` made last, or makes now. The files are small and asked for once a connection.
+    ///
+    /// # Errors
+    /// Those of `make`, if it has never worked. Once it has, files that are half written must not cut the member off.
+    pub(super) fn get(&self, make: impl Fn() -> Result<T, String>) -> Result<Arc<T>, String> {
+        let stamps = self.files.iter().map(|file| stamp(file)).collect::<Vec<_>>();
+        let last = self.made.lock().clone();
+        if let Some((seen, made)) = &last
+            && *seen == stamps
+        {
+            return Ok(Arc::clone(made));
+        }
+        match (make(), last) {
+            (Ok(made), _) => {
+                let made = Arc::new(made);
+                *self.made.lock() = Some((stamps, Arc::clone(&made)));
+                Ok(made)
+            }
+            (Err(error), Some((_, made))) => {
+                tracing::warn!(error, "certificates have changed and are not usable; the ones before are used on");
+                *self.made.lock() = Some((stamps, Arc::clone(&made)));
+                Ok(made)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+}
+
+fn stamp(file: &Path) -> Stamp {
+    let metadata = fs::metadata(file).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// All certificates of a file, which must have one.
+pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    match all::<CertificateDer<'static>>(file)? {
+        none if none.is_empty() => Err(format!("{}: there is no certificate in it", file.display())),
+        certificates => Ok(certificates),
+    }
+}
+
+/// All revocation lists of a file, which may have one in DER as well.
+pub(super) fn revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    match all::<CertificateRevocationListDer<'static>>(file)? {
+        none if none.is_empty() => {
+            let bytes = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            Ok(vec![bytes.into()])
+        }
+        lists => Ok(lists),
+    }
+}
+
+/// The first private key of a file.
+pub(super) fn key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| explain(file, &error))
+}
+
+fn all<T: PemObject>(file: &Path) -> Result<Vec<T>, String> {
+    let items = T::pem_file_iter(file).map_err(|error| explain(file, &error))?;
+    items.collect::<Result<_, _>>().map_err(|error| explain(file, &error))
+}
+
+fn explain(file: &Path, error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => format!("{}: {error}", file.display()),
+        other => format!("{}: {other}", file.display()),
+    }
+}
