@@ -9,7 +9,7 @@ mod conf;
 #[cfg(test)]
 mod tests;
 
-pub use conf::{decode_conf_change, encode_conf_change};
+pub use conf::{decode_conf_change, encode_conf_change, encode_conf_changes};
 
 use super::command::{
     AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, RequestId, Txn,

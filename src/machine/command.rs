@@ -6,7 +6,7 @@
 pub use crate::alarm::AlarmKind;
 use crate::{
     mvcc::{Event, KeyValue, RangeQuery, RangeResult},
-    types::{ConfState, Error, Index, Key, KeyRange, LeaseId, MemberId, Revision},
+    types::{ConfChange, ConfState, Error, Index, Key, KeyRange, LeaseId, MemberId, Revision},
 };
 use bytes::Bytes;
 
@@ -349,37 +349,15 @@ pub enum Effect {
         revision: Revision,
     },
     /// Raft must be told, before it is given anything that depends on it. Reported for each entry that changes membership,
-    /// refused ones included: then `steps` is empty, and raft must still hear that nothing changes.
+    /// refused ones included: raft must also hear that nothing changes.
     ConfChanged {
         /// The entry.
         index: Index,
-        /// What changes for raft, in order.
-        steps: Vec<ConfStep>,
+        /// What changes for raft.
+        change: ConfChange,
         /// Who votes and who learns from here on.
         conf_state: ConfState,
     },
     /// The set of active alarms is another one.
     AlarmChanged,
-}
-
-/// One change to who votes and who learns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConfStep {
-    /// What happens.
-    pub kind: ConfStepKind,
-    /// To whom.
-    pub member: MemberId,
-}
-
-/// The kinds of [`ConfStep`], with raft's numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ConfStepKind {
-    /// Becomes a voter, whether it learned before or is new.
-    AddVoter,
-    /// Neither votes nor learns any more.
-    Remove,
-    /// Changes nothing for raft (another URL, for example).
-    Update,
-    /// Becomes a learner.
-    AddLearner,
 }

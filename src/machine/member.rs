@@ -2,12 +2,12 @@
 
 use super::{
     Machine, Stop,
-    command::{ConfStep, ConfStepKind, Effect, Outcome, Reply},
+    command::{Effect, Outcome, Reply},
 };
 use crate::{
     engine::{Batch, Table},
-    membership::Change,
-    types::{Error, Index, MemberId},
+    membership::Changes,
+    types::{ConfChange, Error, Index, MemberId},
 };
 use bytes::Bytes;
 
@@ -20,23 +20,15 @@ impl Machine {
     pub(super) fn change_members(
         &mut self,
         index: Index,
-        change: Result<Option<Change>, String>,
+        changes: Result<Changes, String>,
         batch: &mut Batch,
         outcome: &mut Outcome,
     ) -> Result<Reply, Error> {
         let members = &mut self.shared.state.write().members;
-        let result = match &change {
-            Ok(Some(change)) => members.change(change, batch),
-            Ok(None) => Ok(()),
-            Err(text) => Err(Error::Invalid(text.clone())),
-        };
-        let step = match (&result, change) {
-            (Ok(()), Ok(Some(change))) => Some(step(&change)),
-            _ => None,
-        };
-        let conf_state = members.conf_state().clone();
-        outcome.effects.push(Effect::ConfChanged { index, steps: step.into_iter().collect(), conf_state });
-        result.map(|()| Reply::Members(members.list()))
+        let result = changes.map_err(Error::Invalid).and_then(|changes| members.change(&changes, batch));
+        let change = result.clone().unwrap_or(ConfChange::Nothing);
+        outcome.effects.push(Effect::ConfChanged { index, change, conf_state: members.conf_state().clone() });
+        result.map(|_| Reply::Members(members.list()))
     }
 
     pub(super) fn member_attributes(
@@ -68,17 +60,6 @@ impl Machine {
         self.shared.state.write().downgrade = Some(version);
         Ok(Reply::Done)
     }
-}
-
-fn step(change: &Change) -> ConfStep {
-    let (kind, member) = match change {
-        Change::Add(member) if member.is_learner => (ConfStepKind::AddLearner, member.id),
-        Change::Add(member) => (ConfStepKind::AddVoter, member.id),
-        Change::Promote(id) => (ConfStepKind::AddVoter, *id),
-        Change::Remove(id) => (ConfStepKind::Remove, *id),
-        Change::UpdatePeers(id, _) => (ConfStepKind::Update, *id),
-    };
-    ConfStep { kind, member }
 }
 
 /// Three numbers with dots; others would confuse whoever compares versions later.

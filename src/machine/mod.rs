@@ -31,8 +31,8 @@ mod model;
 mod tests;
 
 pub use command::{
-    AlarmAction, AlarmKind, Applied, Command, Compare, CompareResult, CompareTarget, ConfStep, ConfStepKind,
-    DeleteRange, Effect, Op, OpReply, Outcome, Put, Reply, RequestId, Txn, TxnReply,
+    AlarmAction, AlarmKind, Applied, Command, Compare, CompareResult, CompareTarget, DeleteRange, Effect, Op, OpReply,
+    Outcome, Put, Reply, RequestId, Txn, TxnReply,
 };
 pub use quota::QUOTA_BYTES_DEFAULT;
 pub use snapshot::{applied_in, meta_of};
@@ -40,7 +40,7 @@ pub use view::{LeaseInfo, View};
 
 use crate::{
     engine::{Batch, Engine, Table},
-    membership::Change,
+    membership::Changes,
     mvcc,
     types::{ConfState, Entry, EntryKind, Error, Fault, Index, Key, LeaseId, Term},
 };
@@ -100,7 +100,7 @@ enum Work {
     /// A leader opens its term.
     Nothing,
     Command(Command),
-    Members(Result<Option<Change>, String>),
+    Members(Result<Changes, String>),
     /// Bytes that are no command of ours.
     Unreadable(String),
 }
@@ -175,7 +175,7 @@ impl Machine {
         let result = match work {
             Work::Nothing => None,
             Work::Unreadable(text) => Some(Err(Error::Invalid(text))),
-            Work::Members(change) => Some(self.change_members(index, change, &mut batch, outcome)),
+            Work::Members(changes) => Some(self.change_members(index, changes, &mut batch, outcome)),
             Work::Command(command) => {
                 let refusal = alarm::refusal(&self.shared.state.read().alarms, &command);
                 // The quota has no say here: it is this member's own. See `quota`.
@@ -260,8 +260,8 @@ fn decode(entry: Entry) -> (RequestId, Work) {
             Err(text) => (RequestId::default(), Work::Unreadable(text)),
         },
         kind @ (EntryKind::ConfChange | EntryKind::ConfChangeV2) => {
-            let (request, change) = codec::decode_conf_change(kind, entry.data);
-            (request, Work::Members(change))
+            let (request, changes) = codec::decode_conf_change(kind, entry.data);
+            (request, Work::Members(changes))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Who belongs to the cluster: names and URLs of members, and which of them vote.
 //!
 //! **Promises.** One truth: whether a member votes or learns is asked of raft's [`ConfState`] alone and never kept a second time
-//! beside its URLs. A removed id never comes back. Every change is checked as a whole before anything of it is kept, and its rows
+//! beside its URLs, and what a change makes of it is [`ConfState::after`] here as there. A removed id never comes back. Every change is checked as a whole before anything of it is kept, and its rows
 //! go into one batch.
 //! **May not know** who leads, who is reachable, or what a member's flags are.
 
@@ -11,7 +11,7 @@ pub use row::decode_conf_state;
 
 use crate::{
     engine::{Batch, Engine, Table as Rows},
-    types::{ConfState, Error, Fault, MemberId},
+    types::{ConfChange, ConfRefusal, ConfState, ConfStep, ConfStepKind, Error, Fault, MemberId},
 };
 use bytes::Bytes;
 use std::{
@@ -48,6 +48,32 @@ pub enum Change {
     Remove(MemberId),
     /// A member has other peer URLs. Never changes who votes.
     UpdatePeers(MemberId, Vec<String>),
+}
+
+impl Change {
+    /// Whom it is about.
+    pub fn member(&self) -> MemberId {
+        match self {
+            Change::Add(member) => member.id,
+            Change::Promote(id) | Change::Remove(id) | Change::UpdatePeers(id, _) => *id,
+        }
+    }
+}
+
+/// What one entry of the log does to the membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// One change, which is there at once.
+    One(Change),
+    /// Several at once, each of another member, through a joint membership.
+    Joint {
+        /// What changes.
+        changes: Vec<Change>,
+        /// The leader ends the joint membership by itself.
+        auto_leave: bool,
+    },
+    /// The end of a joint membership.
+    Leave,
 }
 
 /// What is kept of one member: all but who it is and whether it votes.
@@ -98,48 +124,77 @@ impl Table {
         }
     }
 
-    /// Makes one change, or none of it.
+    /// Makes all of `changes`, or nothing. Returns what raft is to make of it.
     ///
     /// # Errors
     /// [`Error::MemberExist`] for an id that is or ever was a member's, [`Error::PeerURLExist`], [`Error::MemberNotFound`],
-    /// [`Error::MemberNotLearner`]. How many learners a cluster may have is a flag of whoever proposes, and not asked here.
-    pub fn change(&mut self, change: &Change, batch: &mut Batch) -> Result<(), Error> {
+    /// [`Error::MemberNotLearner`], [`Error::MemberNotEnoughStarted`] if nobody would be left to vote, [`Error::Unhealthy`] while
+    /// another change is half way, [`Error::Invalid`]. How many learners a cluster may have, and whether a quorum of the members
+    /// is well, are questions of whoever proposes, and not asked here.
+    pub fn change(&mut self, changes: &Changes, batch: &mut Batch) -> Result<ConfChange, Error> {
+        let (mut next, mut rows) = (self.clone(), Batch::default());
+        let told = match changes {
+            Changes::One(change) => next.one(change, &mut rows)?.map_or(ConfChange::Nothing, ConfChange::Simple),
+            Changes::Joint { changes, auto_leave } => {
+                check_named_once(changes)?;
+                let steps = changes.iter().map(|change| next.one(change, &mut rows));
+                let steps = steps.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect();
+                ConfChange::Joint { steps, auto_leave: *auto_leave }
+            }
+            Changes::Leave => ConfChange::Leave,
+        };
+        next.conf_state = self.conf_state.after(&told).map_err(refusal)?;
+        next.forget_who_left(&mut rows);
+        if next.conf_state != self.conf_state {
+            rows.put(Rows::Meta, CONF_STATE, row::encode_conf_state(&next.conf_state));
+        }
+        batch.ops.append(&mut rows.ops);
+        *self = next;
+        Ok(told)
+    }
+
+    /// Checks one change against the membership before all of them, and keeps what it says of names and URLs.
+    fn one(&mut self, change: &Change, batch: &mut Batch) -> Result<Option<ConfStep>, Error> {
+        let step = |kind, member: &MemberId| Ok(Some(ConfStep { kind, member: *member }));
         match change {
             Change::Add(member) => {
                 if self.removed.contains(&member.id) || self.records.contains_key(&member.id) {
                     return Err(Error::MemberExist);
                 }
                 self.check_peer_urls(member.id, &member.peer_urls)?;
-                let Member { name, peer_urls, client_urls, .. } = member.clone();
-                self.keep(member.id, Record { name, peer_urls, client_urls }, batch);
-                let role = if member.is_learner { &mut self.conf_state.learners } else { &mut self.conf_state.voters };
-                insert(role, member.id);
+                let Member { id, name, peer_urls, client_urls, is_learner } = member.clone();
+                self.keep(id, Record { name, peer_urls, client_urls }, batch);
+                step(if is_learner { ConfStepKind::AddLearner } else { ConfStepKind::AddVoter }, &id)
             }
             Change::Promote(id) => {
                 self.record(*id)?;
                 if !self.conf_state.learners.contains(id) {
                     return Err(Error::MemberNotLearner);
                 }
-                self.conf_state.learners.retain(|learner| learner != id);
-                insert(&mut self.conf_state.voters, *id);
+                step(ConfStepKind::AddVoter, id)
             }
             Change::Remove(id) => {
                 self.record(*id)?;
-                self.records.remove(id);
-                self.removed.insert(*id);
-                batch.put(Rows::Members, key(*id), row::encode_record(None));
-                self.conf_state.voters.retain(|voter| voter != id);
-                self.conf_state.learners.retain(|learner| learner != id);
+                step(ConfStepKind::Remove, id)
             }
             Change::UpdatePeers(id, peer_urls) => {
                 let record = self.record(*id)?.clone();
                 self.check_peer_urls(*id, peer_urls)?;
                 self.keep(*id, Record { peer_urls: peer_urls.clone(), ..record }, batch);
-                return Ok(());
+                Ok(None)
             }
         }
-        batch.put(Rows::Meta, CONF_STATE, row::encode_conf_state(&self.conf_state));
-        Ok(())
+    }
+
+    /// Whoever is in neither half any more has left for good. A voter that leaves through a joint membership stays until that ends,
+    /// since its vote may be needed for it.
+    fn forget_who_left(&mut self, batch: &mut Batch) {
+        let members = self.conf_state.members();
+        let left = self.records.extract_if(.., |id, _| !members.contains(id)).map(|(id, _)| id).collect::<Vec<_>>();
+        for id in left {
+            self.removed.insert(id);
+            batch.put(Rows::Members, key(id), row::encode_record(None));
+        }
     }
 
     /// Takes over what a member tells of itself.
@@ -209,10 +264,20 @@ fn key(id: MemberId) -> Bytes {
     Bytes::copy_from_slice(&id.0.to_be_bytes())
 }
 
-/// Keeps the list sorted: its order is part of the state that members compare.
-fn insert(ids: &mut Vec<MemberId>, id: MemberId) {
-    if let Err(at) = ids.binary_search(&id) {
-        ids.insert(at, id);
+/// What one member becomes at once must not depend on the order in which others are told of.
+fn check_named_once(changes: &[Change]) -> Result<(), Error> {
+    let mut named = BTreeSet::new();
+    match changes.iter().find(|change| !named.insert(change.member())) {
+        Some(twice) => Err(Error::Invalid(format!("a change names member {} twice", twice.member()))),
+        None => Ok(()),
+    }
+}
+
+fn refusal(refusal: ConfRefusal) -> Error {
+    match refusal {
+        ConfRefusal::Joint => Error::Unhealthy,
+        ConfRefusal::NotJoint => Error::Invalid("no change of membership is half way".into()),
+        ConfRefusal::NoVoters => Error::MemberNotEnoughStarted,
     }
 }
 

@@ -1,104 +1,37 @@
-//! Who votes and who learns, and what may change to what.
+//! Who votes and who learns, as raft counts them.
 
 use super::quorum::{self, Verdict};
-use crate::types::{ConfState, MemberId};
+use crate::types::{ConfChange, ConfRefusal, ConfState, MemberId};
 use std::collections::BTreeSet;
 
-/// One member's part in a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConfStep {
-    /// What becomes of it.
-    pub kind: ConfStepKind,
-    /// Which one.
-    pub member: MemberId,
-}
-
-/// What becomes of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfStepKind {
-    /// It votes: a newcomer, or a learner that is promoted.
-    AddVoter,
-    /// It gets the log without a vote: a newcomer, or a voter that is demoted.
-    AddLearner,
-    /// It leaves. Not being there is fine.
-    Remove,
-}
-
-/// What a committed entry of a kind other than normal does to the membership. Every such entry is applied once, in log order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConfChange {
-    /// Nothing, for example because the state machine has refused it.
-    Nothing,
-    /// One step. At most one voter comes or goes, so any old and any new majority share a member.
-    Simple(ConfStep),
-    /// Several steps at once, through a joint membership in which both majorities must agree (thesis, section 4.3).
-    Joint {
-        /// What becomes of whom.
-        steps: Vec<ConfStep>,
-        /// The leader proposes the end of the joint membership by itself.
-        auto_leave: bool,
-    },
-    /// The end of a joint membership.
-    Leave,
-}
-
-/// Why a change can't be made. The membership stays as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfRefusal {
-    /// Another change is half way.
-    Joint,
-    /// There is nothing to leave.
-    NotJoint,
-    /// Nobody would be left to vote.
-    NoVoters,
-}
-
-/// The membership. A member is at most one of voter (of either half) and learner.
+/// The membership.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Members {
-    voters: Vec<MemberId>,
-    outgoing: Vec<MemberId>,
-    learners: BTreeSet<MemberId>,
-    learners_next: BTreeSet<MemberId>,
-    auto_leave: bool,
-}
+pub struct Members(ConfState);
 
 impl Members {
     /// From its stored form.
     pub fn new(state: &ConfState) -> Members {
-        Members {
-            voters: sorted(&state.voters),
-            outgoing: sorted(&state.voters_outgoing),
-            learners: state.learners.iter().copied().collect(),
-            learners_next: state.learners_next.iter().copied().collect(),
-            auto_leave: state.auto_leave,
-        }
+        Members(state.clone().in_order())
     }
 
     /// The stored form; ids in order.
     pub fn conf_state(&self) -> ConfState {
-        ConfState {
-            voters: self.voters.clone(),
-            learners: self.learners.iter().copied().collect(),
-            voters_outgoing: self.outgoing.clone(),
-            learners_next: self.learners_next.iter().copied().collect(),
-            auto_leave: self.auto_leave,
-        }
+        self.0.clone()
     }
 
     /// Whether `id` votes, in either half.
     pub fn is_voter(&self, id: MemberId) -> bool {
-        self.voters.contains(&id) || self.outgoing.contains(&id)
+        self.0.voters.contains(&id) || self.0.voters_outgoing.contains(&id)
     }
 
     /// Whether a change is half way.
     pub fn is_joint(&self) -> bool {
-        !self.outgoing.is_empty()
+        self.0.is_joint()
     }
 
     /// Whether the leader should propose [`ConfChange::Leave`].
     pub fn leaves_by_itself(&self) -> bool {
-        self.is_joint() && self.auto_leave
+        self.is_joint() && self.0.auto_leave
     }
 
     /// Whether `id` alone is a quorum.
@@ -108,88 +41,38 @@ impl Members {
 
     /// Everyone who gets the log, each once, in order.
     pub fn all(&self) -> BTreeSet<MemberId> {
-        self.voters.iter().chain(&self.outgoing).chain(&self.learners).copied().collect()
+        self.0.members()
     }
 
     /// Everyone who votes, each once.
     pub fn all_voters(&self) -> impl Iterator<Item = MemberId> {
-        let outgoing_only = self.outgoing.iter().filter(|id| !self.voters.contains(id));
-        self.voters.iter().chain(outgoing_only).copied()
+        let outgoing_only = self.0.voters_outgoing.iter().filter(|id| !self.0.voters.contains(id));
+        self.0.voters.iter().chain(outgoing_only).copied()
     }
 
     /// The highest value that a quorum has reached.
     pub fn reached(&self, value: impl Fn(MemberId) -> u64) -> u64 {
-        quorum::reached(&self.voters, &self.outgoing, value)
+        quorum::reached(&self.0.voters, &self.0.voters_outgoing, value)
     }
 
     /// Counts votes.
     pub fn votes(&self, vote: impl Fn(MemberId) -> Option<bool>) -> Verdict {
-        quorum::votes(&self.voters, &self.outgoing, vote)
+        quorum::votes(&self.0.voters, &self.0.voters_outgoing, vote)
     }
 
     /// The membership after `change`.
     ///
     /// # Errors
-    /// A [`ConfRefusal`]; the same on every member, since it follows from the log alone.
+    /// As [`ConfState::after`].
     pub fn after(&self, change: &ConfChange) -> Result<Members, ConfRefusal> {
-        let next = match change {
-            ConfChange::Nothing => self.clone(),
-            ConfChange::Leave if !self.is_joint() => return Err(ConfRefusal::NotJoint),
-            ConfChange::Leave => self.left(),
-            _ if self.is_joint() => return Err(ConfRefusal::Joint),
-            ConfChange::Simple(step) => self.with(std::slice::from_ref(step)),
-            ConfChange::Joint { steps, auto_leave } => self.joined(steps, *auto_leave),
-        };
-        if next.voters.is_empty() && !matches!(change, ConfChange::Nothing) {
-            return Err(ConfRefusal::NoVoters);
-        }
-        Ok(next)
+        self.0.after(change).map(Members)
     }
-
-    fn with(&self, steps: &[ConfStep]) -> Members {
-        let mut next = self.clone();
-        for step in steps {
-            next.voters.retain(|id| *id != step.member);
-            next.learners.remove(&step.member);
-            match step.kind {
-                ConfStepKind::AddVoter => next.voters.push(step.member),
-                ConfStepKind::AddLearner => drop(next.learners.insert(step.member)),
-                ConfStepKind::Remove => {}
-            }
-        }
-        next.voters.sort_unstable();
-        next
-    }
-
-    fn joined(&self, steps: &[ConfStep], auto_leave: bool) -> Members {
-        let mut next = self.with(steps);
-        // A voter that is demoted still votes in the outgoing half, and becomes a learner only when that ends.
-        next.learners_next = next.learners.iter().filter(|id| self.voters.contains(id)).copied().collect();
-        next.learners.retain(|id| !self.voters.contains(id));
-        next.outgoing = self.voters.clone();
-        next.auto_leave = auto_leave;
-        next
-    }
-
-    fn left(&self) -> Members {
-        Members {
-            voters: self.voters.clone(),
-            learners: self.learners.union(&self.learners_next).copied().collect(),
-            ..Members::default()
-        }
-    }
-}
-
-fn sorted(ids: &[MemberId]) -> Vec<MemberId> {
-    let mut ids = ids.to_vec();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{ConfStep, ConfStepKind};
     use ConfStepKind::{AddLearner, AddVoter, Remove};
     use proptest::prelude::*;
 

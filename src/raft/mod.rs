@@ -38,7 +38,8 @@ mod transfer;
 #[cfg(test)]
 mod script;
 
-pub use config::{ConfChange, ConfRefusal, ConfStep, ConfStepKind, Members};
+pub use crate::types::{ConfChange, ConfRefusal, ConfStep, ConfStepKind};
+pub use config::Members;
 pub use message::{Body, Envelope, LogId, Message};
 pub use node::Node;
 pub use output::{Config, Input, Output, Proposal, ReadId, Restored};

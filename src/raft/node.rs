@@ -2,7 +2,7 @@
 
 use super::{
     candidate::{Candidate, Poll},
-    config::{ConfChange, Members},
+    config::Members,
     core::{Core, Next},
     follower::Follower,
     leader::Leader,
@@ -10,7 +10,7 @@ use super::{
     output::{Config, Input, Output, Proposal, ReadId, Restored},
     status::{FollowerStatus, Role, Status},
 };
-use crate::types::{ConfState, Entry, Index, MemberId, SnapshotMeta};
+use crate::types::{ConfChange, ConfState, Entry, Index, MemberId, SnapshotMeta};
 
 /// One member's part in the agreement.
 #[derive(Debug)]

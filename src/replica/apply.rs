@@ -2,8 +2,7 @@
 
 use super::{handle::Shared, run::Inbox, snapshots};
 use crate::{
-    machine::{ConfStep, ConfStepKind, Effect, Machine, Outcome},
-    raft,
+    machine::{Effect, Machine, Outcome},
     types::{Entry, Fault, Index, MemberId, SnapshotMeta, Term},
 };
 use crossbeam_channel::{Receiver, Sender};
@@ -109,9 +108,9 @@ impl Apply {
                 Effect::LeaseRevoked { id } => self.shared.expiry.revoked(*id),
                 Effect::LeaseCheckpointed { id, remaining_s } => self.shared.expiry.checkpointed(*id, *remaining_s),
                 Effect::Compacted { .. } => self.shared.sweep(),
-                Effect::ConfChanged { index, steps, conf_state } => {
+                Effect::ConfChanged { index, change, conf_state } => {
                     let told =
-                        Inbox::ConfChanged { index: *index, change: change(steps), conf_state: conf_state.clone() };
+                        Inbox::ConfChanged { index: *index, change: change.clone(), conf_state: conf_state.clone() };
                     // The loop is gone only when the member stops.
                     let _ = self.inbox.send(told);
                     self.know_thyself();
@@ -151,24 +150,5 @@ impl Apply {
         let voters = self.shared.view.conf_state();
         let alone = voters.voters == [self.shared.member_id] && voters.voters_outgoing.is_empty();
         self.shared.facts.alone.store(alone, Ordering::Release);
-    }
-}
-
-/// What raft is to make of a change of membership. This version proposes one member's change at a time.
-fn change(steps: &[ConfStep]) -> raft::ConfChange {
-    let step = |step: &ConfStep| {
-        let kind = match step.kind {
-            ConfStepKind::AddVoter => raft::ConfStepKind::AddVoter,
-            ConfStepKind::AddLearner => raft::ConfStepKind::AddLearner,
-            ConfStepKind::Remove => raft::ConfStepKind::Remove,
-            ConfStepKind::Update => return None,
-        };
-        Some(raft::ConfStep { kind, member: step.member })
-    };
-    let mut steps = steps.iter().filter_map(step).collect::<Vec<_>>();
-    match steps.len() {
-        0 => raft::ConfChange::Nothing,
-        1 => raft::ConfChange::Simple(steps.remove(0)),
-        _ => raft::ConfChange::Joint { steps, auto_leave: true },
     }
 }

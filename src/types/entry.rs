@@ -1,6 +1,6 @@
 //! What raft and wal share, so that neither imports the other.
 
-use super::{Index, MemberId, Term};
+use super::{ConfState, Index, MemberId, Term};
 use bytes::Bytes;
 
 /// What the data of an [`Entry`] is.
@@ -37,21 +37,6 @@ pub struct HardState {
     pub vote: Option<MemberId>,
     /// Highest index known to be committed. May lag behind the truth.
     pub commit: Index,
-}
-
-/// Who votes and who learns. Joint while `voters_outgoing` is not empty (thesis, section 4.3).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConfState {
-    /// Voters; while joint, those of the incoming half.
-    pub voters: Vec<MemberId>,
-    /// Members that receive the log without a vote.
-    pub learners: Vec<MemberId>,
-    /// While joint: voters of the outgoing half.
-    pub voters_outgoing: Vec<MemberId>,
-    /// While joint: voters of the outgoing half that become learners when it ends.
-    pub learners_next: Vec<MemberId>,
-    /// Whether the joint state is left by itself.
-    pub auto_leave: bool,
 }
 
 /// A point before which the log is not needed, because the state machine's state stands for it.

@@ -2,13 +2,15 @@
 //!
 //! **Promises.** Values only: nothing here does I/O, waits or logs. **May not know** any other room.
 
+mod conf;
 mod entry;
 mod error;
 mod fault;
 mod id;
 mod key;
 
-pub use entry::{ConfState, Entry, EntryKind, HardState, SnapshotMeta};
+pub use conf::{ConfChange, ConfRefusal, ConfState, ConfStep, ConfStepKind};
+pub use entry::{Entry, EntryKind, HardState, SnapshotMeta};
 pub use error::Error;
 pub use fault::Fault;
 pub use id::{ClusterId, Index, LeaseId, MemberId, Revision, Term};

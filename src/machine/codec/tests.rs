@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    membership::{Change, Member},
+    membership::{Change, Changes, Member},
     types::EntryKind,
 };
 use proptest::prelude::*;
@@ -120,7 +120,7 @@ fn golden_conf_change_as_etcd_bootstraps() {
     let bytes = hex(&format!("18 cd d2 91 8b d2 b8 81 cf 8e 01 22 {:02x} '{json}'", json.len()));
     let change = Change::Add(member);
     assert_eq!(encode_conf_change(RequestId(0), &change), (EntryKind::ConfChange, bytes.clone()));
-    assert_eq!(decode_conf_change(EntryKind::ConfChange, bytes), (RequestId(0), Ok(Some(change))));
+    assert_eq!(decode_conf_change(EntryKind::ConfChange, bytes), (RequestId(0), Ok(Changes::One(change))));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn conf_changes_are_read_as_they_were_written() {
     ];
     for change in changes {
         let (kind, bytes) = encode_conf_change(RequestId(9), &change);
-        assert_eq!(decode_conf_change(kind, bytes), (RequestId(9), Ok(Some(change))));
+        assert_eq!(decode_conf_change(kind, bytes), (RequestId(9), Ok(Changes::One(change))));
     }
 }
 
@@ -143,14 +143,42 @@ fn conf_changes_of_go_with_null_lists_and_v2_with_one_step_are_read() {
     let json = r#"{"id":4,"peerURLs":null,"isPromote":true}"#;
     let bytes = hex(&format!("18 04 22 {:02x} '{json}'", json.len()));
     let (_, change) = decode_conf_change(EntryKind::ConfChange, bytes);
-    assert_eq!(change, Ok(Some(Change::Promote(MemberId(4)))));
+    assert_eq!(change, Ok(Changes::One(Change::Promote(MemberId(4)))));
     let (_, change) = decode_conf_change(EntryKind::ConfChangeV2, hex("12 04 08 01 10 04"));
-    assert_eq!(change, Ok(Some(Change::Remove(MemberId(4)))));
-    assert_eq!(decode_conf_change(EntryKind::ConfChangeV2, Bytes::new()).1, Ok(None));
+    assert_eq!(change, Ok(Changes::One(Change::Remove(MemberId(4)))));
+    assert_eq!(decode_conf_change(EntryKind::ConfChangeV2, Bytes::new()).1, Ok(Changes::Leave));
     let (_, two) = decode_conf_change(EntryKind::ConfChangeV2, hex("12 04 08 01 10 04 12 04 08 01 10 05"));
-    assert!(two.expect_err("joint").contains("2 steps"));
+    assert!(two.expect_err("nobody is described").contains("can't be read"));
     let (_, other) = decode_conf_change(EntryKind::ConfChange, hex("18 05 22 08 '{\"id\":4}'"));
     assert!(other.expect_err("another member").contains("describes"));
+    let (_, nobody) = decode_conf_change(EntryKind::ConfChange, hex("18 05"));
+    assert!(nobody.expect_err("no member").contains("does not describe"));
+}
+
+#[test]
+fn several_changes_at_once_are_a_conf_change_v2_with_the_members_in_its_context() {
+    let learner = Member { id: MemberId(4), is_learner: true, peer_urls: vec!["a".into()], ..Member::default() };
+    let changes = vec![Change::Add(learner), Change::Remove(MemberId(5)), Change::Promote(MemberId(6))];
+    let json = concat!(
+        r#"{"requestID":9,"members":[{"id":4,"peerURLs":["a"],"isLearner":true},null,"#,
+        r#"{"id":6,"peerURLs":null,"isPromote":true}]}"#
+    );
+    // 08 transition (implicit), 12 changes (1 type, 2 node_id), 1a context.
+    let bytes = hex(&format!("08 01 12 04 08 03 10 04 12 04 08 01 10 05 12 02 10 06 1a {:02x} '{json}'", json.len()));
+    let joint = Changes::Joint { changes, auto_leave: true };
+    assert_eq!(encode_conf_changes(RequestId(9), &joint), (EntryKind::ConfChangeV2, bytes.clone()));
+    assert_eq!(decode_conf_change(EntryKind::ConfChangeV2, bytes), (RequestId(9), Ok(joint)));
+
+    let explicit = |changes| Changes::Joint { changes, auto_leave: false };
+    for changes in [explicit(vec![]), explicit(vec![Change::Remove(MemberId(1))]), Changes::Leave] {
+        let (kind, bytes) = encode_conf_changes(RequestId(8), &changes);
+        assert_eq!(decode_conf_change(kind, bytes), (RequestId(8), Ok(changes)));
+    }
+    let one = Change::Promote(MemberId(4));
+    let as_one = encode_conf_changes(RequestId(7), &Changes::One(one.clone()));
+    assert_eq!(as_one, encode_conf_change(RequestId(7), &one), "etcd reads no other form");
+    let odd = hex("08 01 12 04 08 01 10 05 1a 1c '{\"requestID\":9,\"members\":[]}'");
+    assert!(decode_conf_change(EntryKind::ConfChangeV2, odd).1.expect_err("of nobody").contains("describes 0"));
 }
 
 /// A transaction some levels deep, with something of everything.
