@@ -4,7 +4,10 @@ use super::{
     failure::Failure,
     output::{Format, Printer},
 };
-use crate::client::{Client, ConnectOptions};
+use crate::{
+    client::{Client, ConnectOptions},
+    dns::Dns,
+};
 use clap::{ArgAction, Args};
 use std::time::Duration;
 
@@ -89,10 +92,10 @@ pub struct Global {
         hide_env_values = true
     )]
     auth_jwt_token: String,
-    /// Domain to find endpoints under (not supported yet)
+    /// Domain whose SRV records name the endpoints
     #[arg(short, long, global = true, env = "ETCDCTL_DISCOVERY_SRV", default_value = "", hide_default_value = true)]
     discovery_srv: String,
-    /// Service name to query under that domain (not supported yet)
+    /// Suffix of the service to ask for under that domain
     #[arg(long, global = true, env = "ETCDCTL_DISCOVERY_SRV_NAME", default_value = "", hide_default_value = true)]
     discovery_srv_name: String,
 }
@@ -107,8 +110,6 @@ impl Global {
             ("user", &self.user),
             ("password", &self.password),
             ("auth-jwt-token", &self.auth_jwt_token),
-            ("discovery-srv", &self.discovery_srv),
-            ("discovery-srv-name", &self.discovery_srv_name),
         ];
         if let Some((flag, _)) = missing.iter().find(|(_, value)| !value.is_empty()) {
             return Err(Failure::unsupported(format!("--{flag} is not supported yet")));
@@ -121,6 +122,43 @@ impl Global {
             eprintln!("{self:#?}");
         }
         Ok(self)
+    }
+
+    /// With `--discovery-srv` the endpoints come from DNS; then those that were given do not count.
+    pub async fn located(mut self) -> Result<Global, Failure> {
+        if !self.discovery_srv.is_empty() {
+            let dns = Dns::system().map_err(Failure::error)?;
+            self.endpoints = self.discovered(&dns).await?.join(",");
+        }
+        Ok(self)
+    }
+
+    /// The endpoints by DNS, in the order to try them.
+    async fn discovered(&self, dns: &Dns) -> Result<Vec<String>, Failure> {
+        let (mut found, mut errors) = (Vec::new(), Vec::new());
+        for (service, scheme) in [("etcd-client-ssl", "https"), ("etcd-client", "http")] {
+            let service = match self.discovery_srv_name.as_str() {
+                "" => service.to_owned(),
+                name => format!("{service}-{name}"),
+            };
+            match dns.srv(&service, &self.discovery_srv).await {
+                Ok(targets) => found.extend(targets.into_iter().map(|target| format!("{scheme}://{target}"))),
+                Err(error) => errors.push(error),
+            }
+        }
+        if found.is_empty() {
+            return Err(Failure::error(format!("dns lookup errors: {}", errors.join(" and "))));
+        }
+        if !self.insecure_discovery {
+            found.retain(|endpoint| {
+                let secure = endpoint.starts_with("https://");
+                if !secure {
+                    eprintln!("ignoring discovered insecure endpoint {endpoint:?}");
+                }
+                secure
+            });
+        }
+        Ok(found)
     }
 
     /// The endpoints, in the order given.
@@ -187,6 +225,33 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        global: Global,
+    }
+
+    #[tokio::test]
+    async fn endpoints_are_found_under_a_domain() {
+        let dns = crate::dns::tests::example(&[
+            ("etcd-client", 0, 1, 2379, "a.example.com."),
+            ("etcd-client", 0, 0, 2379, "b.example.com."),
+            ("etcd-client-blue", 0, 0, 2379, "c.example.com."),
+        ])
+        .await;
+        let found = async |flags: &[&str]| {
+            let flags = ["hengectl", "--discovery-srv=example.com"].iter().chain(flags);
+            Flags::parse_from(flags).global.discovered(&dns).await.map_err(|failure| failure.text().to_owned())
+        };
+        let both = ["http://a.example.com:2379".to_owned(), "http://b.example.com:2379".to_owned()];
+        assert_eq!(found(&[]).await.expect("two"), both);
+        assert_eq!(found(&["--discovery-srv-name=blue"]).await.expect("one"), ["http://c.example.com:2379"]);
+        assert_eq!(found(&["--insecure-discovery=false"]).await.expect("none that is secure"), [""; 0]);
+        let none = found(&["--discovery-srv-name=red"]).await.expect_err("none");
+        assert!(none.starts_with("dns lookup errors: lookup _etcd-client-ssl-red._tcp.example.com: "), "{none}");
+    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {

@@ -15,10 +15,12 @@ mod endpoint;
 mod failure;
 mod global;
 mod kv;
+mod lead;
 mod lease;
 mod member;
 mod output;
 mod quote;
+mod replace;
 mod txn;
 mod txn_grammar;
 mod watch;
@@ -64,9 +66,14 @@ enum Command {
     Lease(lease::Command),
     /// Asks each endpoint for its health, status or hash
     Endpoint(endpoint::Args),
-    /// Shows the members of the cluster
+    /// Shows and changes the members of the cluster
     #[command(subcommand)]
     Member(member::Command),
+    /// Transfers leadership to another member of the cluster
+    MoveLeader(lead::MoveLeader),
+    /// Validates, starts and cancels a downgrade
+    #[command(subcommand)]
+    Downgrade(lead::Downgrade),
     /// Lists and lowers alarms
     #[command(subcommand)]
     Alarm(alarm::Command),
@@ -153,7 +160,7 @@ fn complaint(error: &clap::Error) -> String {
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    let global = cli.global.checked()?;
+    let global = cli.global.checked()?.located().await?;
     match cli.command {
         Command::Get(args) => kv::get(&global, args).await,
         Command::Put(args) => kv::put(&global, args).await,
@@ -164,6 +171,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Lease(command) => lease::run(&global, command).await,
         Command::Endpoint(args) => endpoint::run(&global, args).await,
         Command::Member(command) => member::run(&global, command).await,
+        Command::MoveLeader(args) => lead::move_leader(&global, args).await,
+        Command::Downgrade(command) => lead::downgrade(&global, command).await,
         Command::Alarm(command) => alarm::run(&global, command).await,
         Command::Defrag(args) => alarm::defrag(&global, args).await,
         Command::Check(command) => check::run(&global, command).await,
@@ -194,6 +203,9 @@ const SWITCHES: &[&str] = &[
     "range",
     "auto-compact",
     "auto-defrag",
+    "auto-promote",
+    "learner",
+    "skip-preflight",
 ];
 
 /// Turns `--switch=true` into `--switch` and drops `--switch=false`, up to a `--`.

@@ -151,10 +151,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// [`Error::NotLeader`], [`Error::BadLeaderTransferee`], [`Error::Timeout`]
     fn move_leader(&self, to: MemberId) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Does something about a downgrade. The version that the cluster speaks now.
+    /// Does something about a downgrade. The version that the cluster speaks now, as `"3.7"`.
     ///
     /// # Errors
-    /// Those of [`validate`](super::downgrade::validate), [`Error::NoInflightDowngrade`], and what replicating may end with.
+    /// Those of [`validate`](super::downgrade::validate), and what replicating may end with.
     fn downgrade(&self, what: Downgrade) -> impl Future<Output = Result<String, Error>> + Send;
 
     /// Alarms that are active as far as this member knows. The linearizable list is a command.

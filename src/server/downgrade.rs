@@ -49,7 +49,7 @@ pub fn validate(current: Option<&str>, running: Option<&str>, target: &str) -> R
 /// What has to be replicated for `what`, if anything; `current` and `running` as in [`validate`].
 ///
 /// # Errors
-/// Those of [`validate`], and [`Error::NoInflightDowngrade`].
+/// Those of [`validate`]. To stop what is not running is no error, as in etcd v3.7.1 (which has a text for it that it never sends).
 pub fn command(what: Downgrade, current: Option<&str>, running: Option<&str>) -> Result<Option<Command>, Error> {
     match what {
         Downgrade::Validate(target) => validate(current, running, &target).map(|()| None),
@@ -57,9 +57,14 @@ pub fn command(what: Downgrade, current: Option<&str>, running: Option<&str>) ->
             validate(current, running, &version)?;
             Ok(Some(Command::DowngradeInfo { enabled: true, version }))
         }
-        Downgrade::Cancel if running.is_none() => Err(Error::NoInflightDowngrade),
-        Downgrade::Cancel => Ok(Some(Command::DowngradeInfo { enabled: false, version: String::new() })),
+        Downgrade::Cancel => Ok(running.map(|_| Command::DowngradeInfo { enabled: false, version: String::new() })),
     }
+}
+
+/// A cluster's version as the replies have it: `3.7` for `3.7.0`.
+pub fn spoken(version: Option<String>) -> String {
+    let version = version.unwrap_or_default();
+    version.strip_suffix(".0").map_or(version.clone(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ impl Backend for MemberBackend {
         if let Some(command) = downgrade::command(what, version.as_deref(), view.downgrade().as_deref())? {
             self.handle.propose(command).await?.result?;
         }
-        Ok(version.unwrap_or_default())
+        Ok(downgrade::spoken(version))
     }
 
     fn alarms(&self) -> Vec<(MemberId, AlarmKind)> {

@@ -1,6 +1,6 @@
 //! The `fields` format: one `"Name" : value` a line.
 
-use super::{Answer, took};
+use super::{Answer, Failure, took};
 use crate::{
     ctl::quote::quote,
     pb::{
@@ -13,8 +13,9 @@ use crate::{
 };
 use std::fmt::{Display, Write as _};
 
-pub fn render(answer: &Answer) -> Vec<u8> {
-    let mut out = Out(String::new());
+/// Ids in hex if `hex`. Changes of the cluster have no fields.
+pub fn render(answer: &Answer, hex: bool) -> Result<Vec<u8>, Failure> {
+    let mut out = Out { text: String::new(), hex };
     match answer {
         Answer::Get(answer) => out.get(answer),
         Answer::Put(answer) => out.put(answer),
@@ -23,30 +24,30 @@ pub fn render(answer: &Answer) -> Vec<u8> {
         Answer::Watch(answer) => out.watch(answer),
         Answer::Grant(answer) => {
             out.header(answer.header.as_ref());
-            out.field("ID", answer.id);
+            out.lease("ID", answer.id);
             out.field("TTL", answer.ttl);
         }
         Answer::Revoke(_, answer) => out.header(answer.header.as_ref()),
         Answer::TimeToLive(answer, _) => {
             out.header(answer.header.as_ref());
-            out.field("ID", answer.id);
+            out.lease("ID", answer.id);
             out.field("TTL", answer.ttl);
             out.field("GrantedTTL", answer.granted_ttl);
             answer.keys.iter().for_each(|key| out.field("Key", quote(key)));
         }
         Answer::KeepAlive(answer) => {
             out.header(answer.header.as_ref());
-            out.field("ID", answer.id);
+            out.lease("ID", answer.id);
             out.field("TTL", answer.ttl);
         }
         Answer::Leases(answer) => {
             out.header(answer.header.as_ref());
-            answer.leases.iter().for_each(|lease| out.field("ID", lease.id));
+            answer.leases.iter().for_each(|lease| out.lease("ID", lease.id));
         }
         Answer::Members(answer) => {
             out.header(answer.header.as_ref());
             for member in &answer.members {
-                out.field("ID", member.id);
+                out.member("ID", member.id);
                 out.field("Name", quote(member.name.as_bytes()));
                 member.peer_ur_ls.iter().for_each(|url| out.field("PeerURL", quote(url.as_bytes())));
                 member.client_ur_ls.iter().for_each(|url| out.field("ClientURL", quote(url.as_bytes())));
@@ -57,7 +58,7 @@ pub fn render(answer: &Answer) -> Vec<u8> {
         Answer::Alarms(answer) => {
             out.header(answer.header.as_ref());
             for alarm in &answer.alarms {
-                out.field("MemberID", alarm.member_id);
+                out.member("MemberID", alarm.member_id);
                 let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
                 out.field("AlarmType", kind);
                 out.end();
@@ -102,26 +103,47 @@ pub fn render(answer: &Answer) -> Vec<u8> {
                 out.end();
             }
         }
+        Answer::MemberAdd(_)
+        | Answer::MemberRemove(..)
+        | Answer::MemberUpdate(..)
+        | Answer::MemberPromote(..)
+        | Answer::MoveLeader { .. }
+        | Answer::Downgrade(..) => return Err(Failure::unsupported("fields not supported as output format")),
     }
-    out.0.into_bytes()
+    Ok(out.text.into_bytes())
 }
 
-struct Out(String);
+struct Out {
+    text: String,
+    hex: bool,
+}
 
 impl Out {
     fn field(&mut self, name: &str, value: impl Display) {
-        let _ = writeln!(self.0, "\"{name}\" : {value}");
+        let _ = writeln!(self.text, "\"{name}\" : {value}");
     }
 
     fn end(&mut self) {
-        self.0.push('\n');
+        self.text.push('\n');
+    }
+
+    /// The id of a member or a cluster.
+    fn member(&mut self, name: &str, id: u64) {
+        if self.hex { self.field(name, format_args!("{id:x}")) } else { self.field(name, id) }
+    }
+
+    fn lease(&mut self, name: &str, id: i64) {
+        if self.hex { self.field(name, format_args!("{id:016x}")) } else { self.field(name, id) }
     }
 
     fn header(&mut self, header: Option<&ResponseHeader>) {
         let header = header.copied().unwrap_or_default();
-        self.field("ClusterID", header.cluster_id);
-        self.field("MemberID", header.member_id);
-        self.field("Revision", header.revision);
+        self.member("ClusterID", header.cluster_id);
+        self.member("MemberID", header.member_id);
+        // Where there is none, as in lists of members, there is no line.
+        if header.revision > 0 {
+            self.field("Revision", header.revision);
+        }
         self.field("RaftTerm", header.raft_term);
     }
 
@@ -131,7 +153,7 @@ impl Out {
         self.field(&format!("{prefix}ModRevision"), kv.mod_revision);
         self.field(&format!("{prefix}Version"), kv.version);
         self.field(&format!("{prefix}Value"), quote(&kv.value));
-        self.field(&format!("{prefix}Lease"), kv.lease);
+        self.lease(&format!("{prefix}Lease"), kv.lease);
     }
 
     fn get(&mut self, answer: &RangeResponse) {

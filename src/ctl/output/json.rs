@@ -42,9 +42,17 @@ pub fn render(answer: &Answer, hex: bool) -> String {
             let leases = answer.leases.iter().map(|lease| Object::new().always("id", lease.id).end());
             flat(answer.header.as_ref()).always("leases", list(leases)).end()
         }
-        Answer::Members(answer) => {
-            let members = answer.members.iter().map(|one| member(one, hex));
-            Object::new().header(answer.header.as_ref(), hex).list("members", members).end()
+        Answer::Members(answer) => changed(answer.header.as_ref(), &answer.members, hex),
+        Answer::MemberAdd(answer) => {
+            let one = answer.member.as_ref().map(|one| member(one, hex));
+            Object::new().header(answer.header.as_ref(), hex).maybe("member", one).members(&answer.members, hex).end()
+        }
+        Answer::MemberRemove(_, answer) => changed(answer.header.as_ref(), &answer.members, hex),
+        Answer::MemberUpdate(_, answer) => changed(answer.header.as_ref(), &answer.members, hex),
+        Answer::MemberPromote(_, answer) => changed(answer.header.as_ref(), &answer.members, hex),
+        Answer::MoveLeader { answer, .. } => Object::new().header(answer.header.as_ref(), false).end(),
+        Answer::Downgrade(_, answer) => {
+            Object::new().header(answer.header.as_ref(), false).text("version", &answer.version).end()
         }
         Answer::Alarms(answer) => {
             let alarms = answer.alarms.iter().map(|alarm| {
@@ -61,10 +69,10 @@ pub fn render(answer: &Answer, hex: bool) -> String {
                 .end()
         })),
         Answer::Status(all) => list(all.iter().map(|(endpoint, one)| {
-            Object::new().always("Endpoint", string(endpoint)).always("Status", status(one, hex)).end()
+            Object::new().always("Endpoint", string(endpoint)).always("Status", status(one)).end()
         })),
         Answer::HashKv(all) => list(all.iter().map(|(endpoint, one)| {
-            Object::new().always("Endpoint", string(endpoint)).always("HashKV", hash_kv(one, hex)).end()
+            Object::new().always("Endpoint", string(endpoint)).always("HashKV", hash_kv(one)).end()
         })),
     };
     text + "\n"
@@ -94,11 +102,13 @@ fn delete(answer: &DeleteRangeResponse) -> String {
 fn txn(answer: &TxnResponse) -> String {
     let responses = answer.responses.iter().map(|op| {
         let inner = match &op.response {
-            Some(Response::ResponseRange(answer)) => Object::new().always("ResponseRange", get(answer)),
-            Some(Response::ResponsePut(answer)) => Object::new().always("ResponsePut", put(answer)),
-            Some(Response::ResponseDeleteRange(answer)) => Object::new().always("ResponseDeleteRange", delete(answer)),
-            Some(Response::ResponseTxn(answer)) => Object::new().always("ResponseTxn", txn(answer)),
-            None => return Object::new().always("Response", "null").end(),
+            Some(Response::ResponseRange(answer)) => Object::new().always("response_range", get(answer)),
+            Some(Response::ResponsePut(answer)) => Object::new().always("response_put", put(answer)),
+            Some(Response::ResponseDeleteRange(answer)) => {
+                Object::new().always("response_delete_range", delete(answer))
+            }
+            Some(Response::ResponseTxn(answer)) => Object::new().always("response_txn", txn(answer)),
+            None => Object::new(),
         };
         Object::new().always("Response", inner.end()).end()
     });
@@ -127,6 +137,11 @@ fn watch(answer: &WatchResponse) -> String {
         .end()
 }
 
+/// The members, as they are or as a change left them.
+fn changed(header: Option<&ResponseHeader>, members: &[Member], hex: bool) -> String {
+    Object::new().header(header, hex).members(members, hex).end()
+}
+
 fn member(member: &Member, hex: bool) -> String {
     Object::new()
         .id("ID", member.id, hex)
@@ -137,16 +152,16 @@ fn member(member: &Member, hex: bool) -> String {
         .end()
 }
 
-fn status(status: &StatusResponse, hex: bool) -> String {
+fn status(status: &StatusResponse) -> String {
     let downgrade = status
         .downgrade_info
         .as_ref()
         .map(|info| Object::new().flag("enabled", info.enabled).text("targetVersion", &info.target_version).end());
     Object::new()
-        .header(status.header.as_ref(), hex)
+        .header(status.header.as_ref(), false)
         .text("version", &status.version)
         .number("dbSize", status.db_size)
-        .id("leader", status.leader, hex)
+        .number("leader", status.leader)
         .number("raftIndex", status.raft_index)
         .number("raftTerm", status.raft_term)
         .number("raftAppliedIndex", status.raft_applied_index)
@@ -159,9 +174,9 @@ fn status(status: &StatusResponse, hex: bool) -> String {
         .end()
 }
 
-fn hash_kv(hash: &HashKvResponse, hex: bool) -> String {
+fn hash_kv(hash: &HashKvResponse) -> String {
     Object::new()
-        .header(hash.header.as_ref(), hex)
+        .header(hash.header.as_ref(), false)
         .number("hash", i64::from(hash.hash))
         .number("compact_revision", hash.compact_revision)
         .number("hash_revision", hash.hash_revision)
@@ -247,6 +262,10 @@ impl Object {
     /// A number, or with `--hex` a string of hex digits: 64-bit ids do not survive programs that read numbers as floats.
     fn id(self, name: &str, value: u64, hex: bool) -> Object {
         if hex { self.always(name, format!("\"{value:x}\"")) } else { self.number(name, value) }
+    }
+
+    fn members(self, members: &[Member], hex: bool) -> Object {
+        self.list("members", members.iter().map(|one| member(one, hex)))
     }
 
     fn header(self, header: Option<&ResponseHeader>, hex: bool) -> Object {

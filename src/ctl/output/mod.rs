@@ -11,8 +11,9 @@ mod table;
 
 use super::failure::Failure;
 use crate::pb::etcdserverpb::{
-    AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse, PutResponse, RangeResponse,
+    AlarmResponse, DeleteRangeResponse, DowngradeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberAddResponse, MemberListResponse,
+    MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse, MoveLeaderResponse, PutResponse, RangeResponse,
     StatusResponse, TxnResponse, WatchResponse,
 };
 use std::{io::Write, time::Duration};
@@ -55,6 +56,12 @@ pub enum Answer {
     KeepAlive(LeaseKeepAliveResponse),
     Leases(LeaseLeasesResponse),
     Members(MemberListResponse),
+    MemberAdd(MemberAddResponse),
+    MemberRemove(u64, MemberRemoveResponse),
+    MemberUpdate(u64, MemberUpdateResponse),
+    MemberPromote(u64, MemberPromoteResponse),
+    MoveLeader { from: u64, to: u64, answer: MoveLeaderResponse },
+    Downgrade(/* what was asked for */ &'static str, DowngradeResponse),
     Alarms(AlarmResponse),
     Health(Vec<Health>),
     Status(Vec<(String, StatusResponse)>),
@@ -85,10 +92,19 @@ impl Printer {
     pub fn render(&self, answer: &Answer) -> Result<Vec<u8>, Failure> {
         match self.format {
             Format::Simple => Ok(simple::render(answer, self)),
-            Format::Fields => Ok(fields::render(answer)),
+            Format::Fields => fields::render(answer, self.hex),
             Format::Json => Ok(json::render(answer, self.hex).into_bytes()),
             Format::Protobuf => protobuf::render(answer),
             Format::Table => table::render(answer),
+        }
+    }
+
+    /// Refuses a format that changes cannot be told in, before anything is changed. etcdctl finds out afterwards.
+    pub fn for_changes(self) -> Result<Printer, Failure> {
+        match self.format {
+            Format::Fields => Err(Failure::unsupported("fields not supported as output format")),
+            Format::Table => Err(Failure::unsupported("table not supported as output format")),
+            Format::Simple | Format::Json | Format::Protobuf => Ok(self),
         }
     }
 

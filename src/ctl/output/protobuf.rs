@@ -17,6 +17,12 @@ pub fn render(answer: &Answer) -> Result<Vec<u8>, Failure> {
         Answer::KeepAlive(answer) => answer.encode_to_vec(),
         Answer::Leases(answer) => answer.encode_to_vec(),
         Answer::Members(answer) => answer.encode_to_vec(),
+        Answer::MemberAdd(answer) => answer.encode_to_vec(),
+        Answer::MemberRemove(_, answer) => answer.encode_to_vec(),
+        Answer::MemberUpdate(_, answer) => answer.encode_to_vec(),
+        Answer::MemberPromote(_, answer) => answer.encode_to_vec(),
+        Answer::MoveLeader { answer, .. } => answer.encode_to_vec(),
+        Answer::Downgrade(_, answer) => answer.encode_to_vec(),
         Answer::Alarms(answer) => answer.encode_to_vec(),
         Answer::Health(_) | Answer::Status(_) | Answer::HashKv(_) => {
             return Err(Failure::unsupported("protobuf not supported as output format"));

@@ -2,7 +2,7 @@
 
 use super::{Answer, Printer, member_row, status_row, took};
 use crate::pb::{
-    etcdserverpb::{AlarmType, RangeResponse, TxnResponse, WatchResponse, response_op::Response},
+    etcdserverpb::{AlarmType, RangeResponse, ResponseHeader, TxnResponse, WatchResponse, response_op::Response},
     mvccpb::{KeyValue, event::EventType},
 };
 use std::fmt::Write as _;
@@ -47,6 +47,24 @@ pub fn render(answer: &Answer, printer: &Printer) -> Vec<u8> {
                 out.line(&member_row(member).join(", "));
             }
         }
+        Answer::MemberAdd(answer) => {
+            let member = answer.member.clone().unwrap_or_default();
+            let learner = if member.is_learner { " as learner" } else { "" };
+            out.line(&format!("Member {:16x} added{learner} to cluster {:16x}", member.id, cluster(&answer.header)));
+        }
+        Answer::MemberRemove(id, answer) => {
+            out.line(&format!("Member {id:16x} removed from cluster {:16x}", cluster(&answer.header)));
+        }
+        Answer::MemberUpdate(id, answer) => {
+            out.line(&format!("Member {id:16x} updated in cluster {:16x}", cluster(&answer.header)));
+        }
+        Answer::MemberPromote(id, answer) => {
+            out.line(&format!("Member {id:16x} promoted in cluster {:16x}", cluster(&answer.header)));
+        }
+        Answer::MoveLeader { from, to, .. } => out.line(&format!("Leadership transferred from {from:x} to {to:x}")),
+        Answer::Downgrade(what, answer) => {
+            out.line(&format!("Downgrade {what} success, cluster version {}", answer.version));
+        }
         Answer::Alarms(answer) => {
             for alarm in &answer.alarms {
                 let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
@@ -74,6 +92,10 @@ pub fn render(answer: &Answer, printer: &Printer) -> Vec<u8> {
         }
     }
     out.bytes
+}
+
+fn cluster(header: &Option<ResponseHeader>) -> u64 {
+    header.as_ref().map_or(0, |header| header.cluster_id)
 }
 
 struct Out {

@@ -1,7 +1,7 @@
 //! The `table` format: lists of members and endpoints.
 
 use super::{Answer, Failure, member_row, status_row, took};
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, TableComponent, presets::ASCII_FULL_CONDENSED};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
 /// etcdctl has tables for lists only.
 pub fn render(answer: &Answer) -> Result<Vec<u8>, Failure> {
@@ -51,13 +51,13 @@ pub fn render(answer: &Answer) -> Result<Vec<u8>, Failure> {
     Ok(draw(columns, rows).into_bytes())
 }
 
+/// Single lines around and between; no line between rows. The order of the characters is the library's.
+const LINES: &str = "││──├─┼┤│    ┬┴┌┐└┘";
+
 /// Headings in the middle (an odd blank goes right), cells to the right.
 fn draw(columns: &[&str], rows: Vec<Vec<String>>) -> String {
-    use TableComponent::{HeaderLines, LeftHeaderIntersection, MiddleHeaderIntersections, RightHeaderIntersection};
     let mut table = Table::new();
-    table.load_preset(ASCII_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_style(HeaderLines, '-').set_style(MiddleHeaderIntersections, '+');
-    table.set_style(LeftHeaderIntersection, '+').set_style(RightHeaderIntersection, '+');
+    table.load_preset(LINES).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().enumerate().map(|(at, name)| {
         let width = rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
         Cell::new(format!("{name:^width$}"))

@@ -41,6 +41,7 @@ fn answers() -> Vec<(&'static str, Answer)> {
         is_learner: false,
     };
     let unstarted = Member { id: 7, peer_ur_ls: vec!["http://10.0.0.2:2380".into()], ..Member::default() };
+    let learner = Member { id: 9, is_learner: true, ..unstarted.clone() };
     let status = StatusResponse {
         header: header(9),
         version: "3.7.0".into(),
@@ -85,6 +86,31 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("timetolive expired", Answer::TimeToLive(expired, false)),
         ("keep-alive", Answer::KeepAlive(LeaseKeepAliveResponse { header: header(3), id, ttl: 500 })),
         ("leases", Answer::Leases(LeaseLeasesResponse { header: header(3), leases: Vec::new() })),
+        (
+            "member add",
+            Answer::MemberAdd(MemberAddResponse {
+                header: header(0),
+                member: Some(learner.clone()),
+                members: vec![member.clone(), learner],
+            }),
+        ),
+        (
+            "member remove",
+            Answer::MemberRemove(7, MemberRemoveResponse { header: header(0), members: vec![member.clone()] }),
+        ),
+        (
+            "member update",
+            Answer::MemberUpdate(7, MemberUpdateResponse { header: header(0), members: vec![unstarted.clone()] }),
+        ),
+        (
+            "member promote",
+            Answer::MemberPromote(7, MemberPromoteResponse { header: header(0), members: vec![unstarted.clone()] }),
+        ),
+        (
+            "move-leader",
+            Answer::MoveLeader { from: 13668033151171901709, to: 7, answer: MoveLeaderResponse::default() },
+        ),
+        ("downgrade", Answer::Downgrade("enable", DowngradeResponse { header: header(3), version: "3.7".into() })),
         ("members", Answer::Members(MemberListResponse { header: header(0), members: vec![member, unstarted] })),
         ("alarms", Answer::Alarms(AlarmResponse { header: header(3), alarms: vec![alarm] })),
         ("health", Answer::Health(vec![health(1_182, None), health(5_001_131, Some("context deadline exceeded"))])),
@@ -124,6 +150,7 @@ fn every_format_prints_every_answer_as_etcdctl_does() {
     golden("simple", &all(Format::Simple, false));
     golden("simple_hex", &all(Format::Simple, true));
     golden("fields", &all(Format::Fields, false));
+    golden("fields_hex", &all(Format::Fields, true));
     golden("json", &all(Format::Json, false));
     golden("json_hex", &all(Format::Json, true));
     golden("table", &all(Format::Table, false));

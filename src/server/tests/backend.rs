@@ -305,7 +305,7 @@ impl Backend for TestBackend {
         if let Some(command) = downgrade::command(what, version.as_deref(), view.downgrade().as_deref())? {
             self.propose(command).await?.result?;
         }
-        Ok(version.unwrap_or_default())
+        Ok(downgrade::spoken(version))
     }
 
     fn alarms(&self) -> Vec<(MemberId, AlarmKind)> {
