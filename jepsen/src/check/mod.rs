@@ -2,9 +2,12 @@
 
 pub mod append;
 pub mod history;
+pub mod lease;
 pub mod linear;
+pub mod lock;
 pub mod order;
 pub mod set;
+pub mod watch;
 
 use serde::{Deserialize, Serialize};
 

@@ -8,6 +8,9 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+/// Characters of a log line that are shown.
+const LINE_MAX: usize = 300;
+
 /// What a start says about the cluster.
 #[derive(Clone, Debug)]
 pub struct Bootstrap {
@@ -114,7 +117,7 @@ impl Member {
     pub fn last_words(&self, lines: usize) -> String {
         let text = fs::read(self.log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text[text.len().saturating_sub(16 << 10)..]).into_owned();
-        let all: Vec<&str> = text.lines().collect();
+        let all: Vec<String> = text.lines().map(|line| line.chars().take(LINE_MAX).collect()).collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 }

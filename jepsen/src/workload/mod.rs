@@ -4,9 +4,12 @@
 //! client that fails over never asks the stale one.
 
 mod append;
+mod lease;
+mod lock;
 
 mod register;
 mod set;
+mod watch;
 
 use crate::{
     check::Judgement,
@@ -121,7 +124,7 @@ impl Load {
     /// [`Nonsense`] with the last error after 30 seconds.
     pub async fn insist<T, F>(&self, what: &str, work: impl Fn() -> F) -> Result<T, Nonsense>
     where
-        F: Future<Output = Result<T, Error>>,
+        F: Future<Output = Result<T, Error>> + Send,
     {
         let start = std::time::Instant::now();
         loop {
@@ -167,6 +170,9 @@ pub const WORKLOADS: &[(&str, Make, &str)] = &[
     ("register", register::make, "reads, writes and swaps of registers are linearizable, revisions follow time"),
     ("set", set::make, "what was added is never lost, and once seen never missed"),
     ("append", append::make, "transactions over lists are strictly serializable"),
+    ("watch", watch::make, "watchers see every event once, in order, without gaps; progress is never early"),
+    ("lock", lock::make, "a fencing token keeps holders of an expired lock from writing"),
+    ("lease", lease::make, "a lease that is kept alive stays, one that is not goes"),
 ];
 
 /// The workload called `name`.
