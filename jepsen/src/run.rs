@@ -1,156 +1,265 @@
-//! One run: load, kills, and then the checks.
+//! One run: a cluster, clients, faults, and then the checks.
 
 use crate::{
-    Args, history,
-    history::Operation,
-    linear::{self, Verdict},
-    order,
+    check::{Finding, Judgement},
+    cluster::{self, Cluster},
+    nemesis::{self, Account, Pace, fault::Fault},
     random::Random,
-    server::Server,
-    workload::Workload,
+    report::{Outcome, Stats, Verdict},
+    timeline::{Clock, Log},
+    workload::{self, Load, Nonsense, Tasks, Workload},
 };
-use henge::client::{Client, ConnectOptions, GetOptions};
 use std::{
     error::Error,
-    fs,
-    io::{BufWriter, Write},
+    fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-/// Longest time for the server to answer after a start.
-const START_MAX: Duration = Duration::from_secs(30);
-/// Steps of the search for one register. A sane history needs a few for each call.
-const STEPS_MAX: u64 = 200_000_000;
+/// Longest time for all members to answer, after the start and after the last fault.
+const SERVICE_MAX: Duration = Duration::from_secs(40);
+/// Load after the last fault, so that the report shows the recovery.
+const AFTERMATH: Duration = Duration::from_secs(1);
+/// Longest time for clients to end after they were told.
+const END_MAX: Duration = Duration::from_secs(30);
 
-/// Runs as `args` say, and prints what was found. Returns whether all checks hold.
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Which workload.
+    pub workload: String,
+    /// Which nemesis or single fault.
+    pub nemesis: String,
+    /// How long faults go on.
+    pub time: Duration,
+    /// How fast they follow each other.
+    pub pace: Pace,
+    /// The cluster.
+    pub cluster: cluster::Plan,
+    /// Clients at the same time.
+    pub clients: usize,
+    /// Keys in use at the same time.
+    pub keys: usize,
+    /// Longest time for one call.
+    pub timeout: Duration,
+    /// Rules what clients and the nemesis do; how calls interleave is the machine's.
+    pub seed: u64,
+    /// Where logs and history go.
+    pub folder: PathBuf,
+    /// Keep the members' data although all checks hold.
+    pub keep: bool,
+}
+
+/// What is known when the load is over and the cluster is gone.
+struct Driven {
+    account: Account,
+    anomalies: Vec<Finding>,
+    recovered: Option<Duration>,
+}
+
+/// Runs `plan`. A run that fails is an outcome too.
+pub async fn run(plan: &Plan) -> Outcome {
+    let mut outcome = Outcome {
+        workload: plan.workload.clone(),
+        nemesis: plan.nemesis.clone(),
+        seed: plan.seed,
+        nodes: plan.cluster.nodes,
+        time_s: plan.time.as_secs(),
+        verdict: Verdict::Holds,
+        judgement: Judgement::default(),
+        recovered_ms: None,
+        stats: Stats::default(),
+        episodes: Vec::new(),
+        calls: Vec::new(),
+    };
+    match possible(plan) {
+        Err(why) => outcome.verdict = Verdict::Skipped(why),
+        Ok(faults) => {
+            if let Err(cause) = attempt(plan, faults, &mut outcome).await {
+                let kept = plan.folder.display();
+                outcome.verdict = Verdict::Failed(format!("{cause} (logs and history are in {kept})"));
+            }
+        }
+    }
+    outcome
+}
+
+/// The faults that can happen in this cluster.
 ///
 /// # Errors
-/// If the run itself failed: a server that does not start, that ends by itself, or a directory that is not empty.
-pub async fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
-    let directory = directory(args)?;
-    let mut server = Server::new(&args.server_bin, &directory)?;
-    let workload = Workload::new(args.keys as usize);
-    let outcome = drive(args, &mut server, &workload).await;
-    let history = workload.recorder.take();
-    let path = directory.join("history.txt");
-    write_history(&path, &history)?;
-    if let Err(cause) = outcome {
-        return Err(format!("{cause} (history and log are in {})", directory.display()).into());
+/// In words, if there are none of those that were asked for.
+fn possible(plan: &Plan) -> Result<Vec<Fault>, String> {
+    let wanted =
+        nemesis::fault::find(&plan.nemesis).ok_or_else(|| format!("there is no nemesis {:?}", plan.nemesis))?;
+    let cluster = &plan.cluster;
+    let can = |fault: &Fault| {
+        fault.nodes_min() <= cluster.nodes
+            && (!fault.needs_network() || !cluster.loopback)
+            && (!fault.needs_disks() || cluster.disks)
+    };
+    let faults: Vec<Fault> = wanted.iter().copied().filter(can).collect();
+    if faults.is_empty() && !wanted.is_empty() {
+        let mut why = Vec::new();
+        if wanted.iter().any(|fault| fault.needs_network()) && cluster.loopback {
+            why.push("hosts of their own (network namespaces) are not permitted here");
+        }
+        if wanted.iter().any(|fault| fault.needs_disks()) && !cluster.disks {
+            why.push("there is no FUSE here");
+        }
+        if wanted.iter().any(|fault| fault.nodes_min() > cluster.nodes) {
+            why.push("it needs more members");
+        }
+        return Err(why.join(", "));
     }
-    let unanswered = history.iter().filter(|operation| operation.returned_ns.is_none()).count();
-    let failed = workload.failed.load(Relaxed);
-    println!("{} calls answered, {unanswered} open, {failed} failed", history.len() - unanswered);
-    let holds = judge(&history);
-    if args.data_dir.is_none() && holds {
-        fs::remove_dir_all(&directory)?;
-    } else {
-        println!("history: {}", path.display());
-    }
-    Ok(holds)
+    Ok(faults)
 }
 
-fn directory(args: &Args) -> Result<PathBuf, Box<dyn Error>> {
-    let temporary = || std::env::temp_dir().join(format!("henge-jepsen-{}-{}", args.seed, std::process::id()));
-    let directory = args.data_dir.clone().unwrap_or_else(temporary);
-    fs::create_dir_all(&directory)?;
-    // Registers are taken to be empty at first, so an old data directory would look like a violation.
-    if fs::read_dir(&directory)?.next().is_some() {
-        return Err(format!("{} is not empty", directory.display()).into());
+async fn attempt(plan: &Plan, faults: Vec<Fault>, outcome: &mut Outcome) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(&plan.folder)?;
+    let make = workload::find(&plan.workload).ok_or_else(|| format!("there is no workload {:?}", plan.workload))?;
+    let workload = make();
+    let needs_disks = faults.iter().any(|fault| fault.needs_disks());
+    let cluster_plan = cluster::Plan { disks: needs_disks, ..plan.cluster.clone() };
+    let mut cluster = Cluster::new(&cluster_plan, &plan.folder).await?;
+    let load = Arc::new(Load {
+        clock: Clock::start(),
+        calls: Log::default(),
+        addresses: cluster.addresses(),
+        clients: plan.clients,
+        keys: plan.keys,
+        timeout: plan.timeout,
+        random: Random::new(plan.seed),
+        stop: AtomicBool::new(false),
+    });
+    let driven = drive(plan, &faults, &mut cluster, &workload, &load).await;
+    if driven.is_err() || plan.keep {
+        save_disks(&cluster, &plan.folder);
     }
-    Ok(directory)
-}
-
-/// Load and kills. The server is down at the end.
-async fn drive(args: &Args, server: &mut Server, workload: &Arc<Workload>) -> Result<(), Box<dyn Error>> {
-    let mut random = Random::new(args.seed);
-    server.start().map_err(|cause| format!("cannot start {}: {cause}", args.server_bin.display()))?;
-    let watcher = connect(server).await?;
-    await_answer(&watcher).await?;
-    let mut clients = tokio::task::JoinSet::new();
-    for number in 0..args.clients as usize {
-        let client = connect(server).await?;
-        clients.spawn(workload.clone().run(client, number, random.part(number as u64 + 1)));
+    drop(cluster);
+    outcome.calls = load.calls.take();
+    outcome.stats = Stats::new(&outcome.calls);
+    let folder = plan.folder.clone();
+    let mut judgement = tokio::task::spawn_blocking(move || workload.judge(&folder)).await??;
+    let Driven { account, anomalies, recovered } = driven?;
+    outcome.recovered_ms = recovered.map(|recovered| recovered.as_millis() as u64);
+    judgement.add(account.ended.iter().map(|ended| Finding::new("member ended by itself", ended)));
+    judgement.add(account.failures.iter().map(|failure| Finding::new("membership", failure)));
+    judgement.anomalies.extend(anomalies);
+    judgement.notes.extend(account.notes);
+    outcome.episodes = account.episodes;
+    outcome.verdict = match &judgement {
+        judgement if !judgement.anomalies.is_empty() => Verdict::Violation,
+        judgement if !judgement.undecided.is_empty() => Verdict::Undecided,
+        _ => Verdict::Holds,
+    };
+    outcome.judgement = judgement;
+    if outcome.verdict == Verdict::Holds && !plan.keep {
+        for at in 1..=plan.cluster.nodes {
+            fs::remove_dir_all(plan.folder.join(format!("m{at}")))?;
+        }
     }
-    for round in 1..=args.rounds {
-        tokio::time::sleep(Duration::from_millis(300 + random.below(1200))).await;
-        server.kill().await?;
-        let down = Instant::now();
-        // Sometimes at once, sometimes after clients have noticed.
-        tokio::time::sleep(Duration::from_millis(random.below(400))).await;
-        server.start()?;
-        await_answer(&watcher).await?;
-        println!("round {round}: killed, answers again after {} ms", down.elapsed().as_millis());
-    }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    workload.stop.store(true, Relaxed);
-    while let Some(ended) = clients.join_next().await {
-        ended?.map_err(|nonsense| nonsense.0)?;
-    }
-    workload.read_all(&watcher, args.clients as usize).await.map_err(|nonsense| nonsense.0)?;
-    server.kill().await?;
     Ok(())
 }
 
-async fn connect(server: &Server) -> Result<Client, Box<dyn Error>> {
-    // Short, so that a kill leaves clients waiting for less than the pause between two.
-    let options = ConnectOptions {
-        connect_timeout: Duration::from_millis(500),
-        request_timeout: Some(Duration::from_secs(1)),
-        ..ConnectOptions::default()
+/// Load and faults, until the cluster has had the chance to recover.
+async fn drive(
+    plan: &Plan,
+    faults: &[Fault],
+    cluster: &mut Cluster,
+    workload: &Arc<dyn Workload>,
+    load: &Arc<Load>,
+) -> Result<Driven, Box<dyn Error>> {
+    cluster.start_all().map_err(|cause| format!("cannot start {}: {cause}", plan.cluster.program.display()))?;
+    if let Err(cause) = cluster.await_service(SERVICE_MAX).await {
+        return Err(format!("the cluster did not come up: {cause} {}", cluster.take_ended().join("; ")).into());
+    }
+    let mut tasks = Tasks::new();
+    workload.clone().start(load, &mut tasks);
+    let random = Random::new(plan.seed).part(u64::MAX);
+    let mut account = nemesis::run(cluster, faults, plan.pace, plan.time, load.clock, random).await?;
+    let mut anomalies = Vec::new();
+    let recovered = match cluster.await_service(SERVICE_MAX).await {
+        Ok(recovered) => Some(recovered),
+        Err(cause) => {
+            anomalies.push(Finding::new("no recovery", cause).at(load.clock.now_ns()));
+            None
+        }
     };
-    Ok(Client::connect([server.address()], options).await?)
+    tokio::time::sleep(AFTERMATH).await;
+    load.stop.store(true, Relaxed);
+    end_clients(&mut tasks, &mut anomalies).await?;
+    if recovered.is_some() {
+        if let Err(Nonsense(what)) = workload.finish(load).await {
+            anomalies.push(Finding::new("nonsense", what));
+        }
+        anomalies.extend(agreement(cluster).await);
+    }
+    account.ended.extend(cluster.take_ended());
+    Ok(Driven { account, anomalies, recovered })
 }
 
-async fn await_answer(client: &Client) -> Result<(), Box<dyn Error>> {
-    let deadline = Instant::now() + START_MAX;
-    loop {
-        match client.get("jepsen", GetOptions::default()).await {
-            Ok(_) => return Ok(()),
-            Err(cause) if Instant::now() > deadline => {
-                return Err(format!("no answer {} s after the start: {cause}", START_MAX.as_secs()).into());
+async fn end_clients(tasks: &mut Tasks, anomalies: &mut Vec<Finding>) -> Result<(), Box<dyn Error>> {
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(Nonsense(what)) = ended? {
+                anomalies.push(Finding::new("nonsense", what));
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+        Ok::<(), Box<dyn Error>>(())
+    };
+    match tokio::time::timeout(END_MAX, all).await {
+        Ok(ended) => ended,
+        Err(_) => Err(format!("a client did not end within {} s", END_MAX.as_secs()).into()),
+    }
+}
+
+/// Whether all members hold the same: the hash of all records at one revision.
+async fn agreement(cluster: &Cluster) -> Option<Finding> {
+    let mut last = String::new();
+    // Members may be some entries behind each other at any moment.
+    for _ in 0..50 {
+        let mut hashes = Vec::new();
+        let revision =
+            cluster.admins[0].hash_kv(0).await.ok().and_then(|answer| answer.header).map(|header| header.revision);
+        for (admin, member) in cluster.admins.iter().zip(&cluster.members) {
+            match admin.hash_kv(revision.unwrap_or(0)).await {
+                Ok(answer) => hashes.push((answer.hash, answer.compact_revision, member.name.clone())),
+                Err(cause) => last = format!("{}: {cause}", member.name),
+            }
+        }
+        let same = hashes.windows(2).all(|pair| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1));
+        if same && hashes.len() == cluster.members.len() {
+            return None;
+        }
+        if !same {
+            let all: Vec<String> = hashes.iter().map(|(hash, _, name)| format!("{name} {hash:08x}")).collect();
+            last = format!("at revision {}: {}", revision.unwrap_or(0), all.join(", "));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Some(Finding::new("members differ", format!("members do not hold the same after all faults ended: {last}")))
+}
+
+/// Copies what is on the disks next to them: a disk is gone once the run is over.
+fn save_disks(cluster: &Cluster, folder: &Path) {
+    for member in cluster.members.iter().filter(|_| !cluster.disks.is_empty()) {
+        let to = folder.join(format!("{}-data", member.name));
+        if let Err(cause) = copy(&member.data(), &to) {
+            eprintln!("jepsen: {} could not be saved: {cause}", to.display());
         }
     }
 }
 
-fn write_history(path: &Path, history: &[Operation]) -> std::io::Result<()> {
-    let mut file = BufWriter::new(fs::File::create(path)?);
-    writeln!(file, "# called and returned in ms since the start; ? is a call without an answer; @ is the revision")?;
-    for operation in history {
-        writeln!(file, "{operation}")?;
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() { copy(&entry.path(), &to)? } else { fs::copy(entry.path(), to).map(drop)? }
     }
-    file.flush()
-}
-
-/// Runs the checks and prints what they find.
-fn judge(history: &[Operation]) -> bool {
-    let mut holds = true;
-    for (key, operations) in history::by_key(history) {
-        match linear::check(&operations, STEPS_MAX) {
-            Verdict::Linearizable => println!("register {key}: linearizable ({} calls)", operations.len()),
-            Verdict::Undecided => {
-                println!("register {key}: undecided after {STEPS_MAX} steps ({} calls)", operations.len());
-                holds = false;
-            }
-            Verdict::Violation { stuck, explained } => {
-                println!("register {key}: NOT linearizable; no order explains\n  {stuck}\nafter");
-                for operation in &explained[explained.len().saturating_sub(10)..] {
-                    println!("  {operation}");
-                }
-                holds = false;
-            }
-        }
-    }
-    match order::check(history) {
-        None => println!("revisions: in order"),
-        Some(order::Inversion { earlier, later }) => {
-            println!("revisions: NOT in order\n  {earlier}\n  {later}");
-            holds = false;
-        }
-    }
-    println!("verdict: {}", if holds { "all checks hold" } else { "VIOLATION" });
-    holds
+    Ok(())
 }

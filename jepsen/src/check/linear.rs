@@ -12,7 +12,7 @@
 //! That written values are unique keeps this fast, and lets calls without an answer go whose value nobody saw: whether they
 //! took effect changes nothing that anybody saw. A call whose value was seen did take effect.
 
-use crate::history::{Action, Operation, Value};
+use crate::check::history::{Action, Operation, Value};
 use std::collections::HashSet;
 
 /// What the search found.

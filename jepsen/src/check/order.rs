@@ -1,6 +1,6 @@
 //! Do revisions follow time? What one answer names as the revision, no later call may be behind.
 
-use crate::history::Operation;
+use crate::check::history::Operation;
 
 /// Two calls, one after the other, whose revisions say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub fn check(history: &[Operation]) -> Option<Inversion> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Action;
+    use crate::check::history::Action;
 
     fn operation(called_ns: u64, returned_ns: u64, action: Action, revision: i64) -> Operation {
         let returned_ns = Some(returned_ns);

@@ -3,12 +3,7 @@
 //! A history holds only what may have had an effect or was seen: a call that certainly did nothing is not in it, and neither
 //! is a read without an answer.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fmt};
 
 /// The content of a register; `None` before the first write. Every write of a history has a value of its own.
 pub type Value = Option<u64>;
@@ -89,37 +84,6 @@ impl fmt::Display for Operation {
             Action::Refused { from, saw } => write!(f, "no swap: expected {}, saw {}", show(from), show(saw))?,
         }
         self.revision.map_or(Ok(()), |revision| write!(f, " @{revision}"))
-    }
-}
-
-/// Where all clients write, with the one clock they share.
-#[derive(Debug)]
-pub struct Recorder {
-    start: Instant,
-    operations: Mutex<Vec<Operation>>,
-}
-
-impl Recorder {
-    /// An empty history that starts now.
-    pub fn new() -> Recorder {
-        Recorder { start: Instant::now(), operations: Mutex::default() }
-    }
-
-    /// The time, in nanoseconds since the start.
-    pub fn now_ns(&self) -> u64 {
-        self.start.elapsed().max(Duration::from_nanos(1)).as_nanos() as u64
-    }
-
-    /// Adds one.
-    pub fn add(&self, operation: Operation) {
-        self.operations.lock().expect("no thread panics while it adds").push(operation);
-    }
-
-    /// All so far, by the time of the call.
-    pub fn take(&self) -> Vec<Operation> {
-        let mut all = std::mem::take(&mut *self.operations.lock().expect("no thread panics while it adds"));
-        all.sort_by_key(|operation| operation.called_ns);
-        all
     }
 }
 

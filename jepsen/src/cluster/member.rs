@@ -1,0 +1,131 @@
+//! One member's process: started, paused, killed, started again on the same directory and addresses.
+
+use std::{
+    ffi::OsString,
+    fs::{self, OpenOptions},
+    io,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+/// Characters of a log line that are shown.
+const LINE_MAX: usize = 300;
+
+/// What a start says about the cluster.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    /// `name=peer-url`, with commas between.
+    pub cluster: String,
+    /// Whether the cluster is there already: `existing`, else `new`.
+    pub exists: bool,
+    /// Tells clusters apart.
+    pub token: String,
+}
+
+/// A member. Dropping it kills its process.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// The server's program.
+    pub program: PathBuf,
+    /// Put before the command line: how to get to its host.
+    pub enter: Vec<OsString>,
+    /// Put after it.
+    pub extra: Vec<String>,
+    /// Its folder: `data` (or the disk that is mounted there) and the log.
+    pub folder: PathBuf,
+    /// Where clients find it.
+    pub client_url: String,
+    /// Where other members find it.
+    pub peer_url: String,
+    /// Its process, if it runs.
+    pub child: Option<Child>,
+}
+
+impl Member {
+    /// Where its data is.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Starts it, with etcd's flags. It does not answer at once.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn start(&mut self, bootstrap: &Bootstrap) -> io::Result<()> {
+        assert!(self.child.is_none(), "{} was started twice", self.name);
+        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
+        // The kernel ends the server when this program ends, however that happens.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).args(&self.enter).arg(&self.program);
+        command
+            .args(["--name", &self.name, "--data-dir"])
+            // Not the root of a mounted disk: a data directory must be replaceable.
+            .arg(self.data().join("member"))
+            .args(["--listen-client-urls", &self.client_url, "--advertise-client-urls", &self.client_url])
+            .args(["--listen-peer-urls", &self.peer_url, "--initial-advertise-peer-urls", &self.peer_url])
+            .args(["--initial-cluster", &bootstrap.cluster, "--initial-cluster-token", &bootstrap.token])
+            .args(["--initial-cluster-state", if bootstrap.exists { "existing" } else { "new" }])
+            .args(&self.extra)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        fs::create_dir_all(self.data())?;
+        self.child = Some(command.spawn()?);
+        Ok(())
+    }
+
+    /// Where what it prints goes.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("server.log")
+    }
+
+    /// Ends it with SIGKILL, in the middle of whatever it does, and waits for the end. Returns how it had ended by itself, if it had.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn kill(&mut self) -> io::Result<Option<ExitStatus>> {
+        let Some(mut child) = self.child.take() else { return Ok(None) };
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        child.kill()?;
+        child.wait()?;
+        Ok(None)
+    }
+
+    /// How it ended, if it ended by itself; it can then be started again.
+    pub fn take_end(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().ok()??;
+        self.child = None;
+        Some(status)
+    }
+
+    /// Stops it for a while (`true`), or lets it go on.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn pause(&self, pause: bool) -> io::Result<()> {
+        use rustix::process::{Pid, Signal, kill_process};
+        let Some(child) = &self.child else { return Err(io::Error::other(format!("{} does not run", self.name))) };
+        let signal = if pause { Signal::STOP } else { Signal::CONT };
+        Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
+    /// The last lines that it printed.
+    pub fn last_words(&self, lines: usize) -> String {
+        let text = fs::read(self.log()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(16 << 10)..]).into_owned();
+        let all: Vec<String> = text.lines().map(|line| line.chars().take(LINE_MAX).collect()).collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Err(cause) = self.kill() {
+            eprintln!("jepsen: {} may still run: {cause}", self.name);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The faults there are, and the nemeses made of them: one table.
+
+use std::fmt;
+
+/// Which members a fault is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Any one.
+    One,
+    /// The leader; any one, if nobody knows who leads.
+    Leader,
+    /// As many as the cluster can do without.
+    Minority,
+    /// One more than that.
+    Majority,
+    /// All.
+    All,
+}
+
+/// Who cannot hear whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Two halves; of an odd number, one has a majority.
+    Halves,
+    /// The leader is alone.
+    Leader,
+    /// Each hears a majority, but no two the same one.
+    Ring,
+    /// The leader is heard, but hears nobody; or the other way round.
+    OneWay,
+    /// Two halves that hear each other only through one member between them.
+    Bridge,
+    /// The leader's links come and go.
+    Flapping,
+}
+
+/// One thing that can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// SIGKILL, and a new start at the end.
+    Kill(Target),
+    /// SIGSTOP, and SIGCONT at the end.
+    Pause(Target),
+    /// Members that do not hear each other.
+    Partition(Shape),
+    /// Packets get lost, and members can send little.
+    Network,
+    /// Disks without space.
+    DiskFull(Target),
+    /// Disks whose syncs take long.
+    DiskSlow(Target),
+    /// Disks that do not answer.
+    DiskHang(Target),
+    /// SIGKILL together with the loss of all that was not synced.
+    Power(Target),
+    /// A member is removed, and comes back as a learner with an empty disk, which is promoted.
+    Replace,
+}
+
+use Fault::{DiskFull, DiskHang, DiskSlow, Kill, Network, Partition, Pause, Power, Replace};
+use Target::{All, Leader, Majority, Minority, One};
+
+/// The nemeses: a name, its faults, and what it is for.
+pub const NEMESES: &[(&str, &[Fault], &str)] = &[
+    ("none", &[], "nothing goes wrong"),
+    ("kill", &[Kill(One), Kill(Leader), Kill(Minority), Kill(Majority), Kill(All)], "SIGKILL and a new start"),
+    ("pause", &[Pause(One), Pause(Leader), Pause(Minority), Pause(Majority), Pause(All)], "SIGSTOP and SIGCONT"),
+    (
+        "partition",
+        &[
+            Partition(Shape::Halves),
+            Partition(Shape::Leader),
+            Partition(Shape::Ring),
+            Partition(Shape::OneWay),
+            Partition(Shape::Bridge),
+            Partition(Shape::Flapping),
+        ],
+        "members that do not hear each other",
+    ),
+    ("network", &[Network], "packets get lost, links are slow"),
+    (
+        "disk",
+        &[DiskFull(One), DiskFull(Leader), DiskSlow(Leader), DiskSlow(All), DiskHang(One), DiskHang(Leader)],
+        "full, slow and hanging disks",
+    ),
+    ("power", &[Power(One), Power(Leader), Power(Minority), Power(All)], "SIGKILL that loses what was not synced"),
+    ("members", &[Replace], "a member is removed and comes back empty, as a learner first"),
+    (
+        "mix",
+        &[
+            Kill(Leader),
+            Kill(All),
+            Pause(Leader),
+            Pause(Minority),
+            Partition(Shape::Leader),
+            Partition(Shape::Bridge),
+            Network,
+            DiskSlow(All),
+            DiskHang(Leader),
+            Power(One),
+            Power(All),
+            Replace,
+        ],
+        "something of everything",
+    ),
+];
+
+impl Fault {
+    /// Whether it needs hosts of their own.
+    pub fn needs_network(self) -> bool {
+        matches!(self, Partition(_) | Network)
+    }
+
+    /// Whether it needs disks that fail on command.
+    pub fn needs_disks(self) -> bool {
+        matches!(self, DiskFull(_) | DiskSlow(_) | DiskHang(_) | Power(_))
+    }
+
+    /// The smallest cluster where it means something.
+    pub fn nodes_min(self) -> usize {
+        match self {
+            Partition(Shape::Ring | Shape::Bridge) | Replace => 3,
+            Partition(_) | Network => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether a member may end by itself because of it.
+    pub fn may_end_members(self) -> bool {
+        matches!(self, DiskFull(_) | DiskHang(_) | Replace)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            One => "one",
+            Leader => "leader",
+            Minority => "minority",
+            Majority => "majority",
+            All => "all",
+        })
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kill(target) => write!(f, "kill-{target}"),
+            Pause(target) => write!(f, "pause-{target}"),
+            Partition(Shape::Halves) => f.write_str("partition-halves"),
+            Partition(Shape::Leader) => f.write_str("partition-leader"),
+            Partition(Shape::Ring) => f.write_str("partition-ring"),
+            Partition(Shape::OneWay) => f.write_str("partition-one-way"),
+            Partition(Shape::Bridge) => f.write_str("partition-bridge"),
+            Partition(Shape::Flapping) => f.write_str("partition-flapping"),
+            Network => f.write_str("network"),
+            DiskFull(target) => write!(f, "disk-full-{target}"),
+            DiskSlow(target) => write!(f, "disk-slow-{target}"),
+            DiskHang(target) => write!(f, "disk-hang-{target}"),
+            Power(target) => write!(f, "power-{target}"),
+            Replace => f.write_str("members-replace"),
+        }
+    }
+}
+
+/// The faults of the nemesis called `name`, which may also be the name of one fault.
+pub fn find(name: &str) -> Option<Vec<Fault>> {
+    if let Some((_, faults, _)) = NEMESES.iter().find(|(known, _, _)| *known == name) {
+        return Some(faults.to_vec());
+    }
+    let mut all = NEMESES.iter().flat_map(|(_, faults, _)| faults.iter());
+    all.find(|fault| fault.to_string() == name).map(|fault| vec![*fault])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nemeses_and_single_faults_are_found_by_name() {
+        assert_eq!(find("none"), Some(Vec::new()));
+        assert_eq!(find("partition").map(|faults| faults.len()), Some(6));
+        assert_eq!(find("kill-leader"), Some(vec![Kill(Leader)]));
+        assert_eq!(find("partition-one-way"), Some(vec![Partition(Shape::OneWay)]));
+        assert_eq!(find("gremlins"), None);
+    }
+
+    #[test]
+    fn every_fault_of_the_mix_is_part_of_another_nemesis() {
+        let (mix, others) = NEMESES.split_last().expect("the table is not empty");
+        for fault in mix.1 {
+            assert!(others.iter().any(|(_, faults, _)| faults.contains(fault)), "{fault}");
+        }
+    }
+}
