@@ -2,9 +2,10 @@
 
 use super::{eventually, get, network::Cluster, put};
 use crate::{
-    machine::{Command, Put, Reply},
+    engine::{Batch, Table},
+    machine::{Command, Compare, CompareResult, CompareTarget, Op, Put, Reply, Txn},
     membership::{Change, Member},
-    pb::etcdserverpb::WatchResponse,
+    pb::{etcdserverpb::WatchResponse, mvccpb::KeyValue},
     replica::Handle,
     types::{Error, Index, Key, KeyRange, LeaseId, MemberId, Revision},
     watch::{Control, Deliveries, Delivery, Turn, WatchSpec},
@@ -203,4 +204,53 @@ impl Watched {
             }
         }
     }
+}
+
+/// Gives a stored version another value, as no member ever would.
+fn falsify(handle: &Handle, key: &str, revision: i64, value: &str) {
+    let kv = KeyValue {
+        key: Bytes::from(key.to_owned()),
+        value: Bytes::from(value.to_owned()),
+        create_revision: revision,
+        mod_revision: revision,
+        version: 1,
+        lease: 0,
+    };
+    let row = [&revision.to_be_bytes()[..], b"_", &[0; 8]].concat();
+    let engine = handle.view().engine();
+    assert!(engine.get(Table::Versions, &row).expect("a sound store").is_some(), "it is stored there");
+    let mut batch = Batch::default();
+    batch.put(Table::Versions, row, kv.encode_to_vec());
+    engine.write(batch).expect("a sound store");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_state_differs_is_found_out_and_refilled() {
+    let cluster = Cluster::start(3);
+    let leader = cluster.leader().await;
+    let odd = (leader + 1) % 3;
+    let written = cluster.at(leader).propose(put("a", "true")).await.expect("a quorum").revision;
+    assert_eq!(get(cluster.at(odd), "a").await.as_deref(), Some(&b"true"[..]));
+    falsify(cluster.at(odd), "a", written.0, "false");
+    let is_true = Compare {
+        range: KeyRange::One(Key::from("a".to_owned())),
+        target: CompareTarget::Value(Bytes::from("true")),
+        result: CompareResult::Equal,
+    };
+    let branch = |value: &'static str| match put("b", value) {
+        Command::Put(put) => vec![Op::Put(put)],
+        _ => unreachable!("a put"),
+    };
+    let txn = Txn { compares: vec![is_true], success: branch("right"), failure: branch("wrong") };
+    cluster.at(leader).propose(Command::Txn(txn)).await.expect("a quorum");
+    let mut was_quarantined = false;
+    eventually(|| {
+        was_quarantined |= cluster.at(odd).is_quarantined();
+        (was_quarantined && !cluster.at(odd).is_quarantined()).then_some(())
+    })
+    .await;
+    assert_eq!(get(cluster.at(odd), "a").await.as_deref(), Some(&b"true"[..]));
+    assert_eq!(get(cluster.at(odd), "b").await.as_deref(), Some(&b"right"[..]));
+    cluster.at(odd).propose(put("c", "1")).await.expect("it takes part again");
+    cluster.end().await;
 }
