@@ -37,6 +37,8 @@ mod transfer;
 
 #[cfg(test)]
 mod script;
+#[cfg(test)]
+mod tests;
 
 pub use crate::types::{ConfChange, ConfRefusal, ConfStep, ConfStepKind};
 pub use config::Members;

@@ -10,13 +10,19 @@
 //! deliver [A>B]   what is on the way (from A to B) arrives, in order      drop [A>B]   it is lost
 //! repeat [A>B]    it is on the way twice                                  reverse      the last comes first
 //! settle          all disks and deliveries, until nothing moves           crash M      start M       status M       log M
+//! change M STEP [STEP...] [stay]     STEP is voter:N, learner:N or remove:N; several are joint, and `stay` so until `change M leave`
+//! join M          a newcomer without a log starts                         release M UPTO     transfer M TO     stall M     unstall M
+//! cut M / heal     what M sends, and is sent, is lost                      lead M       M is elected, without a trace
+//! take M OTHER    M has OTHER's state, of what that has applied, on its disk, and may take it over
 //! ```
 
 use super::{Body, Config, Envelope, Input, LogId, Message, Node, Output, Proposal, ReadId, Restored, Role};
-use crate::types::{ConfState, Entry, EntryKind, HardState, Index, MemberId, SnapshotMeta};
+use crate::types::{
+    ConfChange, ConfState, ConfStep, ConfStepKind, Entry, EntryKind, HardState, Index, MemberId, SnapshotMeta,
+};
 use bytes::Bytes;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write,
     path::Path,
 };
@@ -24,6 +30,7 @@ use std::{
 /// What waits for a disk.
 #[derive(Default)]
 struct Unsynced {
+    restore: Option<SnapshotMeta>,
     hard_state: Option<HardState>,
     entries: Vec<Entry>,
     send: Vec<Envelope>,
@@ -32,6 +39,8 @@ struct Unsynced {
 #[derive(Default)]
 struct Disk {
     hard_state: HardState,
+    /// Where it starts from; entries follow.
+    snapshot: SnapshotMeta,
     entries: Vec<Entry>,
 }
 
@@ -40,6 +49,7 @@ struct Member {
     node: Option<Node>,
     disk: Disk,
     unsynced: VecDeque<Unsynced>,
+    applied: LogId,
     /// As last told in the trace.
     told: (Role, u64, u64),
 }
@@ -48,6 +58,9 @@ struct Cluster {
     config: Config,
     members: BTreeMap<u64, Member>,
     on_the_way: VecDeque<(u64, Envelope)>,
+    cut: BTreeSet<u64>,
+    /// Who votes before the first entry. A newcomer that gets the log from its start knows them too.
+    founders: ConfState,
     trace: String,
 }
 
@@ -92,6 +105,36 @@ fn message(from: u64, Envelope { to, message: Message { term, body } }: &Envelop
     format!("{from}>{} term={term} {says}", to.0)
 }
 
+fn membership(state: &ConfState) -> String {
+    let of = |name: &str, ids: &[MemberId]| match ids.is_empty() {
+        true => String::new(),
+        false => format!(" {name} {}", ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(" ")),
+    };
+    let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave: _ } = state;
+    let all = [of("voters", voters), of("outgoing", voters_outgoing), of("learners", learners)];
+    format!("{}{}", all.concat(), of("learners-next", learners_next)).trim_start().to_owned()
+}
+
+/// The text of an entry, as `change` takes it.
+fn parse_change(text: &str) -> ConfChange {
+    let step = |word: &str| {
+        let (kind, member) = word.split_once(':').expect("what:whom");
+        let kind = match kind {
+            "voter" => ConfStepKind::AddVoter,
+            "learner" => ConfStepKind::AddLearner,
+            "remove" => ConfStepKind::Remove,
+            other => panic!("unknown step {other}"),
+        };
+        ConfStep { kind, member: MemberId(member.parse().expect("a number")) }
+    };
+    let steps = text.split_whitespace().filter(|word| *word != "stay").map(step).collect::<Vec<_>>();
+    match &steps[..] {
+        [] => ConfChange::Leave,
+        [one] => ConfChange::Simple(*one),
+        _ => ConfChange::Joint { steps, auto_leave: !text.ends_with("stay") },
+    }
+}
+
 impl Cluster {
     fn new(count: u64, options: &[&str]) -> Cluster {
         let mut config = Config {
@@ -116,17 +159,20 @@ impl Cluster {
                 other => panic!("unknown option {other}"),
             }
         }
-        let mut cluster =
-            Cluster { config, members: BTreeMap::new(), on_the_way: VecDeque::new(), trace: String::new() };
-        for member in 1..=count {
-            let down =
-                Member { node: None, disk: Disk::default(), unsynced: VecDeque::new(), told: (Role::Follower, 0, 0) };
-            cluster.members.insert(member, down);
-        }
-        for member in 1..=count {
-            cluster.start(member);
-        }
+        let (members, on_the_way, cut, trace) = Default::default();
+        let founders = ConfState { voters: (1..=count).map(MemberId).collect(), ..ConfState::default() };
+        let mut cluster = Cluster { config, members, on_the_way, cut, founders, trace };
+        (1..=count).for_each(|member| cluster.join(member));
         cluster
+    }
+
+    /// Starts a member for the first time.
+    fn join(&mut self, member: u64) {
+        let snapshot = SnapshotMeta { conf_state: self.founders.clone(), ..SnapshotMeta::default() };
+        let disk = Disk { snapshot, ..Disk::default() };
+        let (unsynced, applied, told) = (VecDeque::new(), LogId::default(), (Role::Follower, 0, 0));
+        self.members.insert(member, Member { node: None, disk, unsynced, applied, told });
+        self.start(member);
     }
 
     fn say(&mut self, text: &str) {
@@ -138,17 +184,16 @@ impl Cluster {
     }
 
     fn start(&mut self, id: u64) {
-        let voters = self.members.keys().map(|id| MemberId(*id)).collect::<Vec<_>>();
-        let conf_state = ConfState { voters, ..ConfState::default() };
         let config = Config { id: MemberId(id), ..self.config };
         let member = self.member(id);
         let restored = Restored {
             hard_state: member.disk.hard_state,
-            snapshot: SnapshotMeta { conf_state: conf_state.clone(), ..SnapshotMeta::default() },
-            conf_state,
-            applied: Index(0),
+            snapshot: member.disk.snapshot.clone(),
+            conf_state: member.disk.snapshot.conf_state.clone(),
+            applied: member.disk.snapshot.index,
             entries: member.disk.entries.clone(),
         };
+        member.applied = LogId { index: member.disk.snapshot.index, term: member.disk.snapshot.term };
         let node = Node::new(config, restored, id);
         let status = node.status();
         member.told = (status.role, status.term.0, status.leader.map_or(0, |leader| leader.0));
@@ -157,7 +202,8 @@ impl Cluster {
 
     fn step(&mut self, id: u64, input: Input) {
         let mut out = Output::default();
-        let Some(node) = &mut self.member(id).node else { return };
+        // It may be down, or not have started yet.
+        let Some(node) = self.members.get_mut(&id).and_then(|member| member.node.as_mut()) else { return };
         node.step(input, &mut out);
         self.act(id, out);
     }
@@ -165,6 +211,11 @@ impl Cluster {
     /// Tells what an output asks for, and puts it where it belongs.
     fn act(&mut self, id: u64, out: Output) {
         self.tell_role(id);
+        if let Some(meta) = &out.restore {
+            let at = LogId { index: meta.index, term: meta.term };
+            self.say(&format!("  {id} starts over from {}", self::id(at)));
+            self.member(id).applied = at;
+        }
         for envelope in out.send_now {
             self.send(id, envelope);
         }
@@ -178,9 +229,10 @@ impl Cluster {
             self.say(&format!("  {id} writes term={} vote={vote}", state.term));
         }
         let member = self.member(id);
-        let waits = !out.append.is_empty() || votes.is_some() || !member.unsynced.is_empty();
+        let waits = !out.append.is_empty() || votes.is_some() || !member.unsynced.is_empty() || out.restore.is_some();
         if waits {
-            let unsynced = Unsynced { hard_state: out.hard_state, entries: out.append, send: out.send_durable };
+            let Output { restore, hard_state, append: entries, send_durable: send, .. } = out;
+            let unsynced = Unsynced { restore, hard_state, entries, send };
             member.unsynced.push_back(unsynced);
         } else {
             // A commit index alone needs no sync.
@@ -193,6 +245,7 @@ impl Cluster {
             let node = self.members[&id].node.as_ref().expect("it has just made a step");
             let entries = node.entries(out.committed.start, out.committed.end);
             self.say(&format!("  {id} commits {}", list(&entries)));
+            self.apply(id, &entries);
         }
         for (read, index) in out.reads {
             self.say(&format!("  {id} may answer read {} at {index}", read.0));
@@ -202,6 +255,19 @@ impl Cluster {
         }
         if out.proposals_dropped > 0 {
             self.say(&format!("  {id} turns {} away", out.proposals_dropped));
+        }
+    }
+
+    fn apply(&mut self, id: u64, entries: &[Entry]) {
+        for entry in entries {
+            self.member(id).applied = LogId { index: entry.index, term: entry.term };
+            if entry.kind == EntryKind::Normal {
+                continue;
+            }
+            let change = parse_change(&String::from_utf8_lossy(&entry.data));
+            let node = self.member(id).node.as_mut().expect("it has just made a step");
+            let now = node.apply_conf_change(entry.index, &change);
+            self.say(&format!("  {id} counts {}", membership(&now)));
         }
     }
 
@@ -222,17 +288,24 @@ impl Cluster {
     }
 
     fn send(&mut self, from: u64, envelope: Envelope) {
-        self.say(&format!("  {}", message(from, &envelope)));
-        self.on_the_way.push_back((from, envelope));
+        let is_lost = self.cut.contains(&from) || self.cut.contains(&envelope.to.0);
+        self.say(&format!("  {}{}", message(from, &envelope), if is_lost { " (lost)" } else { "" }));
+        if !is_lost {
+            self.on_the_way.push_back((from, envelope));
+        }
     }
 
     fn sync(&mut self, id: u64) {
         let member = self.member(id);
         let (mut last, mut send) = (None, Vec::new());
         for unsynced in std::mem::take(&mut member.unsynced) {
+            if let Some(meta) = unsynced.restore {
+                (member.disk.snapshot, member.disk.entries) = (meta, Vec::new());
+            }
             member.disk.hard_state = unsynced.hard_state.unwrap_or(member.disk.hard_state);
             if let Some(first) = unsynced.entries.first() {
-                member.disk.entries.truncate(usize::try_from(first.index.0 - 1).expect("a small log"));
+                let kept = first.index.0 - member.disk.snapshot.index.0 - 1;
+                member.disk.entries.truncate(usize::try_from(kept).expect("a small log"));
             }
             last = unsynced.entries.last().map(|entry| (entry.index, entry.term)).or(last);
             member.disk.entries.extend(unsynced.entries);
@@ -273,6 +346,24 @@ impl Cluster {
         panic!("never settles:\n{}", self.trace);
     }
 
+    /// An election that is not the point of the script: everyone who can be reached has waited for long, and votes.
+    fn lead(&mut self, id: u64) {
+        let reached = self.members.keys().copied().filter(|other| *other != id && !self.cut.contains(other));
+        for other in reached.collect::<Vec<_>>() {
+            let leads = |node: &Node| node.status().role == Role::Leader;
+            let ticks =
+                if self.members[&other].node.as_ref().is_some_and(leads) { 0 } else { self.config.election_ticks };
+            (0..ticks).for_each(|_| self.step(other, Input::Tick));
+        }
+        self.on_the_way.clear();
+        self.step(id, Input::Campaign);
+        self.settle();
+        self.trace.clear();
+        let term = self.members[&id].node.as_ref().expect("it runs").status();
+        assert_eq!(term.role, Role::Leader, "{id} was to be elected");
+        self.say(&format!("  {id} leads in term {}", term.term));
+    }
+
     fn run(&mut self, words: &[&str]) {
         let number = |at: usize| words[at].parse::<u64>().expect("a number");
         let path = words.get(1).copied();
@@ -294,18 +385,51 @@ impl Cluster {
             }
             "reverse" => self.on_the_way.make_contiguous().reverse(),
             "settle" => self.settle(),
+            "lead" => self.lead(number(1)),
+            "cut" => drop(self.cut.insert(number(1))),
+            "heal" => self.cut.clear(),
             "crash" => {
                 let member = self.member(number(1));
                 member.node = None;
                 member.unsynced.clear();
             }
             "start" => self.start(number(1)),
+            "change" => {
+                let text = words[2..].join(" ");
+                let kind = if words.len() == 3 { EntryKind::ConfChange } else { EntryKind::ConfChangeV2 };
+                let data = if text == "leave" { Bytes::new() } else { Bytes::from(text) };
+                self.step(number(1), Input::Propose(vec![Proposal { kind, data }]));
+            }
+            "join" => self.join(number(1)),
+            "release" => {
+                self.member(number(1)).node.as_mut().expect("it runs").release(Index(number(2)));
+            }
+            "take" => {
+                let other = &self.members[&number(2)];
+                let conf_state = other.node.as_ref().expect("it runs").members().conf_state();
+                let LogId { index, term } = other.applied;
+                self.step(number(1), Input::Restore(SnapshotMeta { index, term, conf_state }));
+            }
+            "transfer" => self.step(number(1), Input::Transfer(MemberId(number(2)))),
+            "stall" => self.step(number(1), Input::DiskStalled(true)),
+            "unstall" => self.step(number(1), Input::DiskStalled(false)),
             "status" => {
-                let status = self.members[&number(1)].node.as_ref().expect("it runs").status();
+                let node = self.members[&number(1)].node.as_ref().expect("it runs");
+                let status = node.status();
                 let told = format!(
-                    "  term={} commit={} durable={} last={}/{}",
-                    status.term, status.commit, status.durable, status.last_index, status.last_term
+                    "  term={} commit={} durable={} log={}..={}/{}{}{}",
+                    status.term,
+                    status.commit,
+                    status.durable,
+                    status.first_index,
+                    status.last_index,
+                    status.last_term,
+                    if status.confirmed { " confirmed" } else { "" },
+                    status.transferee.map(|to| format!(" handing over to {}", to.0)).unwrap_or_default(),
                 );
+                let followers = node.followers().into_iter();
+                let followers = followers.map(|f| format!("  {} {:?} matched={}", f.id.0, f.phase, f.matched));
+                let told = std::iter::once(told).chain(followers).collect::<Vec<_>>().join("\n");
                 self.say(&told);
             }
             "log" => {
@@ -360,5 +484,5 @@ fn the_scripts_leave_their_traces() {
         }
         assert_eq!(played.lines().count(), script.lines().count(), "{}\nplayed:\n{played}", path.display());
     }
-    assert!(count >= 15, "only {count} scripts");
+    assert!(count >= 35, "only {count} scripts");
 }
