@@ -7,6 +7,8 @@ pub mod pb;
 pub mod types;
 
 #[cfg(feature = "server")]
+pub mod bolt;
+#[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
 pub mod engine;

@@ -11,6 +11,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("pb", &["types"]),
     ("io", &["types"]),
     ("config", &["types"]),
+    ("bolt", &["types"]),
     ("raft", &["types"]),
     ("wal", &["types", "io", "pb"]),
     ("engine", &["types", "io"]),
@@ -30,7 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms whose time, chance, disk and network are inputs.
-const PURE: &[&str] = &["types", "raft", "mvcc", "lease", "membership", "alarm", "machine"];
+const PURE: &[&str] = &["types", "bolt", "raft", "mvcc", "lease", "membership", "alarm", "machine"];
 
 /// What a pure room may not touch.
 const IMPURE: &[&str] = &[
