@@ -21,6 +21,7 @@ mod kv;
 mod lease;
 mod member;
 mod quota;
+mod standing;
 mod txn;
 mod view;
 
@@ -34,6 +35,7 @@ pub use command::{
     DeleteRange, Effect, Op, OpReply, Outcome, Put, Reply, RequestId, Txn, TxnReply,
 };
 pub use quota::QUOTA_BYTES_DEFAULT;
+pub use standing::Standing;
 pub use view::{LeaseInfo, View};
 
 use crate::{

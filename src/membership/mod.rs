@@ -5,7 +5,10 @@
 //! go into one batch.
 //! **May not know** who leads, who is reachable, or what a member's flags are.
 
+mod identity;
 mod row;
+
+pub use identity::{Identity, cluster_id, member_id};
 
 use crate::{
     engine::{Batch, Engine, Table as Rows},
@@ -96,6 +99,19 @@ impl Table {
         }
     }
 
+    /// The table of a state that comes from elsewhere; its rows go into `batch`, for a store that has none.
+    pub fn adopt(members: Vec<Member>, removed: BTreeSet<MemberId>, conf_state: ConfState, batch: &mut Batch) -> Table {
+        let mut table = Table { records: BTreeMap::new(), removed, conf_state };
+        for Member { id, name, peer_urls, client_urls, .. } in members {
+            table.keep(id, Record { name, peer_urls, client_urls }, batch);
+        }
+        for id in &table.removed {
+            batch.put(Rows::Members, key(*id), row::encode_record(None));
+        }
+        batch.put(Rows::Meta, CONF_STATE, row::encode_conf_state(&table.conf_state));
+        table
+    }
+
     /// Makes one change, or none of it.
     ///
     /// # Errors
@@ -172,6 +188,11 @@ impl Table {
     /// Whether this id was a member's that left.
     pub fn is_removed(&self, id: MemberId) -> bool {
         self.removed.contains(&id)
+    }
+
+    /// Members that left for good.
+    pub fn removed(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.removed.iter().copied()
     }
 
     /// Who votes and who learns.
