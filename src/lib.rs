@@ -33,6 +33,8 @@ pub mod membership;
 pub mod machine;
 
 #[cfg(feature = "server")]
+pub mod backup;
+#[cfg(feature = "server")]
 pub mod watch;
 
 #[cfg(feature = "server")]

@@ -21,12 +21,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("alarm", &["types", "engine"]),
     ("machine", &["types", "engine", "mvcc", "lease", "membership", "alarm", "pb"]),
     ("watch", &["types", "mvcc", "pb"]),
+    ("backup", &["types", "io", "bolt", "wal", "engine", "mvcc", "lease", "membership", "alarm", "machine", "pb"]),
     ("replica", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "machine", "watch"]),
-    ("server", &["types", "engine", "mvcc", "membership", "machine", "watch", "replica", "pb", "config"]),
+    ("server", &["types", "engine", "mvcc", "membership", "machine", "watch", "backup", "replica", "pb", "config"]),
     ("gateway", &["types", "machine", "mvcc", "server"]),
     ("process", &["types", "io", "engine", "watch", "replica", "server", "gateway", "config"]),
     ("client", &["types", "pb"]),
-    ("ctl", &["types", "pb", "client"]),
+    ("ctl", &["types", "pb", "client", "backup", "config"]),
     ("sim", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "machine", "watch", "replica"]),
 ];
 

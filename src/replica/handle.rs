@@ -2,7 +2,7 @@
 
 use super::{expiry::Expiry, proposals::Proposals, reads::Reads, run::Inbox};
 use crate::{
-    engine::{self, Engine},
+    engine::{self, Checkpoint, Engine},
     lease::Renewal,
     machine::{Applied, Command, RequestId, View, codec},
     mvcc::Reader,
@@ -262,6 +262,14 @@ impl Handle {
             done = swept.wait_for(|swept| *swept >= revision) => done.map(|_| ()).map_err(|_| Error::Stopped),
             _ = fault.wait_for(Option::is_some) => Err(Error::Stopped),
         }
+    }
+
+    /// Everything that is stored, as it is now. Blocks on the disk: it flushes first.
+    ///
+    /// # Errors
+    /// A broken store.
+    pub fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, Fault> {
+        self.shared.engine.checkpoint()
     }
 
     /// Reads of stored versions, from any thread.

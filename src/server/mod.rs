@@ -30,6 +30,7 @@ mod member;
 mod read_txn;
 mod refuse;
 mod serve;
+mod snapshot;
 mod status;
 mod trace;
 mod watch;

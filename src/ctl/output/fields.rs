@@ -102,6 +102,13 @@ pub fn render(answer: &Answer) -> Vec<u8> {
                 out.end();
             }
         }
+        Answer::Snapshot(status) => {
+            out.field("Hash", status.hash);
+            out.field("Revision", status.revision);
+            out.field("Keys", status.total_keys);
+            out.field("Size", status.total_bytes);
+            out.field("Version", &status.version);
+        }
     }
     out.0.into_bytes()
 }

@@ -18,7 +18,7 @@ pub fn render(answer: &Answer) -> Result<Vec<u8>, Failure> {
         Answer::Leases(answer) => answer.encode_to_vec(),
         Answer::Members(answer) => answer.encode_to_vec(),
         Answer::Alarms(answer) => answer.encode_to_vec(),
-        Answer::Health(_) | Answer::Status(_) | Answer::HashKv(_) => {
+        Answer::Health(_) | Answer::Status(_) | Answer::HashKv(_) | Answer::Snapshot(_) => {
             return Err(Failure::unsupported("protobuf not supported as output format"));
         }
     })
