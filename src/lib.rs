@@ -7,6 +7,8 @@ pub mod pb;
 pub mod types;
 
 #[cfg(feature = "server")]
+pub mod bolt;
+#[cfg(feature = "server")]
 pub mod config;
 #[cfg(any(feature = "server", feature = "ctl"))]
 pub mod dns;
@@ -32,6 +34,8 @@ pub mod membership;
 #[cfg(feature = "server")]
 pub mod machine;
 
+#[cfg(feature = "server")]
+pub mod backup;
 #[cfg(feature = "server")]
 pub mod watch;
 

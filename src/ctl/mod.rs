@@ -2,7 +2,7 @@
 //!
 //! **Promises.** What a script reads (standard output, exit code, `Error:` lines) is what etcdctl gives. Progress is shown on a
 //! terminal only. A flag that would need something not built yet (TLS, users) is refused, never ignored.
-//! **May not know** the server's rooms: it speaks through `client`.
+//! **May not know** the server's rooms: it speaks through `client`. What works on files, without a server, is `utl`, over `backup`.
 //!
 //! ```text
 //!   arguments ─ global + one file per command group ─ client ─ answer ─ output/{simple,fields,json,table,protobuf}
@@ -21,8 +21,11 @@ mod member;
 mod output;
 mod quote;
 mod replace;
+mod snapshot;
 mod txn;
 mod txn_grammar;
+#[cfg(feature = "server")]
+mod utl;
 mod watch;
 
 use clap::{
@@ -79,6 +82,9 @@ enum Command {
     Alarm(alarm::Command),
     /// Gives free space of the members' stores back to the file system
     Defrag(alarm::Defrag),
+    /// Saves a member's state in a file, checks such files, and makes data directories from them
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     /// Measures whether the cluster is fast and large enough for a given load
     #[command(subcommand)]
     Check(check::Command),
@@ -175,6 +181,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Downgrade(command) => lead::downgrade(&global, command).await,
         Command::Alarm(command) => alarm::run(&global, command).await,
         Command::Defrag(args) => alarm::defrag(&global, args).await,
+        Command::Snapshot(command) => snapshot::run(&global, command).await,
         Command::Check(command) => check::run(&global, command).await,
         Command::Bench(args) => bench::run(&global, args).await,
         Command::Version => {

@@ -38,6 +38,20 @@ pub struct Terms {
     pub remaining_s: i64,
 }
 
+impl Terms {
+    /// Row key and row value in [`Rows::Leases`].
+    pub fn to_row(self) -> (Bytes, Bytes) {
+        let lease = Lease { ttl_s: self.ttl_s, remaining_s: self.remaining_s, ..Lease::default() };
+        (key(self.id), encode(&lease))
+    }
+
+    /// Reads a row of [`Rows::Leases`]; `None` if it is none of ours.
+    pub fn of_row(key: &[u8], row: &[u8]) -> Option<Terms> {
+        let (id, lease) = decode(key, row)?;
+        Some(Terms { id, ttl_s: lease.ttl_s, remaining_s: lease.remaining_s })
+    }
+}
+
 /// All leases.
 ///
 /// Which lease a key has is not kept here: the key's newest version says it, and whoever writes the key has that at hand.
@@ -188,6 +202,9 @@ mod tests {
         let row = encode(&lease);
         assert_eq!(decode(&key(LeaseId(-5)), &row), Some((LeaseId(-5), lease)));
         assert!((0..row.len()).all(|n| decode(&key(LeaseId(1)), &row[..n]).is_none()));
+        let terms = Terms { id: LeaseId(3), ttl_s: 60, remaining_s: 7 };
+        let (key, row) = terms.to_row();
+        assert_eq!(Terms::of_row(&key, &row), Some(terms));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod lease;
 mod member;
 mod quota;
 mod snapshot;
+mod standing;
 mod txn;
 mod view;
 
@@ -36,6 +37,7 @@ pub use command::{
 };
 pub use quota::QUOTA_BYTES_DEFAULT;
 pub use snapshot::{applied_in, meta_of};
+pub use standing::Standing;
 pub use view::{LeaseInfo, View};
 
 use crate::{

@@ -159,6 +159,6 @@ impl View {
 
     /// Ids of members that left for good.
     pub fn removed(&self) -> Vec<MemberId> {
-        self.shared.state.read().members.removed()
+        self.shared.state.read().members.removed().collect()
     }
 }

@@ -5,8 +5,10 @@
 //! go into one batch.
 //! **May not know** who leads, who is reachable, or what a member's flags are.
 
+mod identity;
 mod row;
 
+pub use identity::{Identity, cluster_id, member_id};
 pub use row::decode_conf_state;
 
 use crate::{
@@ -124,6 +126,19 @@ impl Table {
         }
     }
 
+    /// The table of a state that comes from elsewhere; its rows go into `batch`, for a store that has none.
+    pub fn adopt(members: Vec<Member>, removed: BTreeSet<MemberId>, conf_state: ConfState, batch: &mut Batch) -> Table {
+        let mut table = Table { records: BTreeMap::new(), removed, conf_state };
+        for Member { id, name, peer_urls, client_urls, .. } in members {
+            table.keep(id, Record { name, peer_urls, client_urls }, batch);
+        }
+        for id in &table.removed {
+            batch.put(Rows::Members, key(*id), row::encode_record(None));
+        }
+        batch.put(Rows::Meta, CONF_STATE, row::encode_conf_state(&table.conf_state));
+        table
+    }
+
     /// Makes all of `changes`, or nothing. Returns what raft is to make of it.
     ///
     /// # Errors
@@ -231,9 +246,9 @@ impl Table {
         self.removed.contains(&id)
     }
 
-    /// Ids of members that left, in order.
-    pub fn removed(&self) -> Vec<MemberId> {
-        self.removed.iter().copied().collect()
+    /// Members that left for good, by id.
+    pub fn removed(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.removed.iter().copied()
     }
 
     /// Who votes and who learns.

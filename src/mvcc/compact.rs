@@ -7,7 +7,7 @@
 use super::{NEVER, Reader, STEP_KEYS, Shared};
 use crate::{
     engine::{Batch, Engine, Table},
-    types::Fault,
+    types::{Fault, Revision},
 };
 use bytes::Bytes;
 use parking_lot::RwLockWriteGuard;
@@ -24,6 +24,35 @@ const SWEPT: &[u8] = b"mvcc-swept";
 pub(super) struct Sweep {
     /// The bound, and the key to go on from. `None` between two sweeps.
     walk: Option<(i64, Box<[u8]>)>,
+}
+
+/// How far the history of a store at rest is forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Revision of the last compaction: reads below are refused.
+    pub compacted: Option<Revision>,
+    /// Revision below which nothing superfluous is left.
+    pub swept: Option<Revision>,
+}
+
+impl Marks {
+    /// Reads the marks that `engine` holds.
+    ///
+    /// # Errors
+    /// A broken store, or a row that is none of ours.
+    pub fn load(engine: &dyn Engine) -> Result<Marks, Fault> {
+        let read = |name| Ok(read_mark(engine, name)?.map(Revision));
+        Ok(Marks { compacted: read(COMPACTED)?, swept: read(SWEPT)? })
+    }
+
+    /// The rows of a store that has none.
+    pub fn save(self, batch: &mut Batch) {
+        for (name, mark) in [(COMPACTED, self.compacted), (SWEPT, self.swept)] {
+            if let Some(Revision(at)) = mark {
+                batch.put(Table::Meta, name, Bytes::copy_from_slice(&at.to_be_bytes()));
+            }
+        }
+    }
 }
 
 /// Records a compaction at `at`.

@@ -31,11 +31,12 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use compact::Marks;
 pub use hash::HashKv;
 pub use history::History;
 pub use pin::Pin;
 pub use read::{Chunk, RangeQuery, RangeResult, Reader, SortOrder, SortTarget, is_before_any};
-pub use record::{Event, EventKind, KeyValue};
+pub use record::{Event, EventKind, KeyValue, read_row, write_row};
 pub use write::WriteTxn;
 
 use crate::{

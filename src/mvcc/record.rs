@@ -76,6 +76,23 @@ impl Stamp {
     }
 }
 
+/// Reads a row of [`Table::Versions`](crate::engine::Table::Versions): its revision, what happened to the key, and the version as it is
+/// stored (of a tombstone: the key alone). `None` if it is no such row, or that of another revision.
+pub fn read_row(row_key: &[u8], row: &Bytes) -> Option<(Revision, EventKind, KeyValue)> {
+    let stamp = Stamp::of_row(row_key)?;
+    let kv = decode(row)?;
+    let revision = Revision(stamp.main);
+    match stamp.tombstone {
+        true => Some((revision, EventKind::Delete, kv)),
+        false => (kv.mod_revision == revision).then_some((revision, EventKind::Put, kv)),
+    }
+}
+
+/// The row value of a version: what [`read_row`] reads.
+pub fn write_row(kv: &KeyValue) -> Bytes {
+    encode(kv)
+}
+
 /// A row key on the stack.
 #[derive(Clone, Copy)]
 pub(super) struct RowKey {

@@ -201,6 +201,8 @@ fn edge_settings(config: &Config) -> server::Settings {
         version: Version::claiming(&crate::config::claimed_version()),
         slow_call: config.warning_unary_request_duration,
         leaderless_max: config.election_timeout * 3,
+        // Beside the store: the same disk, and nobody else's.
+        spool_dir: config.data_dir.clone(),
         ..server::Settings::default()
     }
 }

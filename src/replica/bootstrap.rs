@@ -26,7 +26,7 @@ use crate::{
         real::{RealClock, RealDisk},
     },
     machine::{self, Machine},
-    membership::Member,
+    membership::{Identity, Member},
     raft::{self, Node, Output, Restored},
     types::{ClusterId, Entry, Fault, HardState, Index, MemberId, SnapshotMeta},
     wal::{self, Wal},
@@ -181,17 +181,17 @@ pub(crate) fn assemble<D: Disk>(settings: Settings, ground: Ground<D>) -> Result
     if let Some(cut) = &recovered.cut {
         tracing::warn!(file = %cut.file.display(), offset = cut.offset, bytes = cut.bytes, "cut a torn write off the end of the log: it was never acknowledged");
     }
-    let ids = founding::decode_metadata(&recovered.metadata).map_err(|what| Fault::Damaged {
+    let identity = Identity::decode(&recovered.metadata).ok_or_else(|| Fault::Damaged {
         path: settings.wal_dir.clone(),
         offset: None,
-        what,
+        what: "the log does not say whose it is".to_owned(),
     })?;
     check_contiguous(&settings, applied, &recovered.entries)?;
     founding::replay(&mut machine, &recovered.entries, recovered.hard_state.commit)?;
     if settings.force_new_cluster {
-        founding::stand_alone(ids.0, &mut machine, &mut wal, &mut recovered)?;
+        founding::stand_alone(identity.member, &mut machine, &mut wal, &mut recovered)?;
     }
-    build(settings, ground, machine, wal, recovered, ids)
+    build(settings, ground, machine, wal, recovered, identity)
 }
 
 /// The state machine on the present store; or on a sealed one that is newer, and was to take its place when the process ended. Whether
@@ -267,7 +267,7 @@ fn build<D: Disk>(
     machine: Machine,
     wal: Wal<D>,
     recovered: wal::Recovered,
-    (member_id, cluster_id): (MemberId, ClusterId),
+    Identity { member: member_id, cluster: cluster_id }: Identity,
 ) -> Result<(Handle, Parts<D>), Fault> {
     let Ground { clock, mut chance, tasks, home, transport, .. } = ground;
     let (applied, applied_term) = machine.applied();

@@ -4,55 +4,10 @@ use super::bootstrap::{Settings, StartAs};
 use crate::{
     io::Disk,
     machine::{Machine, RequestId, codec},
-    membership::{Change, Member},
-    types::{ClusterId, Entry, Fault, HardState, Index, MemberId, Term},
+    membership::{Change, Identity, Member, cluster_id, member_id},
+    types::{Entry, Fault, HardState, Index, MemberId, Term},
     wal::{self, Wal},
 };
-use sha1::{Digest, Sha1};
-
-/// What the metadata record of the log says: whose log it is (etcd's `Metadata` message).
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-struct Metadata {
-    #[prost(uint64, tag = "1")]
-    node_id: u64,
-    #[prost(uint64, tag = "2")]
-    cluster_id: u64,
-}
-
-/// The metadata record of a member's log.
-pub fn encode_metadata(member: MemberId, cluster: ClusterId) -> Vec<u8> {
-    prost::Message::encode_to_vec(&Metadata { node_id: member.0, cluster_id: cluster.0 })
-}
-
-/// Whose log it is.
-///
-/// # Errors
-/// Says what is wrong with the record.
-pub fn decode_metadata(record: &[u8]) -> Result<(MemberId, ClusterId), String> {
-    let metadata: Metadata =
-        prost::Message::decode(record).map_err(|error| format!("the log does not say whose it is: {error}"))?;
-    Ok((MemberId(metadata.node_id), ClusterId(metadata.cluster_id)))
-}
-
-/// etcd's way to name a founding member: a hash of its peer URLs and the cluster's token.
-pub fn member_id(peer_urls: &[String], token: &str) -> MemberId {
-    let mut urls = peer_urls.to_vec();
-    urls.sort();
-    MemberId(first_eight((urls.concat() + token).as_bytes()))
-}
-
-/// etcd's way to name a new cluster: a hash of its members' ids, so that the same flags give the same id everywhere.
-pub fn cluster_id(members: impl IntoIterator<Item = MemberId>) -> ClusterId {
-    let mut ids = members.into_iter().collect::<Vec<_>>();
-    ids.sort();
-    let bytes = ids.iter().flat_map(|id| id.0.to_be_bytes()).collect::<Vec<_>>();
-    ClusterId(first_eight(&bytes))
-}
-
-fn first_eight(bytes: &[u8]) -> u64 {
-    let hash = Sha1::digest(bytes);
-    u64::from_be_bytes(hash[..8].try_into().expect("a SHA-1 has 20 bytes"))
-}
 
 /// The members that found the cluster, by id.
 fn founders(settings: &Settings) -> Vec<Member> {
@@ -76,11 +31,12 @@ pub(super) fn create<D: Disk>(
     let (member, cluster) = match &settings.start_as {
         StartAs::New => {
             let own = member_id(&settings.peer_urls, &settings.cluster_token);
-            (own, cluster_id(founders(settings).into_iter().map(|member| member.id)))
+            let founders = founders(settings).into_iter().map(|member| member.id).collect::<Vec<_>>();
+            (own, cluster_id(&founders))
         }
         StartAs::Joined { member_id, cluster_id, .. } => (*member_id, *cluster_id),
     };
-    let metadata = encode_metadata(member, cluster);
+    let metadata = Identity { member, cluster }.encode();
     let wal = Wal::create(disk, &settings.wal_dir, &metadata, options)?;
     Ok((wal, wal::Recovered { metadata: metadata.into(), ..wal::Recovered::default() }))
 }
@@ -146,23 +102,4 @@ pub(super) fn replay(machine: &mut Machine, entries: &[Entry], commit: Index) ->
         machine.apply(batch.to_vec())?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_those_that_etcd_gives_for_the_same_flags() {
-        let own = member_id(&["http://localhost:2380".to_owned()], "etcd-cluster");
-        assert_eq!(own.to_string(), "8e9e05c52164694d");
-        assert_eq!(cluster_id([own]).to_string(), "cdf818194e3a8c32");
-    }
-
-    #[test]
-    fn the_metadata_record_is_read_as_it_was_written() {
-        let record = encode_metadata(MemberId(7), ClusterId(9));
-        assert_eq!(decode_metadata(&record), Ok((MemberId(7), ClusterId(9))));
-        assert!(decode_metadata(b"\xff\xff").is_err());
-    }
 }

@@ -12,7 +12,7 @@ use super::{
     transport::{PeerMessage, Transport},
 };
 use crate::{
-    engine::{self, Home},
+    engine::{self, Checkpoint, Home},
     io::{Clock, Rng},
     lease::Renewal,
     machine::{Applied, Command, RequestId, View, codec},
@@ -414,6 +414,14 @@ impl Handle {
             done = swept.wait_for(|swept| *swept >= revision) => done.map(|_| ()).map_err(|_| Error::Stopped),
             _ = fault.wait_for(Option::is_some) => Err(Error::Stopped),
         }
+    }
+
+    /// Everything that is stored, as it is now. Blocks on the disk: it flushes first.
+    ///
+    /// # Errors
+    /// A broken store.
+    pub fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, Fault> {
+        self.shared.view.engine().checkpoint()
     }
 
     /// Reads of stored versions, from any thread.

@@ -39,7 +39,6 @@ mod transport;
 
 pub use bootstrap::{Settings, StartAs, start};
 pub use compactor::AutoCompaction;
-pub use founding::{cluster_id, decode_metadata, encode_metadata, member_id};
 pub use handle::{Handle, Status};
 pub use snapshots::Incoming;
 pub use transport::{Answer, Forwarded, Letter, Outgoing, PeerMessage, Question, Row, Transport};

@@ -2,7 +2,7 @@
 
 use super::downgrade::Downgrade;
 use crate::{
-    engine,
+    engine::{self, Checkpoint},
     machine::{AlarmKind, Applied, Command, Txn, TxnReply},
     membership::Member,
     mvcc::{HashKv, Pin, RangeQuery, RangeResult, Reader},
@@ -165,6 +165,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// CRC32C over all that is stored; differs between members by what each has swept.
     fn hash_all(&self) -> impl Future<Output = Result<u32, Error>> + Send;
+
+    /// Everything that is stored, as it is now, for a snapshot.
+    fn checkpoint(&self) -> impl Future<Output = Result<Box<dyn Checkpoint>, Error>> + Send;
 
     /// Gives unused space back, beside the traffic.
     fn defragment(&self) -> impl Future<Output = Result<(), Error>> + Send;

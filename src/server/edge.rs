@@ -11,7 +11,7 @@ use crate::{
     machine::{Command, Reply},
     types::{Error, Key, MemberId},
 };
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tonic::metadata::MetadataMap;
 
@@ -51,6 +51,8 @@ pub struct Settings {
     pub proposals_max: usize,
     /// Most bytes of them.
     pub proposal_bytes_max: usize,
+    /// Where a snapshot is made before it is sent: a folder with room for another store.
+    pub spool_dir: PathBuf,
 }
 
 impl Default for Settings {
@@ -63,6 +65,7 @@ impl Default for Settings {
             watch_progress_interval: Duration::from_secs(600),
             proposals_max: 20_000,
             proposal_bytes_max: 256 << 20,
+            spool_dir: std::env::temp_dir(),
         }
     }
 }

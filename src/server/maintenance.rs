@@ -1,24 +1,29 @@
-//! The Maintenance service: status, alarms, hashes, space, the lead.
+//! The Maintenance service: status, alarms, hashes, space, the lead, snapshots.
 
-use super::{Backend, Edge, check, convert, identity::Access, refuse::refuse};
+use super::{
+    Backend, Edge, check, convert,
+    identity::Access,
+    refuse::refuse,
+    snapshot::{SnapshotStream, Snapshots},
+};
 use crate::{
     machine::Reply,
     pb::etcdserverpb::{self as pb, maintenance_server::Maintenance},
     types::{Error, MemberId, Revision},
 };
 use prost::Message;
-use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 /// The Maintenance service.
 pub struct MaintenanceService<B> {
     edge: Edge<B>,
+    snapshots: Snapshots,
 }
 
 impl<B: Backend> MaintenanceService<B> {
     /// The service on this edge.
     pub fn new(edge: Edge<B>) -> MaintenanceService<B> {
-        MaintenanceService { edge }
+        MaintenanceService { edge, snapshots: Snapshots::default() }
     }
 
     fn header(&self) -> Option<pb::ResponseHeader> {
@@ -43,8 +48,7 @@ fn bytes_of(bytes: u64) -> i64 {
 }
 
 refuse! {
-    impl [B: Backend] Maintenance [SnapshotStream = Empty<Result<pb::SnapshotResponse, Status>>] for MaintenanceService<B> {
-        snapshot: pb::SnapshotRequest => Self::SnapshotStream, "Snapshot";
+    impl [B: Backend] Maintenance [SnapshotStream = SnapshotStream] for MaintenanceService<B> {
     } but {
         async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
             let (metadata, _, request) = request.into_parts();
@@ -56,6 +60,15 @@ refuse! {
             let Reply::Alarms(alarms) = reply else { unreachable!("alarms are answered with alarms: {reply:?}") };
             let alarms = alarms.into_iter().map(convert::alarm).collect();
             Ok(Response::new(pb::AlarmResponse { header: header.to_wire(), alarms }))
+        }
+
+        async fn snapshot(
+            &self,
+            request: Request<pb::SnapshotRequest>,
+        ) -> Result<Response<SnapshotStream>, Status> {
+            let caller = self.edge.enter(request.metadata(), true)?;
+            caller.may(Access::Admin, None)?;
+            Ok(Response::new(self.snapshots.stream(&self.edge)?))
         }
 
         async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {

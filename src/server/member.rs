@@ -2,6 +2,7 @@
 
 use super::{Backend, Downgrade, Header, LeaseLeft, Pinned, Status, downgrade, read_txn};
 use crate::{
+    engine::Checkpoint,
     machine::{AlarmAction, AlarmKind, Applied, Command, Txn, TxnReply},
     membership::Member,
     mvcc::{HashKv, RangeQuery, RangeResult},
@@ -183,6 +184,10 @@ impl Backend for MemberBackend {
 
     async fn hash_all(&self) -> Result<u32, Error> {
         self.blocking(|handle| handle.reader().hash_all().map(Ok)).await
+    }
+
+    async fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, Error> {
+        self.blocking(|handle| handle.checkpoint().map(Ok)).await
     }
 
     async fn defragment(&self) -> Result<(), Error> {

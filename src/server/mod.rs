@@ -32,6 +32,7 @@ mod read_txn;
 mod reconfig;
 mod refuse;
 mod serve;
+mod snapshot;
 mod status;
 mod trace;
 mod watch;

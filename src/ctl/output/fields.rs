@@ -109,6 +109,13 @@ pub fn render(answer: &Answer, hex: bool) -> Result<Vec<u8>, Failure> {
         | Answer::MemberPromote(..)
         | Answer::MoveLeader { .. }
         | Answer::Downgrade(..) => return Err(Failure::unsupported("fields not supported as output format")),
+        Answer::Snapshot(status) => {
+            out.field("Hash", status.hash);
+            out.field("Revision", status.revision);
+            out.field("Keys", status.total_keys);
+            out.field("Size", status.total_bytes);
+            out.field("Version", &status.version);
+        }
     }
     Ok(out.text.into_bytes())
 }

@@ -74,6 +74,13 @@ pub fn render(answer: &Answer, hex: bool) -> String {
         Answer::HashKv(all) => list(all.iter().map(|(endpoint, one)| {
             Object::new().always("Endpoint", string(endpoint)).always("HashKV", hash_kv(one)).end()
         })),
+        Answer::Snapshot(status) => Object::new()
+            .always("hash", status.hash)
+            .always("revision", status.revision)
+            .always("totalKey", status.total_keys)
+            .always("totalSize", status.total_bytes)
+            .always("version", string(&status.version))
+            .end(),
     };
     text + "\n"
 }

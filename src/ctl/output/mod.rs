@@ -66,6 +66,17 @@ pub enum Answer {
     Health(Vec<Health>),
     Status(Vec<(String, StatusResponse)>),
     HashKv(Vec<(String, HashKvResponse)>),
+    Snapshot(SnapshotStatus),
+}
+
+/// What is in a snapshot file.
+#[derive(Clone, Debug)]
+pub struct SnapshotStatus {
+    pub hash: u32,
+    pub revision: i64,
+    pub total_keys: usize,
+    pub total_bytes: u64,
+    pub version: String,
 }
 
 /// How one endpoint is.
@@ -168,6 +179,18 @@ fn status_row(endpoint: &str, status: &StatusResponse) -> Vec<String> {
         status.errors.join(", "),
         downgrade.target_version,
         downgrade.enabled.to_string(),
+    ]
+}
+
+/// The row of `snapshot status`; simple and table formats share it.
+fn snapshot_row(status: &SnapshotStatus) -> Vec<String> {
+    let bytes = i64::try_from(status.total_bytes).unwrap_or(i64::MAX);
+    vec![
+        format!("{:x}", status.hash),
+        status.revision.to_string(),
+        status.total_keys.to_string(),
+        size(bytes),
+        status.version.clone(),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! The `simple` format: for people, and for scripts with `cut`.
 
-use super::{Answer, Printer, member_row, status_row, took};
+use super::{Answer, Printer, member_row, snapshot_row, status_row, took};
 use crate::pb::{
     etcdserverpb::{AlarmType, RangeResponse, ResponseHeader, TxnResponse, WatchResponse, response_op::Response},
     mvccpb::{KeyValue, event::EventType},
@@ -90,6 +90,7 @@ pub fn render(answer: &Answer, printer: &Printer) -> Vec<u8> {
                 out.line(&format!("{endpoint}, {}, {}", hash.hash, hash.hash_revision));
             }
         }
+        Answer::Snapshot(status) => out.line(&snapshot_row(status).join(", ")),
     }
     out.bytes
 }

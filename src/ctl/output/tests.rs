@@ -116,6 +116,16 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("health", Answer::Health(vec![health(1_182, None), health(5_001_131, Some("context deadline exceeded"))])),
         ("status", Answer::Status(vec![(endpoint.clone(), status)])),
         ("hashkv", Answer::HashKv(vec![(endpoint.clone(), hash)])),
+        (
+            "snapshot status",
+            Answer::Snapshot(SnapshotStatus {
+                hash: 0xcf41_0ff9,
+                revision: 9,
+                total_keys: 3,
+                total_bytes: 20_480,
+                version: "3.7.0".to_owned(),
+            }),
+        ),
     ]
 }
 

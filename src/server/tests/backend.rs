@@ -83,6 +83,7 @@ pub(crate) struct TestBackend {
 }
 
 struct Shared {
+    engine: Arc<Rows>,
     machine: Mutex<Machine>,
     reader: Reader,
     view: machine::View,
@@ -107,10 +108,12 @@ impl TestBackend {
     }
 
     pub(crate) fn with_hub(options: hub::Options) -> TestBackend {
-        let machine = Machine::open(Arc::new(Rows::default()), machine::Settings::default()).unwrap();
+        let engine = Arc::new(Rows::default());
+        let machine = Machine::open(engine.clone(), machine::Settings::default()).unwrap();
         let (reader, view) = (machine.reader(), machine.view());
         let hub = Hub::new(reader.clone(), options);
         let shared = Shared {
+            engine,
             machine: Mutex::new(machine),
             reader,
             view,
@@ -318,6 +321,10 @@ impl Backend for TestBackend {
 
     async fn hash_all(&self) -> Result<u32, Error> {
         self.shared.reader.hash_all().map_err(|fault| self.report(fault))
+    }
+
+    async fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, Error> {
+        self.shared.engine.checkpoint().map_err(|fault| self.report(fault))
     }
 
     async fn defragment(&self) -> Result<(), Error> {
