@@ -102,6 +102,9 @@ struct Common {
     /// Keep the members' data although all checks hold
     #[arg(long)]
     keep: bool,
+    /// Read serializably, which registers, set and append must find: a test of the checkers
+    #[arg(long)]
+    stale_reads: bool,
 }
 
 /// What of the matrix `--short` runs: every workload once or twice, every nemesis once.
@@ -234,6 +237,7 @@ fn base(common: &Common, time: Duration, short: bool, folder: &Path) -> Plan {
         seed: common.seed,
         folder: folder.to_path_buf(),
         keep: common.keep,
+        stale_reads: common.stale_reads,
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Plan {
     pub seed: u64,
     /// Where logs and history go.
     pub folder: PathBuf,
+    /// Read serializably, to see the checkers find it.
+    pub stale_reads: bool,
     /// Keep the members' data although all checks hold.
     pub keep: bool,
 }
@@ -125,6 +127,10 @@ async fn attempt(plan: &Plan, faults: Vec<Fault>, outcome: &mut Outcome) -> Resu
     let needs_disks = faults.iter().any(|fault| fault.needs_disks());
     let cluster_plan = cluster::Plan { disks: needs_disks, ..plan.cluster.clone() };
     let mut cluster = Cluster::new(&cluster_plan, &plan.folder).await?;
+    if let Err(cause) = serve(plan, &mut cluster).await {
+        save_disks(&cluster, &plan.folder);
+        return Err(cause);
+    }
     let load = Arc::new(Load {
         clock: Clock::start(),
         calls: Log::default(),
@@ -133,6 +139,7 @@ async fn attempt(plan: &Plan, faults: Vec<Fault>, outcome: &mut Outcome) -> Resu
         keys: plan.keys,
         timeout: plan.timeout,
         random: Random::new(plan.seed),
+        stale_reads: plan.stale_reads,
         stop: AtomicBool::new(false),
     });
     let driven = drive(plan, &faults, &mut cluster, &workload, &load).await;
@@ -165,6 +172,15 @@ async fn attempt(plan: &Plan, faults: Vec<Fault>, outcome: &mut Outcome) -> Resu
     Ok(())
 }
 
+/// Starts the cluster and waits until every member serves.
+async fn serve(plan: &Plan, cluster: &mut Cluster) -> Result<(), Box<dyn Error>> {
+    cluster.start_all().map_err(|cause| format!("cannot start {}: {cause}", plan.cluster.program.display()))?;
+    if let Err(cause) = cluster.await_service(SERVICE_MAX).await {
+        return Err(format!("the cluster did not come up: {cause} {}", cluster.take_ended().join("; ")).into());
+    }
+    Ok(())
+}
+
 /// Load and faults, until the cluster has had the chance to recover.
 async fn drive(
     plan: &Plan,
@@ -173,10 +189,6 @@ async fn drive(
     workload: &Arc<dyn Workload>,
     load: &Arc<Load>,
 ) -> Result<Driven, Box<dyn Error>> {
-    cluster.start_all().map_err(|cause| format!("cannot start {}: {cause}", plan.cluster.program.display()))?;
-    if let Err(cause) = cluster.await_service(SERVICE_MAX).await {
-        return Err(format!("the cluster did not come up: {cause} {}", cluster.take_ended().join("; ")).into());
-    }
     let mut tasks = Tasks::new();
     workload.clone().start(load, &mut tasks);
     let random = Random::new(plan.seed).part(u64::MAX);

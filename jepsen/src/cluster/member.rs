@@ -113,12 +113,16 @@ impl Member {
         Ok(kill_process(Pid::from_child(child), signal)?)
     }
 
-    /// The last lines that it printed.
-    pub fn last_words(&self, lines: usize) -> String {
+    /// Why it ended, as far as its log tells: where its last cry begins, or its last lines.
+    pub fn last_words(&self) -> String {
         let text = fs::read(self.log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text[text.len().saturating_sub(16 << 10)..]).into_owned();
         let all: Vec<String> = text.lines().map(|line| line.chars().take(LINE_MAX).collect()).collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        let cry = ["panic: ", "panicked at", "fatal error: ", "\"fatal\"", "unexpected fault address"];
+        let cries = |line: &String| cry.iter().any(|mark| line.contains(mark));
+        // What this start printed comes after what earlier ones did, and a cry is followed by a stack.
+        let from = all.iter().rposition(cries).unwrap_or(all.len().saturating_sub(2));
+        all[from..all.len().min(from + 2)].join("\n").trim_end().to_string()
     }
 }
 

@@ -156,7 +156,7 @@ impl Cluster {
     pub fn take_ended(&mut self) -> Vec<String> {
         let ended = self.members.iter_mut().filter_map(|member| {
             let status = member.take_end()?;
-            Some(format!("{} ({status}): {}", member.name, member.last_words(3)))
+            Some(format!("{} ({status}): {}", member.name, member.last_words()))
         });
         ended.collect()
     }

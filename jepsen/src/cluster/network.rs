@@ -205,6 +205,7 @@ fn remove_leftovers() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{net::UdpSocket, os::fd::AsFd, time::Duration};
 
     #[test]
     fn rules_drop_what_a_member_must_not_hear_and_nothing_of_ours() {
@@ -213,6 +214,46 @@ mod tests {
         assert!(rules.contains("ip saddr 10.9.9.11 drop"), "{rules}");
         assert!(!rules.contains("10.9.9.12") && !rules.contains("10.9.9.13"), "{rules}");
         assert!(rules.contains("ip saddr != 10.9.9.1 numgen random mod 100 < 5 drop"), "{rules}");
+    }
+
+    /// Runs `work` on `member`'s host. Only the thread goes there, and ends there.
+    fn on<T: Send + 'static>(network: &Network, member: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+        let host = std::fs::File::open(format!("/run/netns/{}", network.host(member))).expect("the host is there");
+        let thread = std::thread::spawn(move || {
+            move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("this thread may go there");
+            work()
+        });
+        thread.join().expect("no panic")
+    }
+
+    #[test]
+    fn hosts_hear_each_other_until_they_are_cut_off_in_one_direction_or_both() {
+        let network = match Network::new(2) {
+            Ok(network) => network,
+            Err(cause) => return eprintln!("skipped: no hosts here: {cause}"),
+        };
+        let addresses = [0, 1].map(|member| format!("{}:999", network.address(member)));
+        let sockets: Vec<UdpSocket> = (0..2)
+            .map(|member| {
+                let address = addresses[member].clone();
+                on(&network, member, move || UdpSocket::bind(address).expect("the address is this host's"))
+            })
+            .collect();
+        let hears = |from: usize, to: usize| {
+            sockets[to].set_read_timeout(Some(Duration::from_millis(200))).expect("it is not zero");
+            sockets[from].send_to(b"hello", &addresses[to]).expect("sending says nothing of arrival");
+            sockets[to].recv(&mut [0; 8]).is_ok()
+        };
+        assert!(hears(0, 1) && hears(1, 0));
+        network.set(&Cuts::from([(0, 1)]), 0).expect("nft works");
+        assert!(!hears(0, 1) && hears(1, 0));
+        network.set(&Cuts::from([(0, 1), (1, 0)]), 0).expect("nft works");
+        assert!(!hears(0, 1) && !hears(1, 0));
+        network.set(&Cuts::new(), 0).expect("nft works");
+        network.limit(0, Some(1000)).expect("tc works");
+        assert!(hears(0, 1) && hears(1, 0));
     }
 
     #[test]

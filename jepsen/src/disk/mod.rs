@@ -23,6 +23,9 @@ use std::{
     time::Duration,
 };
 
+/// What the table of mounts says a disk is, before the process id.
+const SOURCE: &str = "henge-jepsen-";
+
 /// What is wrong with a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trouble {
@@ -97,19 +100,25 @@ impl Drop for Disk {
 
 fn session(mount_point: &Path, shared: &Arc<Shared>) -> io::Result<BackgroundSession> {
     let mut config = Config::default();
-    config.mount_options = vec![MountOption::FSName("henge-jepsen".into()), MountOption::NoDev, MountOption::NoSuid];
+    config.mount_options =
+        vec![MountOption::FSName(format!("{SOURCE}{}", std::process::id())), MountOption::NoDev, MountOption::NoSuid];
     fuser::spawn_mount(Files(shared.clone()), mount_point, &config)
 }
 
-/// Unmounts the disks of runs that died: whatever is mounted from this program below a temporary folder of a dead process.
+/// Unmounts the disks of runs whose process has died.
 pub fn remove_leftovers() {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    for path in mounts.lines().filter_map(|line| line.strip_prefix("henge-jepsen ")?.split(' ').next()) {
-        // Nobody answers for it any more: asking about it fails.
-        if fs::metadata(path).is_err() {
+    for (pid, path) in mounts.lines().filter_map(owner) {
+        if !Path::new(&format!("/proc/{pid}")).exists() {
             let _ = Command::new("umount").args(["--lazy", path]).status();
         }
     }
+}
+
+/// Whose disk is mounted where, from a line of the table of mounts.
+fn owner(line: &str) -> Option<(u32, &str)> {
+    let (pid, rest) = line.strip_prefix(SOURCE)?.split_once(' ')?;
+    Some((pid.parse().ok()?, rest.split(' ').next()?))
 }
 
 #[cfg(test)]
@@ -127,6 +136,12 @@ mod tests {
                 None
             }
         }
+    }
+
+    #[test]
+    fn the_table_of_mounts_tells_whose_a_disk_is() {
+        assert_eq!(owner("henge-jepsen-12 /tmp/a/data fuse rw 0 0"), Some((12, "/tmp/a/data")));
+        assert_eq!(owner("/dev/vda / ext4 rw 0 0"), None);
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub async fn run(
         let quiet = pace.next(&mut random);
         let left = end.saturating_duration_since(Instant::now());
         tokio::time::sleep(quiet.min(left)).await;
-        account.ended.extend(cluster.take_ended());
+        note(&mut account.ended, cluster.take_ended());
         cluster.start_all()?;
         // A fault needs some time to show.
         if faults.is_empty() && !left.is_zero() {
@@ -85,11 +85,21 @@ pub async fn run(
         let ended = cluster.heal()?;
         account.episodes.push(Episode { from_ns, to_ns: clock.now_ns(), what });
         if fault.may_end_members() {
-            account
-                .notes
-                .extend(ended.into_iter().map(|ended| format!("under {fault} a member ended by itself: {ended}")));
+            note(
+                &mut account.notes,
+                ended.into_iter().map(|how| format!("under {fault} a member ended by itself: {how}")),
+            );
         } else {
-            account.ended.extend(ended);
+            note(&mut account.ended, ended);
+        }
+    }
+}
+
+/// Adds what is not there yet: a member that cannot start says the same each time.
+fn note(texts: &mut Vec<String>, more: impl IntoIterator<Item = String>) {
+    for text in more {
+        if !texts.contains(&text) {
+            texts.push(text);
         }
     }
 }

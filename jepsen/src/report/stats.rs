@@ -61,9 +61,12 @@ fn ok(calls: &[Call]) -> impl Iterator<Item = &Call> {
     calls.iter().filter(|call| call.end == End::Ok)
 }
 
-/// The longest time between two answers that follow each other, and when it began.
+/// The longest time between two answers that follow each other, and when it began. The first call and the end of the last one
+/// count as answers.
 fn longest_gap(calls: &[Call]) -> (u64, u64) {
     let mut answers: Vec<u64> = ok(calls).map(|call| call.returned_ns).collect();
+    answers.extend(calls.iter().map(|call| call.called_ns).min());
+    answers.extend(calls.iter().map(|call| call.returned_ns).max());
     answers.sort_unstable();
     let gaps = answers.windows(2).map(|pair| (pair[1] - pair[0], pair[0]));
     gaps.max().unwrap_or_default()
@@ -83,6 +86,8 @@ mod tests {
             [call(0, 10, End::Ok), call(20, 30, End::Failed), call(40, 900, End::Unknown), call(0, 1500, End::Ok)];
         let stats = Stats::new(&calls);
         assert_eq!((stats.longest_gap_ms, stats.longest_gap_at_ms), (1490, 10));
+        let down = [call(0, 10, End::Ok), call(20, 3000, End::Failed)];
+        assert_eq!(Stats::new(&down).longest_gap_ms, 2990);
         assert_eq!((stats.ok, stats.failed, stats.unknown), (2, 1, 1));
         assert_eq!(stats.per_second, [1, 1]);
         assert_eq!(stats.max_ms, 1500.0);

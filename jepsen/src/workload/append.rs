@@ -14,7 +14,7 @@ use crate::{
     timeline::{End, Log},
 };
 use henge::{
-    client::{self, Client, Compare, Error, Op},
+    client::{self, Client, Compare, Error, GetOptions, Op},
     pb::etcdserverpb::{RangeResponse, TxnResponse, response_op::Response},
 };
 use std::{
@@ -98,7 +98,7 @@ impl Lists {
     async fn txn(&self, load: &Load, client: &Client, number: usize, steps: Vec<Step>) -> Result<(), Nonsense> {
         let writes = steps.iter().any(|step| matches!(step, Step::Append { .. }));
         let what = if writes { "append" } else { "read" };
-        let call = load.call(number, what, writes, run(client, &steps)).await;
+        let call = load.call(number, what, writes, run(load, client, &steps)).await;
         let (called_ns, returned_ns) = (call.called_ns, call.returned_ns);
         let (end, steps) = match call.result {
             Err(_) => (call.end, steps),
@@ -118,7 +118,7 @@ impl Lists {
 /// Reads the lists to append to, then commits; again if they have changed meanwhile.
 ///
 /// An error of the first read is one before anything was proposed; it must not look as if something may have happened.
-async fn run(client: &Client, steps: &[Step]) -> Result<Outcome, Error> {
+async fn run(load: &Load, client: &Client, steps: &[Step]) -> Result<Outcome, Error> {
     let appends: BTreeSet<u64> =
         steps.iter().filter_map(|step| if let Step::Append { key, .. } = step { Some(*key) } else { None }).collect();
     for _ in 0..TRIES_MAX {
@@ -139,7 +139,9 @@ async fn run(client: &Client, steps: &[Step]) -> Result<Outcome, Error> {
         let ops: Vec<Op> = steps
             .iter()
             .map(|step| match step {
-                Step::Read { key, .. } => Op::get(name(*key)),
+                Step::Read { key, .. } => {
+                    Op::get_with(name(*key), GetOptions { serializable: load.stale_reads, ..GetOptions::default() })
+                }
                 Step::Append { key, element } => {
                     let before = lists.get(key).map_or("", |(_, text)| text);
                     let space = if before.is_empty() { "" } else { " " };
@@ -183,7 +185,7 @@ impl Workload for Lists {
             for key in 0..self.keys.load(Relaxed) {
                 let steps = [Step::Read { key, saw: None }];
                 let called_ns = load.clock.now_ns();
-                let outcome = load.insist("the final read", || run(&client, &steps)).await?;
+                let outcome = load.insist("the final read", || run(load, &client, &steps)).await?;
                 if let Some(steps) = outcome.map_err(Nonsense)? {
                     let returned_ns = load.clock.now_ns();
                     self.txns.add(Txn { client: load.clients, called_ns, returned_ns, end: End::Ok, steps });

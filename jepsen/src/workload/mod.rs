@@ -55,6 +55,8 @@ pub struct Load {
     pub timeout: Duration,
     /// Rules what clients do.
     pub random: Random,
+    /// Reads may be stale: to see the checkers find it.
+    pub stale_reads: bool,
     /// Tells clients to end.
     pub stop: AtomicBool,
 }

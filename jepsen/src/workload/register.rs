@@ -97,7 +97,7 @@ impl Registers {
         };
         let writes = action.writes().is_some();
         let Timed { called_ns, returned_ns, end, result } =
-            load.call(number, what, writes, perform(client, key, action)).await;
+            load.call(number, what, writes, perform(load, client, key, action)).await;
         let operation =
             Operation { key, client: number, called_ns, returned_ns: Some(returned_ns), action, revision: None };
         match result {
@@ -190,11 +190,12 @@ fn content(answer: &RangeResponse) -> Result<Value, String> {
 }
 
 /// Makes the call; what comes back inside is the answer, or what is wrong with it in itself.
-async fn perform(client: &Client, key: usize, action: Action) -> Result<Result<Answer, String>, Error> {
+async fn perform(load: &Load, client: &Client, key: usize, action: Action) -> Result<Result<Answer, String>, Error> {
     let key = name(key);
     match action {
         Action::Read(_) | Action::Refused { .. } => {
-            let answer = client.get(key, GetOptions::default()).await?;
+            let answer =
+                client.get(key, GetOptions { serializable: load.stale_reads, ..GetOptions::default() }).await?;
             let read = content(&answer);
             Ok(read.map(|read| Answer { action: Action::Read(read), header: answer.header }))
         }

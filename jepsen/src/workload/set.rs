@@ -38,8 +38,10 @@ pub fn make() -> Arc<dyn Workload> {
     Arc::new(Set::default())
 }
 
-async fn read(client: &Client) -> Result<RangeResponse, Error> {
-    client.get(PREFIX, GetOptions { keys_only: true, ..GetOptions::prefix(PREFIX) }).await
+async fn read(load: &Load, client: &Client) -> Result<RangeResponse, Error> {
+    client
+        .get(PREFIX, GetOptions { keys_only: true, serializable: load.stale_reads, ..GetOptions::prefix(PREFIX) })
+        .await
 }
 
 fn elements(answer: &RangeResponse) -> Result<BTreeSet<u64>, Nonsense> {
@@ -76,7 +78,7 @@ impl Set {
     }
 
     async fn read(&self, load: &Load, client: &Client, number: usize) -> Result<(), Nonsense> {
-        let call = load.call(number, "read", false, read(client)).await;
+        let call = load.call(number, "read", false, read(load, client)).await;
         if let Ok(answer) = call.result {
             let (called_ns, returned_ns) = (call.called_ns, call.returned_ns);
             self.reads.add(Read { called_ns, returned_ns, elements: elements(&answer)? });
@@ -101,7 +103,7 @@ impl Workload for Set {
             for member in 0..load.addresses.len() {
                 let client = load.client(member).await?;
                 let called_ns = load.clock.now_ns();
-                let answer = load.insist("the final read", || read(&client)).await?;
+                let answer = load.insist("the final read", || read(load, &client)).await?;
                 self.reads.add(Read { called_ns, returned_ns: load.clock.now_ns(), elements: elements(&answer)? });
             }
             Ok(())
