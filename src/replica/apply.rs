@@ -42,10 +42,14 @@ impl Apply {
                 return self.shared.fail(&fault);
             }
             if committed.is_empty() {
-                // The queue was full if the loop left anything behind; it looks again now.
-                let _ = self.inbox.try_send(Inbox::Look);
+                self.rest();
             }
         }
+    }
+
+    /// The queue is empty. It was full if the loop left anything behind; it looks again now.
+    pub(crate) fn rest(&self) {
+        let _ = self.inbox.try_send(Inbox::Look);
     }
 
     /// Applies one piece of work.

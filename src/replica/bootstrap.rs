@@ -111,6 +111,8 @@ pub enum StartAs {
 pub(crate) struct Ground<D> {
     /// Of the log.
     pub(crate) disk: D,
+    /// How long a file of the log gets, about.
+    pub(crate) segment_bytes: u64,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) chance: Box<dyn Rng>,
     pub(crate) tasks: Arc<dyn Tasks>,
@@ -144,6 +146,7 @@ pub fn start(
     let disk = if settings.unsafe_no_fsync { RealDisk::without_sync() } else { RealDisk::default() };
     let ground = Ground {
         disk,
+        segment_bytes: wal::Options::default().segment_bytes,
         clock: Arc::new(RealClock::default()),
         chance: Box::new(SystemChance),
         tasks: Arc::new(OnRuntime(tokio::runtime::Handle::current())),
@@ -167,7 +170,7 @@ impl Rng for SystemChance {
 /// A member as it was when it stopped, ready to run.
 pub(crate) fn assemble<D: Disk>(settings: Settings, ground: Ground<D>) -> Result<(Handle, Parts<D>), Fault> {
     let (mut machine, installed) = open_machine(&settings, &*ground.home)?;
-    let (mut wal, mut recovered) = open_log(&settings, ground.disk.clone(), &machine, installed)?;
+    let (mut wal, mut recovered) = open_log(&settings, &ground, &machine, installed)?;
     let (applied, term) = machine.applied();
     if wal.last() == Index(0) && applied == Index(0) && settings.start_as == StartAs::New {
         // New, or a crash came before the first entry.
@@ -221,11 +224,12 @@ fn open_machine(settings: &Settings, home: &dyn Home) -> Result<(Machine, bool),
 
 fn open_log<D: Disk>(
     settings: &Settings,
-    disk: D,
+    ground: &Ground<D>,
     machine: &Machine,
     installed: bool,
 ) -> Result<(Wal<D>, wal::Recovered), Fault> {
-    let options = wal::Options { keep_all: settings.wal_keep_all, ..wal::Options::default() };
+    let options = wal::Options { segment_bytes: ground.segment_bytes, keep_all: settings.wal_keep_all };
+    let disk = ground.disk.clone();
     let (applied, term) = machine.applied();
     if !Wal::exists(&disk, &settings.wal_dir)? {
         if applied != Index(0) {

@@ -43,5 +43,12 @@ pub use handle::{Handle, Status};
 pub use snapshots::Incoming;
 pub use transport::{Answer, Forwarded, Letter, Outgoing, PeerMessage, Question, Row, Transport};
 
+// A member taken apart, for the simulator.
+#[cfg(test)]
+pub(crate) use {
+    bootstrap::{Ground, Parts, assemble},
+    tasks::{Task, Tasks},
+};
+
 #[cfg(test)]
 mod tests;

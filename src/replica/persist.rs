@@ -58,11 +58,19 @@ impl<D: Disk> Persist<D> {
 
     /// Everything that waits goes into one write and one sync.
     pub(crate) fn batch(&mut self, first: Save, work: &Receiver<Save>) -> Result<(), Fault> {
-        let started = self.shared.clock.now();
-        self.shared.facts.disk_busy_since_us.store((started.as_micros() as u64).max(1), Ordering::Release);
+        let started = self.begin();
         let done = self.write(first, work, started);
         self.shared.facts.disk_busy_since_us.store(0, Ordering::Release);
         done
+    }
+
+    /// The disk is at work from now on, if it is not already: the loop watches how long.
+    pub(crate) fn begin(&self) -> Duration {
+        let started = self.shared.clock.now();
+        let (busy, since) = (&self.shared.facts.disk_busy_since_us, (started.as_micros() as u64).max(1));
+        // Fails if it is at work already.
+        let _ = busy.compare_exchange(0, since, Ordering::AcqRel, Ordering::Acquire);
+        started
     }
 
     fn write(&mut self, first: Save, work: &Receiver<Save>, started: Duration) -> Result<(), Fault> {

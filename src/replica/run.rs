@@ -148,6 +148,24 @@ impl Run {
         self.act()
     }
 
+    /// When the next turn is due, even if nothing has come in.
+    #[cfg(test)]
+    pub(crate) fn due(&self) -> Duration {
+        self.next_tick
+    }
+
+    /// Whether something has come in.
+    #[cfg(test)]
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// What a checker may look at.
+    #[cfg(test)]
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// Whoever waits is told that the member stops.
     pub(crate) fn end(&mut self) {
         self.shared.facts.ended.store(true, Ordering::Release);
