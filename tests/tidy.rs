@@ -25,7 +25,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("peer", &["types", "engine", "membership", "machine", "raft", "replica", "pb"]),
     ("server", &["types", "engine", "mvcc", "membership", "machine", "watch", "replica", "pb", "config"]),
     ("gateway", &["types", "machine", "mvcc", "server"]),
-    ("process", &["types", "io", "engine", "membership", "watch", "replica", "peer", "server", "gateway", "config", "dns"]),
+    (
+        "process",
+        &["types", "io", "engine", "membership", "watch", "replica", "peer", "server", "gateway", "config", "dns"],
+    ),
     ("client", &["types", "pb"]),
     ("ctl", &["types", "pb", "client", "dns"]),
     ("sim", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "machine", "watch", "replica"]),

@@ -34,6 +34,7 @@ mod refuse;
 mod serve;
 mod status;
 mod trace;
+mod upkeep;
 mod watch;
 
 pub use backend::{Backend, Header, LeaseLeft, Pinned, Status};
