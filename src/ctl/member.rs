@@ -180,7 +180,7 @@ fn checked_url(url: &str) -> Result<(), String> {
         "http" | "https" => {
             let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
             let port = host.rsplit_once(':').map(|(_, port)| port);
-            if !port.is_some_and(|port| port.parse::<u16>().is_ok()) {
+            if port.is_none_or(|port| port.parse::<u16>().is_err()) {
                 return Err(format!("URL address does not have the form \"host:port\": {url}"));
             }
             if path.is_empty() { Ok(()) } else { Err(format!("URL must not contain a path: {url}")) }

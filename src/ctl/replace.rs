@@ -232,14 +232,14 @@ async fn hand_over(global: &Global, client: &Client, old: &Member, new: &Member)
     if client.status().await?.leader != old.id || new.is_learner {
         return Ok(());
     }
-    let (leader, _) = match lead::leader(global, &old.client_ur_ls).await {
-        Ok(found) => found,
-        // It is removed as it is, then.
-        Err(failure) => return Ok(eprintln!("The lead is not handed over first: {}", failure.text())),
+    let moved = match lead::leader(global, &old.client_ur_ls).await {
+        Ok((leader, _)) => leader.move_leader(new.id).await.map_err(Failure::from),
+        Err(failure) => Err(failure),
     };
-    match leader.move_leader(new.id).await {
+    match moved {
         Ok(_) => println!("Member {} leads now", named(new)),
-        Err(error) => eprintln!("The lead is not handed over first: {error}"),
+        // It is removed as it is, then.
+        Err(failure) => eprintln!("The lead is not handed over first: {}", failure.text()),
     }
     Ok(())
 }

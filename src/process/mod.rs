@@ -14,7 +14,7 @@ use crate::{
         real::{DirLock, RealDisk, lock_dir},
     },
     replica::{self, AutoCompaction, Handle, Settings},
-    server::{self, ConnectionSettings, Edge, Limits, Listener, MemberBackend, Version},
+    server::{self, ConnectionSettings, Edge, Limits, Listener, MemberBackend, Rules, Version},
     types::Fault,
     watch as hub,
 };
@@ -77,7 +77,9 @@ async fn live(config: Config) -> Result<(), String> {
     let (handle, _lock) = open(&config).map_err(|fault| fault.to_string())?;
 
     let stopping = Arc::new(watch::Sender::new(false));
-    let backend = MemberBackend::new(handle.clone(), quota_bytes(&config).max(0), Arc::clone(&stopping));
+    let rules = Rules { strict: config.strict_reconfig_check, learners_max: config.max_learners };
+    let backend = MemberBackend::new(handle.clone(), quota_bytes(&config).max(0), rules, Arc::clone(&stopping));
+    backend.upkeep(config.auto_promote);
     let edge = Edge::new(backend, edge_settings(&config));
     let connections = ConnectionSettings {
         streams_max: config.max_concurrent_streams,

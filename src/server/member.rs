@@ -1,39 +1,81 @@
 //! [`Backend`] over a member: the edge of the core.
 
-use super::{Backend, Downgrade, Header, LeaseLeft, Pinned, Status, downgrade, read_txn};
+use super::{
+    Backend, Downgrade, Header, LeaseLeft, Pinned, Rules, Status, downgrade, read_txn,
+    reconfig::{self, Situation},
+    upkeep,
+};
 use crate::{
     engine::Checkpoint,
-    machine::{AlarmAction, AlarmKind, Applied, Command, Txn, TxnReply},
-    membership::Member,
+    machine::{AlarmAction, AlarmKind, Applied, Command, Reply, Txn, TxnReply},
+    membership::{Change, Member},
     mvcc::{HashKv, RangeQuery, RangeResult},
     replica::Handle,
     types::{Error, Fault, KeyRange, LeaseId, MemberId, Revision},
     watch::Hub,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 use tokio::sync::watch;
 
 /// Ranges of more keys than this are read off the runtime's threads, so that they hold up nobody else.
 const KEYS_INLINE_MAX: i64 = 2_000;
-
-const LATER: &str = "henge: changes of membership are not served by this version";
 
 /// A member, as the services see it.
 #[derive(Clone)]
 pub struct MemberBackend {
     handle: Handle,
     quota_bytes: i64,
+    rules: Rules,
     stopping: Arc<watch::Sender<bool>>,
 }
 
 impl MemberBackend {
     /// Serves `handle`. `stopping` is set by whoever stops the process; `quota_bytes` is 0 if there is no bound.
-    pub fn new(handle: Handle, quota_bytes: i64, stopping: Arc<watch::Sender<bool>>) -> MemberBackend {
-        MemberBackend { handle, quota_bytes, stopping }
+    pub fn new(handle: Handle, quota_bytes: i64, rules: Rules, stopping: Arc<watch::Sender<bool>>) -> MemberBackend {
+        MemberBackend { handle, quota_bytes, rules, stopping }
+    }
+
+    /// Starts what a member does without being asked; it ends when the member stops. `auto_promote`: see the flag.
+    pub fn upkeep(&self, auto_promote: bool) {
+        tokio::spawn(upkeep::relieve(self.handle.clone(), self.stopping()));
+        if auto_promote {
+            tokio::spawn(upkeep::promote(self.clone(), self.stopping()));
+        }
+    }
+
+    /// A member with an id that nobody has, or ever had: etcd's are made of the second, and two in one second would be the same.
+    fn newcomer(&self, peer_urls: &[String], is_learner: bool) -> Member {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let view = self.handle.view();
+        let candidates = (now.as_secs()..).map(|now_s| reconfig::new_member(peer_urls.to_vec(), is_learner, now_s));
+        let mut fresh = candidates.filter(|member| view.member(member.id).is_none() && !view.is_removed(member.id));
+        fresh.next().expect("there are more seconds than members")
+    }
+
+    /// Asks the rules about the cluster as this member sees it now.
+    fn judge(&self, verdict: impl FnOnce(Rules, &Situation<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        let connected_for = |id| self.handle.connected_for(id);
+        let members = self.handle.view().members();
+        let now = Situation { members: &members, own: self.handle.member_id(), connected_for: &connected_for };
+        verdict(self.rules, &now).inspect_err(|error| tracing::warn!(%error, "refused to change the membership"))
+    }
+
+    async fn change(&self, change: Change) -> Result<Vec<Member>, Error> {
+        tracing::info!(?change, "changing the membership");
+        match self.handle.change_members(change).await?.result? {
+            Reply::Members(members) => Ok(members),
+            other => unreachable!("changes of membership are answered with members: {other:?}"),
+        }
+    }
+
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     async fn level(&self, serializable: bool) -> Result<(), Error> {
         match serializable {
+            // What differs from the others' state is nobody's state.
+            true if self.handle.is_quarantined() => Err(Error::Corrupt),
             true => Ok(()),
             false => self.handle.read_index().await,
         }
@@ -144,24 +186,44 @@ impl Backend for MemberBackend {
         Ok(self.handle.view().members())
     }
 
-    async fn member_add(&self, _: Vec<String>, _: bool) -> Result<(Member, Vec<Member>), Error> {
-        Err(Error::Unsupported(LATER))
+    async fn member_add(&self, peer_urls: Vec<String>, is_learner: bool) -> Result<(Member, Vec<Member>), Error> {
+        self.handle.read_index().await?;
+        let member = self.newcomer(&peer_urls, is_learner);
+        self.judge(|rules, now| rules.may_add(now, &member))?;
+        let members = self.change(Change::Add(member.clone())).await?;
+        Ok((member, members))
     }
 
-    async fn member_remove(&self, _: MemberId) -> Result<Vec<Member>, Error> {
-        Err(Error::Unsupported(LATER))
+    async fn member_remove(&self, id: MemberId) -> Result<Vec<Member>, Error> {
+        self.handle.read_index().await?;
+        self.judge(|rules, now| rules.may_remove(now, id))?;
+        self.change(Change::Remove(id)).await
     }
 
-    async fn member_update(&self, _: MemberId, _: Vec<String>) -> Result<Vec<Member>, Error> {
-        Err(Error::Unsupported(LATER))
+    async fn member_update(&self, id: MemberId, peer_urls: Vec<String>) -> Result<Vec<Member>, Error> {
+        self.change(Change::UpdatePeers(id, peer_urls)).await
     }
 
-    async fn member_promote(&self, _: MemberId) -> Result<Vec<Member>, Error> {
-        Err(Error::Unsupported(LATER))
+    async fn member_promote(&self, id: MemberId) -> Result<Vec<Member>, Error> {
+        self.handle.read_index().await?;
+        // Whom nobody knows the leader need not be asked about; the others are asked about first, as in etcd.
+        let learns = self.handle.view().member(id).ok_or(Error::MemberNotFound)?.is_learner;
+        if learns && !self.handle.learner_is_ready(id).await? {
+            return Err(Error::LearnerNotReady);
+        }
+        self.judge(|rules, now| rules.may_promote(now, id))?;
+        self.change(Change::Promote(id)).await
     }
 
-    async fn move_leader(&self, _: MemberId) -> Result<(), Error> {
-        Err(Error::Unsupported(LATER))
+    async fn move_leader(&self, to: MemberId) -> Result<(), Error> {
+        if *self.handle.leader().borrow() != Some(self.handle.member_id()) {
+            return Err(Error::NotLeader);
+        }
+        reconfig::may_lead(&self.handle.view().members(), to)?;
+        match to == self.handle.member_id() {
+            true => Ok(()),
+            false => self.handle.move_leader(to).await,
+        }
     }
 
     async fn downgrade(&self, what: Downgrade) -> Result<String, Error> {
@@ -202,7 +264,7 @@ impl Backend for MemberBackend {
             term: status.term,
             committed: status.committed,
             applied: status.applied,
-            is_learner: false,
+            is_learner: self.is_learner(),
             size: status.size,
             quota_bytes: self.quota_bytes,
             downgrade_to: self.handle.view().downgrade(),
@@ -210,7 +272,7 @@ impl Backend for MemberBackend {
     }
 
     fn is_learner(&self) -> bool {
-        false
+        self.handle.is_learner()
     }
 
     fn hub(&self) -> &Hub {

@@ -35,6 +35,7 @@ mod serve;
 mod snapshot;
 mod status;
 mod trace;
+mod upkeep;
 mod watch;
 
 pub use backend::{Backend, Header, LeaseLeft, Pinned, Status};
