@@ -167,7 +167,14 @@ impl Link {
 
 /// The greeting of a stream from `me` to `to`.
 pub(super) fn hello(me: &Me, to: MemberId, lane: Lane) -> Hello {
-    Hello { version: PROTOCOL_VERSION, cluster_id: me.cluster_id.0, from: me.member_id.0, to: to.0, lane: lane.into() }
+    Hello {
+        version: PROTOCOL_VERSION,
+        cluster_id: me.cluster_id.0,
+        from: me.member_id.0,
+        to: to.0,
+        lane: lane.into(),
+        peer_urls: me.peer_urls(),
+    }
 }
 
 /// Waits until this member knows who it is; `None` if it never will.

@@ -3,7 +3,7 @@
 use crate::{
     engine::Table,
     membership::Member,
-    replica::{PeerMessage, Row},
+    replica::{Handle, Incoming, PeerMessage, Row},
     types::{ClusterId, Error, Fault, MemberId, SnapshotMeta},
 };
 use bytes::Bytes;
@@ -48,4 +48,44 @@ pub trait Arriving: Send {
     /// # Errors
     /// A broken store.
     fn finish(self: Box<Self>) -> Result<(), Fault>;
+}
+
+impl Inbound for Handle {
+    fn cluster_id(&self) -> ClusterId {
+        Handle::cluster_id(self)
+    }
+
+    fn member_id(&self) -> MemberId {
+        Handle::member_id(self)
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.view().members()
+    }
+
+    fn deliver(&self, from: MemberId, messages: Vec<PeerMessage>) {
+        Handle::deliver(self, from, messages);
+    }
+
+    fn receive_snapshot(&self, from: MemberId, meta: SnapshotMeta) -> Result<Box<dyn Arriving>, Error> {
+        Ok(Box::new(Handle::receive_snapshot(self, from, meta)?))
+    }
+
+    fn expelled(&self, by: MemberId) {
+        Handle::expelled(self, by);
+    }
+}
+
+impl Arriving for Incoming {
+    fn position(&self) -> Option<(Table, Bytes)> {
+        Incoming::position(self)
+    }
+
+    fn write(&mut self, rows: Vec<Row>) -> Result<(), Fault> {
+        Incoming::write(self, rows)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), Fault> {
+        Incoming::finish(*self)
+    }
 }

@@ -66,6 +66,8 @@ pub struct Settings {
     pub snapshot_bytes_per_s: u64,
     /// Certificates, and whom to trust.
     pub tls: Tls,
+    /// Where this member is found, as long as its own table of members does not say otherwise.
+    pub peer_urls: Vec<String>,
 }
 
 /// The way to all other members. Cheap to clone.
@@ -82,12 +84,22 @@ struct Me {
     cluster_id: ClusterId,
     member_id: MemberId,
     inbound: Arc<dyn Inbound>,
+    advertised: Arc<[String]>,
+}
+
+impl Me {
+    /// Where this member is found.
+    fn peer_urls(&self) -> Vec<String> {
+        let own = self.inbound.members().into_iter().find(|member| member.id == self.member_id);
+        own.map_or_else(|| self.advertised.to_vec(), |own| own.peer_urls)
+    }
 }
 
 struct Inner {
     runtime: Handle,
     election_timeout: Duration,
     dialer: Dialer,
+    advertised: Arc<[String]>,
     throttle: Arc<Throttle>,
     me: watch::Sender<Option<Me>>,
     peers: Mutex<Peers>,
@@ -100,10 +112,15 @@ struct Inner {
 
 #[derive(Default)]
 struct Peers {
+    /// To all members, and to those who say that they are members and were not removed: a member that has yet to learn who joined since
+    /// must be able to answer a leader whom it does not know.
     links: BTreeMap<MemberId, Link>,
     members: BTreeSet<MemberId>,
     removed: BTreeSet<MemberId>,
 }
+
+/// Links to peers that are no members, as far as is known here.
+const NEWCOMERS_MAX: usize = 16;
 
 /// A connection comes about within this time, or another URL is tried.
 const DIAL_PATIENCE_MIN: Duration = Duration::from_secs(1);
@@ -117,6 +134,7 @@ impl Network {
             runtime: Handle::current(),
             election_timeout: settings.election_timeout,
             dialer: Dialer { tls: settings.tls, patience },
+            advertised: settings.peer_urls.into(),
             throttle: Arc::new(Throttle::new(settings.snapshot_bytes_per_s)),
             me: watch::Sender::new(None),
             peers: Mutex::default(),
@@ -130,7 +148,8 @@ impl Network {
 
     /// Says who this member is, and who takes what comes in. Now peers are dialled and let in.
     pub fn begin(&self, inbound: Arc<dyn Inbound>) {
-        let me = Me { cluster_id: inbound.cluster_id(), member_id: inbound.member_id(), inbound };
+        let advertised = Arc::clone(&self.inner.advertised);
+        let me = Me { cluster_id: inbound.cluster_id(), member_id: inbound.member_id(), inbound, advertised };
         // A member is not its own peer.
         let own = self.inner.peers.lock().links.remove(&me.member_id);
         drop(own);
@@ -172,18 +191,14 @@ impl Transport for Network {
             return;
         }
         peers.members = members.iter().map(|member| member.id).collect();
-        peers.removed = removed.into_iter().collect();
-        let mut links = std::mem::take(&mut peers.links);
+        peers.removed = removed.into_iter().filter(|id| !peers.members.contains(id)).collect();
         for member in members.iter().filter(|member| Some(member.id) != own) {
-            let link = links.remove(&member.id).unwrap_or_else(|| self.link(member));
-            link.set_urls(&member.peer_urls);
-            peers.links.insert(member.id, link);
+            self.inner.link(&mut peers, member.id, &member.peer_urls);
         }
-        let Peers { members, removed, .. } = &*peers;
-        self.inner.streams.end(|from| removed.contains(&from) && !members.contains(&from));
-        drop(peers);
-        // Those who left: their tasks end here.
-        drop(links);
+        let Peers { links, removed, .. } = &mut *peers;
+        // Their tasks end here.
+        links.retain(|id, _| !removed.contains(id));
+        self.inner.streams.end(|from| removed.contains(&from));
     }
 
     fn send_snapshot(&self, to: MemberId, snapshot: Outgoing) {
@@ -204,15 +219,28 @@ impl Transport for Network {
     }
 }
 
-impl Network {
-    fn link(&self, member: &Member) -> Link {
-        let inner = &*self.inner;
-        let (urls, me) = (member.peer_urls.clone(), inner.me.subscribe());
-        Link::new(&inner.runtime, member.id, urls, me, inner.dialer.clone(), inner.election_timeout)
-    }
-}
-
 impl Inner {
+    fn link(&self, peers: &mut Peers, to: MemberId, urls: &[String]) {
+        match peers.links.get(&to) {
+            Some(link) => link.set_urls(urls),
+            None => {
+                let me = self.me.subscribe();
+                let link = Link::new(&self.runtime, to, urls.to_vec(), me, self.dialer.clone(), self.election_timeout);
+                peers.links.insert(to, link);
+            }
+        }
+    }
+
+    /// Makes a way back to a sender that is no member yet, as far as is known here.
+    fn acquaint(&self, id: MemberId, urls: &[String]) {
+        let mut peers = self.peers.lock();
+        let is_known = peers.members.contains(&id) || peers.removed.contains(&id);
+        let newcomers = peers.links.keys().filter(|other| **other != id && !peers.members.contains(other)).count();
+        if !is_known && !urls.is_empty() && newcomers < NEWCOMERS_MAX && !*self.stopping.borrow() {
+            self.link(&mut peers, id, urls);
+        }
+    }
+
     fn standing(&self, id: MemberId) -> Standing {
         let peers = self.peers.lock();
         match (peers.members.contains(&id), peers.removed.contains(&id)) {

@@ -144,7 +144,12 @@ impl PeerService {
             return refuse(status);
         }
         match self.network.streams.enter(from, kind, standing == Standing::Unknown) {
-            Some(place) => Ok(Guest { from, me, place }),
+            Some(place) => {
+                if standing == Standing::Unknown {
+                    self.network.acquaint(from, &hello.peer_urls);
+                }
+                Ok(Guest { from, me, place })
+            }
             None => refuse(Status::resource_exhausted("too many members that nobody here knows yet")),
         }
     }

@@ -108,7 +108,7 @@ pub trait Transport: Send + Sync + 'static {
     /// Sends; to one receiver in the order given, as far as it arrives at all. Never waits: what has no room is dropped.
     fn send(&self, letters: Vec<Letter>);
 
-    /// Who belongs to the cluster now, this member included, and who has left for good. Others are not spoken to any more.
+    /// Who belongs to the cluster now, this member included, and who has left for good: those are not spoken to any more.
     fn set_members(&self, members: Vec<Member>, removed: Vec<MemberId>);
 
     /// Begins to send a snapshot. One at a time for each receiver; whether it arrived shows in

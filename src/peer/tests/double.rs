@@ -167,11 +167,14 @@ impl Node {
 
     /// Serves at `url` (port 0: any), and knows nobody yet.
     pub(super) async fn start_odd(id: u64, url: &str, odd: Odd) -> Node {
-        let settings =
-            Settings { election_timeout: Duration::from_millis(500), snapshot_bytes_per_s: 0, tls: odd.tls.clone() };
-        let network = Network::new(settings);
         let listener = Listener::bind(url, false).await.expect("a free port");
         let url = listener.url().expect("an address");
+        let network = Network::new(Settings {
+            election_timeout: Duration::from_millis(500),
+            snapshot_bytes_per_s: 0,
+            tls: odd.tls.clone(),
+            peer_urls: vec![url.clone()],
+        });
         let (delivered, inbox) = mpsc::unbounded_channel();
         let double = Double {
             id: MemberId(id),

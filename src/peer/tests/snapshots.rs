@@ -154,7 +154,7 @@ async fn a_snapshot_to_a_member_that_leaves_is_given_up() {
     a.meet(&[Member { id: MemberId(2), peer_urls: urls, ..Member::default() }]);
     a.network.send_snapshot(MemberId(2), outgoing(9, &rows(10, 10)));
     assert!(a.network.is_sending_snapshot(MemberId(2)));
-    a.meet(&[]);
+    a.network.set_members(vec![a.as_member()], vec![MemberId(2)]);
     assert!(!a.network.is_sending_snapshot(MemberId(2)));
 }
 
@@ -163,7 +163,7 @@ async fn offer(node: &Node, chunks: Vec<SnapshotChunk>) -> Status {
     let dialer = Dialer { tls: Tls::default(), patience: Duration::from_secs(10) };
     let keep_alive = KeepAlive { interval: Duration::from_secs(10), timeout: Duration::from_secs(10) };
     let channel = dialer.dial(&node.url, keep_alive).await.expect("it listens");
-    let hello = Hello { version: 1, cluster_id: CLUSTER.0, from: 1, to: node.id.0, lane: 1 };
+    let hello = Hello { version: 1, cluster_id: CLUSTER.0, from: 1, to: node.id.0, lane: 1, ..Hello::default() };
     let first =
         SnapshotChunk { hello: Some(hello), header: Some(header_to_wire(&meta(9), 0)), ..SnapshotChunk::default() };
     let stream = tokio_stream::iter([first].into_iter().chain(chunks));

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 const ANY: &str = "http://127.0.0.1:0";
 
 fn hello(from: u64, to: u64) -> Hello {
-    Hello { version: 1, cluster_id: CLUSTER.0, from, to, lane: 0 }
+    Hello { version: 1, cluster_id: CLUSTER.0, from, to, ..Hello::default() }
 }
 
 /// What a stream that begins so is told.
@@ -56,6 +56,23 @@ async fn a_member_that_is_not_known_yet_is_let_in() {
     let node = Node::start(1, ANY).await;
     node.network.set_members(vec![node.as_member()], Vec::new());
     assert!(greet(&node, Some(hello(77, 1))).await.is_ok());
+}
+
+/// One that starts from the first entry does not know who joined since; the leader may be among them.
+#[tokio::test]
+async fn a_member_that_is_not_known_yet_gets_answers() {
+    let (mut leader, mut newcomer) = (Node::start(1, ANY).await, Node::start(2, ANY).await);
+    newcomer.meet(&[]);
+    leader.meet(&[newcomer.as_member()]);
+    leader.send(newcomer.id, [hash(1)]);
+    newcomer.received().await;
+    newcomer.send(leader.id, [hash(2)]);
+    assert_eq!(leader.received().await, (newcomer.id, hash(2)));
+    // A table that still does not list it changes nothing; one that lists it as removed does.
+    newcomer.meet(&[]);
+    assert!(newcomer.network.connected_for(leader.id).is_some());
+    newcomer.network.set_members(vec![newcomer.as_member()], vec![leader.id]);
+    assert!(newcomer.network.connected_for(leader.id).is_none());
 }
 
 #[tokio::test]
