@@ -104,6 +104,12 @@ impl Config {
     }
 }
 
+/// Whether two lists of URLs lead to the same places. Asks the resolver if they are not the same to the letter.
+pub fn lead_alike(some: &[Url], others: &[Url]) -> bool {
+    let (some, others) = (some.iter().collect::<BTreeSet<_>>(), others.iter().collect::<BTreeSet<_>>());
+    some == others || resolve_alike(&some, &others)
+}
+
 /// Whether each URL has a counterpart of the same scheme that leads to the same place: `localhost` is `127.0.0.1`.
 fn resolve_alike(listed: &BTreeSet<&Url>, advertised: &BTreeSet<&Url>) -> bool {
     let places = |urls: &BTreeSet<&Url>| urls.iter().map(|url| places_of(url)).collect::<Vec<_>>();

@@ -2,6 +2,7 @@
 
 use super::bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
 use super::flags::{FLAGS, Kind, Standing};
+use super::tls::PeerTls;
 use super::value::{Url, duration, url};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -16,6 +17,7 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub listen_peer_urls: Vec<Url>,
+    pub peer_tls: PeerTls,
     pub listen_client_urls: Vec<Url>,
     pub listen_client_http_urls: Vec<Url>,
     pub listen_metrics_urls: Vec<Url>,
@@ -49,6 +51,7 @@ pub struct Config {
     pub compaction_sleep_interval: Duration,
     pub watch_progress_notify_interval: Duration,
     pub snapshot_catchup_entries: u64,
+    pub snapshot_send_bytes_per_s: u64,
     pub unsafe_no_fsync: bool,
     pub storage_engine: StorageEngine,
     pub storage_cache_bytes: usize,
@@ -94,11 +97,12 @@ impl Config {
         let mut read = Reader { settings, mistakes: Vec::new() };
         read.standings(warnings);
         let config = read.config();
+        warnings.extend(config.peer_tls.warnings(&config.listen_peer_urls));
         if read.mistakes.is_empty() { Ok(config) } else { Err(read.mistakes) }
     }
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     settings: &'a BTreeMap<&'static str, String>,
     mistakes: Vec<String>,
 }
@@ -113,11 +117,12 @@ impl Reader<'_> {
         let initial_advertise_peer_urls = self.urls("initial-advertise-peer-urls");
         let config = Config {
             data_dir,
-            wal_dir: Some(self.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            wal_dir: self.path("wal-dir"),
             snapshot_count: self.int("snapshot-count", 1, i64::MAX) as u64,
             heartbeat_interval: Duration::from_millis(self.int("heartbeat-interval", 1, 10_000) as u64),
             election_timeout: Duration::from_millis(self.int("election-timeout", 1, 50_000) as u64),
             listen_peer_urls: self.urls("listen-peer-urls"),
+            peer_tls: PeerTls::read(self),
             listen_client_urls: self.urls("listen-client-urls"),
             listen_client_http_urls: self.urls("listen-client-http-urls"),
             listen_metrics_urls: self.urls("listen-metrics-urls"),
@@ -158,6 +163,7 @@ impl Reader<'_> {
             compaction_sleep_interval: self.duration("compaction-sleep-interval"),
             watch_progress_notify_interval: self.duration("watch-progress-notify-interval"),
             snapshot_catchup_entries: self.int("snapshot-catchup-entries", 0, i64::MAX) as u64,
+            snapshot_send_bytes_per_s: self.int("snapshot-send-bytes-per-s", 0, i64::MAX) as u64,
             unsafe_no_fsync: self.bool("unsafe-no-fsync"),
             storage_engine: match self.one_of("storage-engine", &["redb", "sled"]).as_str() {
                 "sled" => StorageEngine::Sled,
@@ -168,6 +174,7 @@ impl Reader<'_> {
             name,
         };
         self.one_of("logger", &["zap"]);
+        self.mistakes.extend(config.peer_tls.mistakes(&config.listen_peer_urls));
         self.combinations(&config);
         config
     }
@@ -253,7 +260,7 @@ impl Reader<'_> {
         self.settings.contains_key(name)
     }
 
-    fn wrong(&mut self, mistake: String) {
+    pub(super) fn wrong(&mut self, mistake: String) {
         self.mistakes.push(mistake);
     }
 
@@ -265,22 +272,32 @@ impl Reader<'_> {
     }
 
     /// Reads with `parse`; a mistake is noted and the default stands in, so that the next mistake is found too.
-    fn value<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+    pub(super) fn value<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
         parse(&self.text(name)).unwrap_or_else(|what| {
             self.wrong(format!("invalid value for --{name}: {what}"));
             parse(default(name)).expect("defaults are valid")
         })
     }
 
-    fn int(&mut self, name: &str, least: i64, most: i64) -> i64 {
+    pub(super) fn int(&mut self, name: &str, least: i64, most: i64) -> i64 {
         self.value(name, |text| match text.parse::<i64>() {
             Ok(number) if (least..=most).contains(&number) => Ok(number),
             _ => Err(format!("{text:?} is not a whole number of {least} to {most}")),
         })
     }
 
-    fn bool(&mut self, name: &str) -> bool {
+    pub(super) fn bool(&mut self, name: &str) -> bool {
         self.value(name, go_bool)
+    }
+
+    /// A file or folder; `None` if nobody names one.
+    pub(super) fn path(&mut self, name: &str) -> Option<PathBuf> {
+        Some(self.text(name)).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
+    /// Texts, separated by commas.
+    pub(super) fn list(&mut self, name: &str) -> Vec<String> {
+        self.text(name).split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
 
     fn duration(&mut self, name: &str) -> Duration {

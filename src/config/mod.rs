@@ -11,13 +11,15 @@ mod check;
 mod flags;
 mod log;
 mod parse;
+mod tls;
 mod value;
 
-pub use bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
+pub use bootstrap::{ClusterState, DiscoverySrv, initial_cluster, lead_alike};
 pub use check::{Compaction, Config, LogFormat, StorageEngine};
 pub use flags::{FLAGS, Flag, Kind, Standing};
 pub use log::init as init_log;
 pub use parse::{Invocation, parse};
+pub use tls::{PeerTls, TlsVersion};
 pub use value::{Url, url as parse_url};
 
 /// The etcd version whose API and behaviour this build claims.

@@ -13,7 +13,10 @@ use crate::{
 use std::time::Duration;
 
 /// How long one URL may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What etcd says of members that cannot be asked.
+const NO_ANSWER: &str =
+    "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs";
 
 /// A cluster, as one of its members sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,22 +29,25 @@ pub struct Cluster {
     pub members: Vec<Member>,
 }
 
-/// Asks the members at `urls`, one after the other, who belongs to their cluster; the first answer that `is_good` counts.
+/// Asks the members at `urls`, one after the other, who belongs to their cluster, until `judge` makes something of an answer.
 ///
 /// # Errors
-/// etcd's text, if nobody gives a good answer; why is in the log.
-pub async fn ask_cluster(urls: &[String], tls: &Tls, is_good: impl Fn(&Cluster) -> bool) -> Result<Cluster, String> {
+/// What `judge` said of the last answer; etcd's text if there was none, and why is in the log.
+pub async fn ask_cluster<T>(
+    urls: &[String],
+    tls: &Tls,
+    mut judge: impl FnMut(Cluster) -> Result<T, String>,
+) -> Result<T, String> {
+    let mut failure = NO_ANSWER.to_owned();
     for url in urls {
-        match tokio::time::timeout(PATIENCE, ask(url, tls))
-            .await
-            .unwrap_or_else(|_| Err("no answer in time".to_owned()))
-        {
-            Ok(cluster) if is_good(&cluster) => return Ok(cluster),
-            Ok(_) => tracing::warn!(address = url, "a member gave an answer that does not help"),
+        let answer = tokio::time::timeout(PATIENCE, ask(url, tls)).await;
+        match answer.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}"))).map(&mut judge) {
+            Ok(Ok(made)) => return Ok(made),
+            Ok(Err(why)) => failure = why,
             Err(error) => tracing::warn!(address = url, error, "failed to get cluster response"),
         }
     }
-    Err("could not retrieve cluster information from the given URLs".to_owned())
+    Err(failure)
 }
 
 async fn ask(url: &str, tls: &Tls) -> Result<Cluster, String> {

@@ -5,6 +5,7 @@
 //! ends the process with one clear line and a failing exit. **May not know** what a request means.
 
 mod discovery;
+mod peers;
 
 use crate::{
     config::{Compaction, Config, StorageEngine, Url},
@@ -13,11 +14,13 @@ use crate::{
         Disk,
         real::{DirLock, RealDisk, lock_dir},
     },
-    replica::{self, AutoCompaction, Handle, Settings},
+    peer::Network,
+    replica::{self, AutoCompaction, Handle, Settings, StartAs},
     server::{self, ConnectionSettings, Edge, Limits, Listener, MemberBackend, Rules, Version},
     types::Fault,
     watch as hub,
 };
+use peers::Peers;
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -74,7 +77,13 @@ async fn live(config: Config) -> Result<(), String> {
     let clients = bind(&config, &config.listen_client_urls).await?;
     let mut http = bind(&config, &config.listen_client_http_urls).await?;
     http.extend(bind(&config, &config.listen_metrics_urls).await?);
-    let (handle, _lock) = open(&config).map_err(|fault| fault.to_string())?;
+    let peers = Peers::bind(&config).await?;
+    let _lock = claim(&config).map_err(|fault| fault.to_string())?;
+    // Members that start at the same time ask each other: somebody has to answer.
+    let peers = peers.serve(&config)?;
+    let start_as = peers.start_as(&config).await?;
+    let handle = open(&config, start_as, peers.network()).map_err(|fault| fault.to_string())?;
+    peers.begin(&handle);
 
     let stopping = Arc::new(watch::Sender::new(false));
     let rules = Rules { strict: config.strict_reconfig_check, learners_max: config.max_learners };
@@ -97,25 +106,41 @@ async fn live(config: Config) -> Result<(), String> {
     }
     greet(&config);
 
-    let mut fault = handle.fault();
+    let (mut fault, mut removed) = (handle.fault(), handle.removed());
     let end = tokio::select! {
         _ = terminate.recv() => told("terminated"),
         _ = interrupt.recv() => told("interrupt"),
         found = fault.wait_for(Option::is_some) => {
             Err(found.ok().and_then(|found| found.clone()).unwrap_or_else(|| "the member is gone".to_owned()))
         }
+        () = left(&mut removed) => Ok(()),
     };
     stopping.send_replace(true);
-    // Clients get their answers first; then nobody is left to ask the member for anything.
-    tokio::join!(serving.stop(DRAIN), http.stop(DRAIN));
+    // Clients get their answers first, and the lead goes to somebody else; then nobody is left to ask the member for anything.
+    let hand_over = tokio::time::timeout(DRAIN, handle.hand_over());
+    let _ = tokio::join!(serving.stop(DRAIN), http.stop(DRAIN), hand_over);
     let stopped = handle.clone();
     let joined = tokio::task::spawn_blocking(move || stopped.stop()).await;
     if joined.is_err() {
         return Err("the member panicked while it stopped".to_owned());
     }
+    peers.stop().await;
     // The last flush can still have failed.
     let last = handle.fault().borrow().clone();
     end.and(last.map_or(Ok(()), Err))
+}
+
+/// Waits until this member has been removed from the cluster, and a little longer: who asked for it gets the answer, and the others hear
+/// that it is done.
+async fn left(removed: &mut watch::Receiver<bool>) {
+    if removed.wait_for(|removed| *removed).await.is_err() {
+        // The member is gone, which shows elsewhere.
+        std::future::pending::<()>().await;
+    }
+    tracing::warn!(
+        "the member has been permanently removed from the cluster; the data-dir used by this member must be removed"
+    );
+    tokio::time::sleep(DRAIN).await;
 }
 
 fn told(signal: &str) -> Result<(), String> {
@@ -161,11 +186,20 @@ fn name_the_store_in_panics(store: PathBuf) {
     }));
 }
 
-/// Opens log and store and starts the member. The lock on the data directory lives as long as the process serves it.
-fn open(config: &Config) -> Result<(Handle, DirLock), Fault> {
+/// URLs as everybody but the flags has them.
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(ToString::to_string).collect()
+}
+
+/// The data directory, made and locked. The lock lives as long as the process serves it.
+fn claim(config: &Config) -> Result<DirLock, Fault> {
+    make_durably(&config.data_dir.join("member"))?;
+    lock_dir(&config.data_dir)
+}
+
+/// Opens log and store and starts the member.
+fn open(config: &Config, start_as: StartAs, network: &Network) -> Result<Handle, Fault> {
     let member_dir = config.data_dir.join("member");
-    make_durably(&member_dir)?;
-    let lock = lock_dir(&config.data_dir)?;
     name_the_store_in_panics(member_dir.join("store"));
     let kind = match config.storage_engine {
         StorageEngine::Redb => engine::Kind::Redb,
@@ -181,12 +215,11 @@ fn open(config: &Config) -> Result<(Handle, DirLock), Fault> {
         ..engine::Options::default()
     };
     let home = Arc::new(engine::DirHome::new(&member_dir, kind, options));
-    let handle = replica::start(settings(config, wal_dir(config, &member_dir)), home, Arc::new(Alone), woken)?;
-    Ok((handle, lock))
+    replica::start(settings(config, wal_dir(config), start_as), home, Arc::new(network.clone()), woken)
 }
 
-fn wal_dir(config: &Config, member_dir: &Path) -> PathBuf {
-    config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"))
+fn wal_dir(config: &Config) -> PathBuf {
+    config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member").join("wal"))
 }
 
 fn quota_bytes(config: &Config) -> i64 {
@@ -209,8 +242,7 @@ fn edge_settings(config: &Config) -> server::Settings {
     }
 }
 
-fn settings(config: &Config, wal_dir: PathBuf) -> Settings {
-    let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
+fn settings(config: &Config, wal_dir: PathBuf, start_as: StartAs) -> Settings {
     let election_ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
     Settings {
         wal_dir,
@@ -218,9 +250,9 @@ fn settings(config: &Config, wal_dir: PathBuf) -> Settings {
         peer_urls: texts(&config.initial_advertise_peer_urls),
         client_urls: texts(&config.advertise_client_urls),
         cluster_token: config.initial_cluster_token.clone(),
-        initial_cluster: vec![(config.name.clone(), texts(&config.initial_advertise_peer_urls))],
-        start_as: replica::StartAs::New,
-        force_new_cluster: false,
+        initial_cluster: config.initial_cluster.iter().map(|(name, urls)| (name.clone(), texts(urls))).collect(),
+        start_as,
+        force_new_cluster: config.force_new_cluster,
         heartbeat: config.heartbeat_interval,
         election_ticks: u32::try_from(election_ticks).unwrap_or(u32::MAX),
         pre_vote: config.pre_vote,
@@ -238,19 +270,6 @@ fn settings(config: &Config, wal_dir: PathBuf) -> Settings {
         warn_apply_after: config.warning_apply_duration,
         unsafe_no_fsync: config.unsafe_no_fsync,
         wal_keep_all: config.wal_keep_all,
-    }
-}
-
-struct Alone;
-impl replica::Transport for Alone {
-    fn send(&self, _: Vec<replica::Letter>) {}
-    fn set_members(&self, _: Vec<crate::membership::Member>, _: Vec<crate::types::MemberId>) {}
-    fn send_snapshot(&self, _: crate::types::MemberId, _: replica::Outgoing) {}
-    fn is_sending_snapshot(&self, _: crate::types::MemberId) -> bool {
-        false
-    }
-    fn connected_for(&self, _: crate::types::MemberId) -> Option<Duration> {
-        None
     }
 }
 

@@ -34,7 +34,13 @@ use crate::{
 };
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
-use std::{collections::VecDeque, path::PathBuf, sync::Arc, thread::Builder, time::Duration};
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::Builder,
+    time::Duration,
+};
 
 /// Most messages that wait for the loop.
 const INBOX_MAX: usize = 65_536;
@@ -156,6 +162,14 @@ pub fn start(
     let (handle, parts) = assemble(settings, ground)?;
     *handle.shared.threads.lock() = spawn_all(parts, wake)?;
     Ok(handle)
+}
+
+/// Whether there is a log already. Then [`Settings::initial_cluster`] and [`Settings::start_as`] are history.
+///
+/// # Errors
+/// From the disk.
+pub fn has_log(wal_dir: &Path) -> Result<bool, Fault> {
+    Wal::exists(&RealDisk::default(), wal_dir)
 }
 
 /// The system's.

@@ -37,7 +37,7 @@ mod submit;
 mod tasks;
 mod transport;
 
-pub use bootstrap::{Settings, StartAs, start};
+pub use bootstrap::{Settings, StartAs, has_log, start};
 pub use compactor::AutoCompaction;
 pub use handle::{Handle, Status};
 pub use snapshots::Incoming;

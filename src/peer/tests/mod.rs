@@ -4,3 +4,4 @@ mod double;
 mod links;
 mod snapshots;
 mod strangers;
+mod tls;

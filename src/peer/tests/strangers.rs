@@ -132,8 +132,13 @@ async fn a_newcomer_asks_one_url_after_the_other_who_belongs_to_the_cluster() {
     let lagging = Node::start(2, ANY).await;
     let node = Node::start_odd(1, ANY, Odd { known: known.clone(), ..Odd::default() }).await;
     let urls = ["http://127.0.0.1:1".to_owned(), lagging.url.clone(), node.url.clone()];
-    let answer = ask_cluster(&urls, &Tls::default(), |cluster| !cluster.members.is_empty()).await;
+    let has_members = |cluster: Cluster| match cluster.members.is_empty() {
+        true => Err("nobody".to_owned()),
+        false => Ok(cluster),
+    };
+    let answer = ask_cluster(&urls, &Tls::default(), has_members).await;
     assert_eq!(answer, Ok(Cluster { id: CLUSTER, member_id: MemberId(1), members: known }));
-    let nobody = ask_cluster(&urls[..1], &Tls::default(), |_| true).await;
-    assert_eq!(nobody, Err("could not retrieve cluster information from the given URLs".to_owned()));
+    assert_eq!(ask_cluster(&urls[..2], &Tls::default(), has_members).await, Err("nobody".to_owned()));
+    let silence = ask_cluster(&urls[..1], &Tls::default(), has_members).await.unwrap_err();
+    assert!(silence.contains("could not retrieve cluster information from the given URLs"), "{silence}");
 }

@@ -94,3 +94,27 @@ fn explain(file: &Path, error: &pem::Error) -> String {
         other => format!("{}: {other}", file.display()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_again_when_they_change_and_a_broken_one_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cert.pem");
+        let watched = Watched::new(vec![file.clone()]);
+        let read = || match fs::read_to_string(&file).map_err(|error| error.to_string())? {
+            broken if broken.is_empty() => Err("half written".to_owned()),
+            text => Ok(text),
+        };
+        assert!(watched.get(read).is_err(), "it never worked");
+        fs::write(&file, "one").unwrap();
+        let one = watched.get(read).unwrap();
+        assert!(Arc::ptr_eq(&one, &watched.get(|| panic!("nothing has changed")).unwrap()));
+        fs::write(&file, "").unwrap();
+        assert_eq!(*watched.get(read).unwrap(), "one");
+        fs::write(&file, "three").unwrap();
+        assert_eq!(*watched.get(read).unwrap(), "three");
+    }
+}

@@ -216,6 +216,3 @@ impl TlsSettings {
         all.into_iter().filter(|(version, _)| (min..=max).contains(version)).map(|(_, supported)| supported).collect()
     }
 }
-
-#[cfg(test)]
-pub(super) mod tests;

@@ -1,0 +1,202 @@
+//! The other members: listening for them, dialling them, and asking them to be let in.
+
+use super::{texts, wal_dir};
+use crate::{
+    config::{self, ClusterState, Config, Url, lead_alike, parse_url},
+    membership::Member,
+    peer::{self, Cluster, Listener, Network, Serving, Tls, TlsSettings, ask_cluster},
+    replica::{self, Handle, StartAs},
+    types::{ClusterId, MemberId},
+};
+use std::{sync::Arc, time::Duration};
+
+/// How long streams of peers may take to end once nothing comes over them any more.
+const DRAIN: Duration = Duration::from_millis(200);
+/// How often those who may not have heard yet that this member was added are asked, and the pause between.
+const ROUNDS: usize = 4;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Bound for peers, and not served yet.
+pub(super) struct Bound {
+    listeners: Vec<Listener>,
+}
+
+/// The way from and to all peers.
+pub(super) struct Peers {
+    network: Network,
+    tls: Tls,
+    serving: Serving,
+}
+
+impl Peers {
+    /// Binds all peer URLs.
+    ///
+    /// # Errors
+    /// A text that names the URL.
+    pub(super) async fn bind(config: &Config) -> Result<Bound, String> {
+        let mut listeners = Vec::new();
+        for url in &config.listen_peer_urls {
+            listeners.push(Listener::bind(&url.to_string(), config.socket_reuse_port).await?);
+        }
+        Ok(Bound { listeners })
+    }
+
+    /// The network, for the member to speak through.
+    pub(super) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// What a member does that has no log: it founds a cluster, unless that cluster knows it already, or joins the one that it was
+    /// added to.
+    ///
+    /// # Errors
+    /// etcd's texts: nobody answers, or they know this member otherwise than its flags do.
+    pub(super) async fn start_as(&self, config: &Config) -> Result<StartAs, String> {
+        let has_log = replica::has_log(&wal_dir(config)).map_err(|fault| fault.to_string())?;
+        let others = config.initial_cluster.iter().filter(|(name, _)| *name != config.name);
+        let mut urls = others.flat_map(|(_, urls)| texts(urls)).collect::<Vec<_>>();
+        urls.sort();
+        match config.initial_cluster_state {
+            ClusterState::New => {
+                if !has_log {
+                    self.refuse_to_found_again(config, &urls).await?;
+                }
+                Ok(StartAs::New)
+            }
+            // Nobody looks at the numbers. But it must not found anything, should its log be empty.
+            ClusterState::Existing if has_log => {
+                let (member_id, cluster_id) = (MemberId::default(), ClusterId::default());
+                Ok(StartAs::Joined { member_id, cluster_id, members: Vec::new() })
+            }
+            ClusterState::Existing => self.join(config, &urls).await,
+        }
+    }
+
+    /// A founder that has lost its disk must not found the same cluster a second time: it has voted before, and does not know for whom.
+    async fn refuse_to_found_again(&self, config: &Config, urls: &[String]) -> Result<(), String> {
+        let token = &config.initial_cluster_token;
+        let own = replica::member_id(&texts(&config.initial_advertise_peer_urls), token);
+        let founders = config.initial_cluster.iter().map(|(_, urls)| replica::member_id(&texts(urls), token));
+        let id = replica::cluster_id(founders);
+        let knows_it = |cluster: Cluster| match cluster.id == id
+            && cluster.members.iter().any(|member| member.id == own && !member.client_urls.is_empty())
+        {
+            true => Ok(()),
+            false => Err("a cluster of its own".to_owned()),
+        };
+        match ask_cluster(urls, &self.tls, knows_it).await {
+            Ok(()) => Err(format!("member {own} has already been bootstrapped")),
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn join(&self, config: &Config, urls: &[String]) -> Result<StartAs, String> {
+        let mut failure = String::new();
+        for round in 0..ROUNDS {
+            if round > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            match ask_cluster(urls, &self.tls, |cluster| find_place(config, cluster)).await {
+                Ok(joined) => return Ok(joined),
+                Err(why) => failure = why,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Speaks for `handle` from now on, and lets peers in.
+    pub(super) fn begin(&self, handle: &Handle) {
+        self.network.begin(Arc::new(handle.clone()));
+    }
+
+    /// Says nothing more, and hears nothing more.
+    pub(super) async fn stop(self) {
+        self.network.stop();
+        self.serving.stop(DRAIN).await;
+    }
+}
+
+impl Bound {
+    /// Serves peers, who hear that this member is starting until [`Peers::begin`].
+    ///
+    /// # Errors
+    /// Certificates that can't be used.
+    pub(super) fn serve(self, config: &Config) -> Result<Peers, String> {
+        let tls = tls(config)?;
+        let network = Network::new(peer::Settings {
+            election_timeout: config.election_timeout,
+            snapshot_bytes_per_s: config.snapshot_send_bytes_per_s,
+            tls: tls.clone(),
+            peer_urls: texts(&config.initial_advertise_peer_urls),
+        });
+        let serving = peer::serve(self.listeners, &network, &tls, config.max_request_bytes);
+        for url in &config.listen_peer_urls {
+            tracing::info!(address = %url, "serving peer traffic");
+        }
+        Ok(Peers { network, tls, serving })
+    }
+}
+
+/// Certificates of this member, made first if it has to make them itself.
+fn tls(config: &Config) -> Result<Tls, String> {
+    let flags = &config.peer_tls;
+    let version = |version: Option<config::TlsVersion>| {
+        version.map(|version| match version {
+            config::TlsVersion::Tls12 => peer::TlsVersion::Tls12,
+            config::TlsVersion::Tls13 => peer::TlsVersion::Tls13,
+        })
+    };
+    let mut settings = TlsSettings {
+        identity: flags.identity.clone(),
+        client_identity: flags.client_identity.clone(),
+        client_cert_auth: flags.client_cert_auth,
+        trusted_ca_file: flags.trusted_ca_file.clone(),
+        crl_file: flags.crl_file.clone(),
+        allowed_cn: flags.cert_allowed_cn.clone(),
+        allowed_hostname: flags.cert_allowed_hostname.clone(),
+        skip_client_san_verification: flags.skip_client_san_verification,
+        is_self_signed: false,
+        versions: (version(flags.versions.0), version(flags.versions.1)),
+    };
+    if flags.auto_tls && settings.identity.is_none() {
+        let host =
+            |url: &Url| url.address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']).to_owned();
+        let hosts = config.listen_peer_urls.iter().map(host).filter(|host| !host.is_empty()).collect::<Vec<_>>();
+        let dir = config.data_dir.join("fixtures").join("peer");
+        settings.identity = Some(peer::self_signed(&dir, &hosts, flags.validity_years)?);
+        settings.is_self_signed = true;
+    }
+    Tls::new(settings)
+}
+
+/// The place of this member in a cluster that it was added to: its id there, if all members are those that the flags name.
+fn find_place(config: &Config, cluster: Cluster) -> Result<StartAs, String> {
+    let wrong = |why: String| format!("error validating peerURLs {}: {why}", describe(&cluster));
+    if cluster.members.len() != config.initial_cluster.len() {
+        return Err(wrong("member count is unequal".to_owned()));
+    }
+    let mut own = None;
+    for member in &cluster.members {
+        let urls = member.peer_urls.iter().filter_map(|url| parse_url(url).ok()).collect::<Vec<Url>>();
+        match config.initial_cluster.iter().find(|(_, named)| lead_alike(&urls, named)) {
+            Some((name, _)) if *name == config.name => own = Some(member.id),
+            Some(_) => {}
+            None => {
+                let (id, urls) = (member.id, member.peer_urls.join(" "));
+                return Err(wrong(format!("PeerURLs: no match found for existing member ({id}, [{urls}])")));
+            }
+        }
+    }
+    let member_id = own.ok_or_else(|| wrong(format!("{:?} is not among the members", config.name)))?;
+    Ok(StartAs::Joined { member_id, cluster_id: cluster.id, members: cluster.members })
+}
+
+fn describe(cluster: &Cluster) -> String {
+    let member = |member: &Member| {
+        let Member { id, name, client_urls, peer_urls, .. } = member;
+        let (client, peer) = (client_urls.join(" "), peer_urls.join(" "));
+        format!("&{{ID:{id} Name:{name} ClientURLs:[{client}] PeerURLs:[{peer}]}}")
+    };
+    let members = cluster.members.iter().map(member).collect::<Vec<_>>().join(" ");
+    format!("{{ClusterID:{} Members:[{members}]}}", cluster.id)
+}
