@@ -1,6 +1,6 @@
 //! hengectl prints what etcdctl prints, and exits as it exits.
 //!
-//! Needs `etcd` and `etcdctl` 3.4 in the path, so it runs only when asked for: `cargo test --test hengectl -- --ignored`.
+//! Needs `etcd` and `etcdctl` 3.7 in the path, so it runs only when asked for: `cargo test --test hengectl -- --ignored`.
 //! What differs on purpose stands at the end of this file.
 #![cfg(feature = "ctl")]
 
@@ -112,25 +112,31 @@ fn a_group_without_a_command_of_its_own_prints_its_help() {
 }
 
 #[test]
-#[ignore = "needs etcd and etcdctl 3.4"]
+#[ignore = "needs etcd and etcdctl 3.7"]
 fn get_put_del_and_compaction_print_what_etcdctl_prints() {
     compare("kv");
 }
 
 #[test]
-#[ignore = "needs etcd and etcdctl 3.4"]
+#[ignore = "needs etcd and etcdctl 3.7"]
 fn txn_prints_what_etcdctl_prints() {
     compare("txn");
 }
 
 #[test]
-#[ignore = "needs etcd and etcdctl 3.4"]
+#[ignore = "needs etcd and etcdctl 3.7"]
 fn watch_prints_what_etcdctl_prints() {
     compare("watch");
 }
 
 #[test]
-#[ignore = "needs etcd and etcdctl 3.4"]
+#[ignore = "needs etcd and etcdctl 3.7"]
+fn changes_of_the_cluster_print_what_etcdctl_prints() {
+    compare("membership");
+}
+
+#[test]
+#[ignore = "needs etcd and etcdctl 3.7"]
 fn leases_members_endpoints_and_alarms_print_what_etcdctl_prints() {
     compare("lease_and_cluster");
 }

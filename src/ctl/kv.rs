@@ -4,6 +4,7 @@ use super::{
     failure::Failure,
     global::Global,
     output::{Answer, Format},
+    quote::quote,
 };
 use crate::{
     client::{
@@ -16,7 +17,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use std::{ffi::OsString, io::Read as _, os::unix::ffi::OsStringExt as _};
+use std::{ffi::OsString, io::Read as _, os::unix::ffi::OsStringExt as _, time::Duration};
 
 /// Reads keys.
 #[derive(clap::Args, Debug)]
@@ -237,8 +238,20 @@ pub async fn put(global: &Global, args: Put) -> Result<(), Failure> {
     global.printer()?.print(&Answer::Put(answer))
 }
 
+/// How long `del` with two keys waits for second thoughts.
+const SECOND_THOUGHTS: Duration = Duration::from_secs(2);
+
 pub async fn del(global: &Global, args: Del) -> Result<(), Failure> {
+    let warns = args.keys.len() == 2 && !args.range;
     let DeleteRangeRequest { key, range_end, prev_kv } = args.request()?;
+    if warns {
+        eprintln!(
+            "Warning: Keys between {} and {} will be deleted. Please interrupt the command within next 2 seconds to cancel. You can provide `--range` flag to avoid the delay.",
+            quote(&key),
+            quote(&range_end)
+        );
+        tokio::time::sleep(SECOND_THOUGHTS).await;
+    }
     let answer = global.client().await?.delete(key, DeleteOptions { range_end, prev_kv }).await?;
     global.printer()?.print(&Answer::Delete(answer))
 }

@@ -130,8 +130,8 @@ async fn interactive(client: &Client, printer: Printer) -> Result<(), Failure> {
             line = lines.next_line() => {
                 let line = match line {
                     Ok(Some(line)) => line,
-                    Ok(None) => return Err(Failure::input("Error reading watch request line: EOF")),
-                    Err(error) => return Err(Failure::input(format!("Error reading watch request line: {error}"))),
+                    Ok(None) => return Err(Failure::input("error reading watch request line: EOF")),
+                    Err(error) => return Err(Failure::input(format!("error reading watch request line: {error}"))),
                 };
                 match parse_line(&line) {
                     Line::Progress => {

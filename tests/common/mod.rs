@@ -4,8 +4,14 @@
 
 #![allow(dead_code)] // each test file uses its own part
 
+mod cluster;
+
+#[allow(unused_imports)] // as above
+pub use cluster::{Cluster, PATIENCE, eventually};
+
 use henge::pb::etcdserverpb::{
-    CompactionRequest, LeaseGrantRequest, PutRequest, RangeRequest, kv_client::KvClient, lease_client::LeaseClient,
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, kv_client::KvClient,
+    lease_client::LeaseClient,
 };
 use std::{
     net::TcpListener,
@@ -16,13 +22,12 @@ use std::{
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
-/// Longest wait for a server to serve, or for something to come true.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// A server process. Dropping it kills it and removes its folder.
 pub struct Server {
     dir: tempfile::TempDir,
     url: String,
+    /// Where other members reach it; by default nobody needs to.
+    peer: Option<String>,
     child: Option<Child>,
     runtime: Runtime,
     args: Vec<String>,
@@ -42,16 +47,22 @@ impl Server {
 
     /// A fresh server with more flags, serving.
     pub fn start_with(args: &[&str]) -> Server {
-        let mut server = Server {
+        let mut server = Server::prepared(None, args);
+        server.restart();
+        server
+    }
+
+    /// A server that has not been started yet.
+    fn prepared(peer: Option<String>, args: &[&str]) -> Server {
+        Server {
             dir: tempfile::tempdir().expect("a temporary folder"),
             url: free_url(),
+            peer,
             child: None,
             runtime: Runtime::new().expect("a runtime"),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             file_bytes_max: u64::MAX,
-        };
-        server.restart();
-        server
+        }
     }
 
     /// Where it serves clients.
@@ -81,11 +92,15 @@ impl Server {
                 command
             }
         };
-        let peer = free_url();
+        let alone = free_url();
+        let (listen, advertise) = match &self.peer {
+            Some(peer) => (peer.as_str(), peer.as_str()),
+            None => (alone.as_str(), "http://localhost:2380"),
+        };
         command
             .args(["--listen-client-urls", &self.url, "--advertise-client-urls", &self.url, "--data-dir"])
             .arg(self.data_dir())
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", "http://localhost:2380"])
+            .args(["--listen-peer-urls", listen, "--initial-advertise-peer-urls", advertise])
             .args(&self.args)
             .args(more);
         command
@@ -93,9 +108,19 @@ impl Server {
 
     /// Starts the process again on the same folder and port, and waits until it serves.
     pub fn restart(&mut self) {
+        self.spawn();
+        self.wait_until_it_serves();
+    }
+
+    /// Starts the process.
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the server runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log");
         self.child = Some(self.command(&[]).stdout(Stdio::null()).stderr(log).spawn().expect("the server starts"));
+    }
+
+    /// Waits until linearizable reads are answered.
+    pub fn wait_until_it_serves(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = self.try_get("readiness", 0) {
             let gone = self.child.as_mut().expect("a child").try_wait().expect("its state");
@@ -121,6 +146,11 @@ impl Server {
             child.kill().expect("the server can be killed");
             child.wait().expect("the server is gone");
         }
+    }
+
+    /// Whether the process still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().expect("its state").is_none())
     }
 
     /// SIGTERM, and how it ended.
@@ -206,6 +236,12 @@ impl Server {
     /// The store's revision.
     pub fn revision(&self) -> i64 {
         self.try_get("revision", 0).expect("a get").1
+    }
+
+    /// Deletes a key.
+    pub fn delete(&self, key: &str) {
+        let request = DeleteRangeRequest { key: key.to_owned().into(), ..DeleteRangeRequest::default() };
+        self.call(|channel| async move { KvClient::new(channel).delete_range(request).await }).expect("a delete");
     }
 
     /// Makes a lease.

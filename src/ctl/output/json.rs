@@ -141,6 +141,7 @@ fn watch(answer: &WatchResponse) -> String {
         .always("CompactRevision", answer.compact_revision)
         .always("Canceled", answer.canceled)
         .always("Created", answer.created)
+        .always("CancelReason", string(&answer.cancel_reason))
         .end()
 }
 
