@@ -1,8 +1,9 @@
 //! What must hold after every step of every member (Raft paper, figure 3), and for every read.
 
+use super::churn;
 use crate::{
     raft::{Body, Envelope, ReadId, Role, Status},
-    types::{Entry, Index, MemberId, Term},
+    types::{ConfState, Entry, EntryKind, Index, MemberId, SnapshotMeta, Term},
 };
 use bytes::Bytes;
 use std::{
@@ -36,6 +37,10 @@ pub enum Rule {
     Durability,
     /// A read sees what was committed when it was asked for, and is answered once.
     LinearizableRead,
+    /// Whoever has applied the same has the same membership, and a state that is taken over is what was committed.
+    Membership,
+    /// A member whose disk hangs does not lead if others could.
+    Stalled,
     /// Terms and commit indexes never go back, and nothing is applied twice or left out.
     Monotony,
     /// Once the faults stop, everyone agrees again, and new writes and reads get through.
@@ -48,18 +53,38 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The content of a log as a checker compares it: term and data by position, without gaps from 1.
-pub type Shadow = Vec<(Term, Bytes)>;
+/// An entry as a checker compares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Term of the leader that made it.
+    pub term: Term,
+    /// What `data` is.
+    pub kind: EntryKind,
+    /// The command.
+    pub data: Bytes,
+}
+
+impl Slot {
+    /// The entry without its position.
+    pub fn of(entry: &Entry) -> Slot {
+        Slot { term: entry.term, kind: entry.kind, data: entry.data.clone() }
+    }
+}
+
+/// The content of a log: by position, without gaps from 1.
+pub type Shadow = Vec<Slot>;
 
 /// What all members together have shown.
 #[derive(Debug, Default)]
 pub struct Checkers {
     leaders: BTreeMap<Term, MemberId>,
-    /// What follows and precedes a position and term: the data there, and the term before.
-    entries: HashMap<(Index, Term), (Term, Bytes)>,
+    /// What follows and precedes a position and term: the entry there, and the term before.
+    entries: HashMap<(Index, Term), (Term, Slot)>,
     committed: Shadow,
     /// In which term each of them was committed.
     committed_in: Vec<Term>,
+    /// Who votes and who learns from each committed change on; at 0 the founders.
+    memberships: BTreeMap<Index, ConfState>,
     /// Payloads of committed entries: each was proposed once.
     payloads: HashSet<Bytes>,
     /// Whom each member has been seen to vote for.
@@ -71,6 +96,17 @@ pub struct Checkers {
 }
 
 impl Checkers {
+    /// Of a cluster that `founders` begin.
+    pub fn new(founders: ConfState) -> Checkers {
+        Checkers { memberships: [(Index(0), founders)].into(), ..Checkers::default() }
+    }
+
+    /// Who votes and who learns once everything up to `index` is applied; and the change that made it so.
+    pub fn membership_at(&self, index: Index) -> (Index, &ConfState) {
+        let (at, conf_state) = self.memberships.range(..=index).next_back().expect("there were founders");
+        (*at, conf_state)
+    }
+
     /// Everything that any member has known to be committed.
     pub fn committed(&self) -> &Shadow {
         &self.committed
@@ -93,14 +129,14 @@ impl Checkers {
             if at > shadow.len() {
                 return broken(Rule::LogMatching, format!("a hole before {}", entry.index));
             }
-            if shadow.get(at).is_some_and(|(term, _)| *term == entry.term) {
+            if shadow.get(at).is_some_and(|slot| slot.term == entry.term) {
                 continue;
             }
             shadow.truncate(at);
-            let before = shadow.last().map_or(Term(0), |(term, _)| *term);
-            shadow.push((entry.term, entry.data.clone()));
-            // Equal data and an equal entry before at each position of a term: by induction the logs are equal up to there.
-            let mine = (before, entry.data.clone());
+            let before = shadow.last().map_or(Term(0), |slot| slot.term);
+            shadow.push(Slot::of(entry));
+            // An equal entry and an equal one before it at each position of a term: by induction the logs are equal up to there.
+            let mine = (before, Slot::of(entry));
             let first = self.entries.entry((entry.index, entry.term)).or_insert_with(|| mine.clone());
             if *first != mine {
                 return broken(Rule::LogMatching, format!("{} of term {} differs", entry.index, entry.term));
@@ -111,7 +147,7 @@ impl Checkers {
 
     /// A member's state after a step.
     pub fn stepped(&mut self, before: Status, after: Status, shadow: &Shadow) -> Result<(), Violation> {
-        let end = shadow.last().map_or(Term(0), |(term, _)| *term);
+        let end = shadow.last().map_or(Term(0), |slot| slot.term);
         if (after.last_index.0, after.last_term) != (shadow.len() as u64, end) {
             return broken(Rule::LogMatching, format!("{after:?} was never told to write that log"));
         }
@@ -146,7 +182,7 @@ impl Checkers {
         if upto > shadow.len() {
             return broken(Rule::StateMachineSafety, format!("{id} commits {commit} beyond its log"));
         }
-        for (_, data) in shadow.get(known..upto).unwrap_or_default() {
+        for Slot { data, .. } in shadow.get(known..upto).unwrap_or_default() {
             if !data.is_empty() && !self.payloads.insert(data.clone()) {
                 return broken(Rule::StateMachineSafety, format!("{id} commits {data:?} twice"));
             }
@@ -154,6 +190,13 @@ impl Checkers {
         if upto > known {
             self.committed.extend_from_slice(&shadow[known..upto]);
             self.committed_in.resize(upto, term);
+            for (slot, index) in shadow[known..upto].iter().zip(known as u64 + 1..) {
+                let (_, before) = self.membership_at(Index(index));
+                let after = churn::change_of(slot.kind, &slot.data).and_then(|change| before.after(&change).ok());
+                if let Some(after) = after.filter(|after| after != before) {
+                    self.memberships.insert(Index(index), after);
+                }
+            }
         }
         // What it committed earlier was compared then; its log can't change there unnoticed, since each change comes through here.
         let from = known.min(upto).saturating_sub(64);
@@ -182,27 +225,39 @@ impl Checkers {
                 return broken(Rule::Monotony, format!("{id} applies {} after {at}", entry.index));
             }
             at = entry.index;
-            if self.committed.get((at.0 - 1) as usize) != Some(&(entry.term, entry.data.clone())) {
+            if self.committed.get((at.0 - 1) as usize) != Some(&Slot::of(entry)) {
                 return broken(Rule::StateMachineSafety, format!("{id} applies another entry at {at}"));
             }
         }
         Ok(())
     }
 
-    /// How many members have each of `from..=commit` on disk, according to `holds`, must be a majority.
-    pub fn durable(
-        &self,
-        from: Index,
-        members: usize,
-        holds: impl Fn(Index, &(Term, Bytes)) -> usize,
-    ) -> Result<(), Violation> {
+    /// Each of the committed entries after `from` must be on the disks of a quorum, according to `holds`.
+    pub fn durable(&self, from: Index, holds: impl Fn(Index, &Slot) -> bool) -> Result<(), Violation> {
         for at in from.0..self.committed.len() as u64 {
-            let disks = holds(Index(at + 1), &self.committed[at as usize]);
-            if disks * 2 <= members {
-                return broken(Rule::Durability, format!("{} is committed, but on {disks} of {members} disks", at + 1));
+            if !holds(Index(at + 1), &self.committed[at as usize]) {
+                return broken(Rule::Durability, format!("{} is committed, but not on enough disks", at + 1));
             }
         }
         Ok(())
+    }
+
+    /// A member has applied everything up to `index`, and counts by `conf_state`.
+    pub fn counts_by(&self, id: MemberId, index: Index, conf_state: &ConfState) -> Result<(), Violation> {
+        let (_, expected) = self.membership_at(index);
+        match conf_state == expected {
+            true => Ok(()),
+            false => broken(Rule::Membership, format!("{id} at {index} counts by {conf_state:?}, not {expected:?}")),
+        }
+    }
+
+    /// A member takes a state over.
+    pub fn takes_over(&self, id: MemberId, applied: Index, meta: &SnapshotMeta) -> Result<(), Violation> {
+        let there = self.committed.get((meta.index.0 - 1) as usize).map(|slot| slot.term);
+        if there != Some(meta.term) || meta.index <= applied {
+            return broken(Rule::Membership, format!("{id}, which has applied {applied}, takes over {meta:?}"));
+        }
+        self.counts_by(id, meta.index, &meta.conf_state)
     }
 
     /// Whether a command is committed.
@@ -235,9 +290,12 @@ impl Checkers {
         }
     }
 
-    /// The only member crashed: what it had not written down is known to nobody, and it may do the same again in another way.
-    pub fn forget_after(&mut self, last: Index) {
-        self.entries.retain(|(index, _), _| *index <= last);
+    /// A member that led by its own vote alone crashed, and that vote was not on disk: nobody has heard of its term, and it may do the
+    /// same again in another way.
+    pub fn forget_term(&mut self, id: MemberId, term: Term) {
+        self.entries.retain(|(_, of), _| *of != term);
+        self.leaders.remove(&term);
+        self.votes.remove(&(id, term));
     }
 
     /// A member crashed: its reads will not be answered.
@@ -258,6 +316,6 @@ impl Checkers {
     }
 }
 
-fn broken(rule: Rule, text: String) -> Result<(), Violation> {
+pub fn broken(rule: Rule, text: String) -> Result<(), Violation> {
     Err(Violation { rule, text })
 }

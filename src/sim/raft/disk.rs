@@ -8,7 +8,7 @@ use crate::{
     io::{Disk as _, Rng, sim_disk::SimDisk},
     raft::{Envelope, LogId},
     sim::Chance,
-    types::{ConfState, Entry, HardState, Index},
+    types::{ConfState, Entry, HardState, Index, SnapshotMeta, Term},
     wal::{Mark, Options, Wal},
 };
 use std::{collections::VecDeque, path::Path};
@@ -19,6 +19,8 @@ const OPTIONS: Options = Options { segment_bytes: 4_096, keep_all: false };
 /// What one output of a node owes the disk, and what it may send afterwards.
 #[derive(Clone, Debug, Default)]
 pub struct Write {
+    /// A state that was taken over: the log is marked and emptied, before the rest.
+    pub restore: Option<SnapshotMeta>,
     /// To be saved.
     pub hard_state: Option<HardState>,
     /// To be saved; the first may replace what stands at its position and after it.
@@ -52,6 +54,8 @@ struct Real {
     given: usize,
     /// The first entry that a write since the last sync may have replaced.
     unsure: Option<Index>,
+    /// Marks since the last sync that emptied the log: each of them may be found.
+    marks: Vec<LogId>,
 }
 
 fn dir() -> &'static Path {
@@ -65,7 +69,7 @@ impl Disk {
         // The folder that the log's own is made in is durable before: that is its maker's business.
         disk.create_dir(Path::new("/member")).and_then(|()| disk.sync_dir(Path::new("/"))).expect("a new disk works");
         let wal = Wal::create(disk.clone(), dir(), b"sim", OPTIONS).expect("a new disk is empty and works");
-        Disk { real: Some(Real { disk, wal: Some(wal), given: 0, unsure: None }), ..Disk::default() }
+        Disk { real: Some(Real { disk, wal: Some(wal), given: 0, unsure: None, marks: Vec::new() }), ..Disk::default() }
     }
 
     /// Takes a write.
@@ -94,6 +98,7 @@ impl Disk {
             real.wal.as_mut().expect("a crash ends the sync").sync().expect("the disk works");
             real.given -= self.syncing;
             real.unsure = None;
+            real.marks.clear();
         }
         let (mut last, mut send) = (None, Vec::new());
         for _ in 0..std::mem::take(&mut self.syncing) {
@@ -122,6 +127,10 @@ impl Disk {
         let torn = queue.get(whole).cloned();
         queue.drain(..whole).for_each(|write| self.save(write));
         if let Some(mut torn) = torn {
+            // A mark comes first, and has a sync of its own.
+            if torn.restore.is_some() && chance.hits(1, 2) {
+                return Ok(());
+            }
             // Entries come before the hard state in one write.
             torn.entries.truncate(chance.below(torn.entries.len() as u64 + 1) as usize);
             self.save(Write { hard_state: None, ..torn });
@@ -134,6 +143,11 @@ impl Disk {
         let Some(real) = &mut self.real else { return };
         let wal = real.wal.as_mut().expect("open while the member runs");
         for write in self.queue.range(real.given.min(upto)..upto) {
+            if let Some(meta) = &write.restore {
+                let mark = LogId { index: meta.index, term: meta.term };
+                wal.save_mark(&Mark { index: mark.index, term: mark.term }, &meta.conf_state).expect("the disk works");
+                real.marks.push(mark);
+            }
             wal.append(write.hard_state.as_ref(), &write.entries).expect("the disk works");
             let first = write.entries.first().map(|entry| entry.index);
             real.unsure = [real.unsure, first].into_iter().flatten().min();
@@ -155,8 +169,19 @@ impl Disk {
         {
             return Err(violation(format!("{was:?} was synced, but {is:?} is found")));
         }
+        let marks = std::mem::take(&mut real.marks);
         // A write that was not synced may have replaced entries.
-        let unsure = real.unsure.take().unwrap_or(Index(u64::MAX));
+        let mut unsure = real.unsure.take().unwrap_or(Index(u64::MAX));
+        if found.start != self.start.index {
+            let mark = marks.into_iter().find(|mark| (mark.index, Some(mark.term)) == (found.start, found.start_term));
+            let Some(mark) = mark else {
+                return Err(violation(format!(
+                    "the log starts after {}, which is no mark that it was given",
+                    found.start
+                )));
+            };
+            (self.start, self.entries, unsure) = (mark, Vec::new(), Index(0));
+        }
         let sure = self.entries.iter().take_while(|entry| entry.index < unsure);
         let lost = sure.enumerate().find(|(at, was)| found.entries.get(*at) != Some(*was));
         if let Some((_, lost)) = lost {
@@ -179,6 +204,28 @@ impl Disk {
         self.entries.last().map_or(self.start, |entry| LogId { index: entry.index, term: entry.term })
     }
 
+    /// The term at `index`, as far as the disk tells.
+    pub fn term(&self, index: Index) -> Option<Term> {
+        match index == self.start.index {
+            true => Some(self.start.term),
+            false => self.entry(index).map(|entry| entry.term),
+        }
+    }
+
+    /// Nothing but a state stands for the log any more.
+    pub fn empty(&mut self, start: LogId, conf_state: &ConfState) {
+        self.start_over(start);
+        if let Some(wal) = self.real.as_mut().and_then(|real| real.wal.as_mut()) {
+            wal.save_mark(&Mark { index: start.index, term: start.term }, conf_state).expect("the disk works");
+        }
+    }
+
+    fn start_over(&mut self, start: LogId) {
+        self.start = start;
+        self.entries.clear();
+        self.hard_state.commit = self.hard_state.commit.max(start.index);
+    }
+
     /// The entry at `index`, if it is on disk and not released.
     pub fn entry(&self, index: Index) -> Option<&Entry> {
         let offset = index.0.checked_sub(self.start.index.0 + 1)?;
@@ -198,6 +245,9 @@ impl Disk {
     }
 
     fn save(&mut self, write: Write) {
+        if let Some(meta) = &write.restore {
+            self.start_over(LogId { index: meta.index, term: meta.term });
+        }
         if let Some(first) = write.entries.first() {
             let kept = first.index.0.checked_sub(self.start.index.0 + 1).expect("a released entry is written again");
             assert!(kept as usize <= self.entries.len(), "entry {} would leave a hole on disk", first.index);

@@ -11,8 +11,11 @@
 //!     └── network (delay, loss) ◄── send now ── act ── write ─► disk ────┘ sync, then send
 //! ```
 
+mod alive;
 mod checkers;
+mod churn;
 mod disk;
+mod event;
 mod member;
 mod nemesis;
 mod plan;

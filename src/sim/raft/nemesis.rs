@@ -2,10 +2,15 @@
 
 use super::{
     checkers::Violation,
+    event::Event,
     plan::{Sabotage, TICK, Weather},
-    world::{Event, World},
+    world::World,
 };
-use crate::{io::Rng, raft::Input, raft::Role, types::Index};
+use crate::{
+    io::Rng,
+    raft::{Input, LogId, Role},
+    types::Index,
+};
 
 impl World {
     /// The next fault.
@@ -15,7 +20,7 @@ impl World {
         }
         let delay = self.chance.between(1, self.plan.fault_gap);
         self.after(delay, Event::Fault);
-        let at = self.chance.below(self.plan.members) as usize;
+        let at = self.anyone();
         // Whatever the weights say: links that stay cut make the rest of a run a long silence.
         if self.blocked.iter().flatten().any(|blocked| *blocked) && self.chance.hits(1, 3) {
             return self.unblock();
@@ -30,6 +35,10 @@ impl World {
             6 => self.stall(at),
             7 => self.change_pace(at),
             8 => self.release(at),
+            10 => self.send_any_state(at),
+            11 => self.transfer(at),
+            12 => self.change(),
+            13 => self.hang(at),
             _ => self.step(at, Input::Campaign),
         }
     }
@@ -46,9 +55,8 @@ impl World {
     }
 
     fn crash(&mut self, at: usize) -> Result<(), Violation> {
-        if self.members[at].node.take().is_none() {
-            return Ok(());
-        }
+        let Some(node) = self.members[at].node.take() else { return Ok(()) };
+        let was = node.status();
         self.stats.crashes += 1;
         let member = &mut self.members[at];
         member.life += 1;
@@ -59,11 +67,13 @@ impl World {
             Some(Sabotage::ForgetsVotes) => member.disk.hard_state.vote = None,
             _ => assert!(member.disk.hard_state.term >= before.term, "a disk forgot a term"),
         }
-        // Entries that the state machine has flushed were on disk first.
-        member.flushed = member.flushed.min(member.disk.last().index);
-        let (id, last) = (member.id(), member.disk.last().index);
-        if self.members.len() == 1 {
-            self.checkers.forget_after(last);
+        if self.plan.sabotage == Some(Sabotage::LosesSynced) && member.flushed.index > member.disk.last().index {
+            member.flushed = member.disk.last();
+        }
+        member.install_staged();
+        let (id, durable) = (member.id(), member.disk.hard_state.term);
+        if was.role == Role::Leader && durable < was.term {
+            self.checkers.forget_term(id, was.term);
         }
         self.checkers.forget_reads(id);
         self.note(|| format!("  {id} crashes"));
@@ -93,7 +103,7 @@ impl World {
     fn partition(&mut self) -> Result<(), Violation> {
         let sides = match self.leader() {
             Some(leader) if self.chance.hits(2, 3) => {
-                let other = self.chance.below(self.plan.members);
+                let other = self.anyone();
                 1_u64 << leader | if self.members.len() > 3 { 1 << other } else { 0 }
             }
             _ => self.chance.next_u64(),
@@ -109,14 +119,13 @@ impl World {
     /// A leader is cut off in the moment of its election: its first entry reaches one other or none, and an entry of an older term
     /// that some other has at the same position may win in the end (Raft paper, figure 8).
     pub(super) fn strike(&mut self, leader: usize) {
-        let lucky = self.chance.below(self.plan.members) as usize;
+        let lucky = self.anyone();
         self.blocked[leader].iter_mut().enumerate().for_each(|(to, blocked)| *blocked = to != lucky);
         self.note(|| format!("  only {} hears {}", lucky + 1, leader + 1));
     }
 
     fn cut_one_way(&mut self) -> Result<(), Violation> {
-        let from = self.chance.below(self.plan.members) as usize;
-        let to = self.chance.below(self.plan.members) as usize;
+        let (from, to) = (self.anyone(), self.anyone());
         self.blocked[from][to] = true;
         self.note(|| format!("  nothing from {} reaches {}", from + 1, to + 1));
         Ok(())
@@ -149,26 +158,33 @@ impl World {
     /// The state machine is written to disk; perhaps the log lets go of what everyone's has.
     fn release(&mut self, at: usize) -> Result<(), Violation> {
         let member = &mut self.members[at];
-        member.flushed = member.applied;
+        let index = member.applied;
+        let term = index.0.checked_sub(1).map(|at| self.checkers.committed()[at as usize].term).unwrap_or_default();
+        // Between the taking over of a state and the mark in the log the state machine is not written, unless it was replaced first.
+        if member.disk.term(index) == Some(term) && index > member.flushed.index {
+            member.flushed = LogId { index, term };
+        }
         if self.chance.hits(1, 2) {
             return Ok(());
         }
-        // Snapshots are not simulated yet: a member that lacks what all others released could never catch up.
-        let everywhere = self.members.iter().map(|member| member.flushed).min().unwrap_or(Index(0));
-        let upto = Index(everywhere.0.saturating_sub(self.chance.below(5)));
+        // Without anyone to send states a member that lacks what all others released could never catch up.
+        let everywhere = self.members.iter().map(|member| member.flushed.index).min().unwrap_or(Index(0));
+        let base = if self.plan.snapshots { self.members[at].flushed.index } else { everywhere };
+        let upto = Index(base.0.saturating_sub(self.chance.below(5)));
+        let (_, conf_state) = self.checkers.membership_at(upto);
         let member = &mut self.members[at];
         if let Some(node) = &mut member.node
             && upto > member.disk.start.index
         {
             node.release(upto);
-            member.disk.release(upto, &self.conf_state);
+            member.disk.release(upto, conf_state);
             self.note(|| format!("  {} releases the log to {upto}", at + 1));
         }
         Ok(())
     }
 
     /// The end of all faults.
-    pub(super) fn heal(&mut self) {
+    pub(super) fn heal(&mut self) -> Result<(), Violation> {
         self.healed = true;
         self.note(|| "all faults end".into());
         self.weather = Weather::FINE;
@@ -180,6 +196,9 @@ impl World {
             member.tick_every = TICK + at as u64;
             member.slow_disk = 0;
             member.paused_until = 0;
+            member.hung_until = 0;
+            self.tell_stalled(at, false)?;
         }
+        Ok(())
     }
 }

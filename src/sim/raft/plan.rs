@@ -52,7 +52,7 @@ impl Weather {
 /// One run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How many voters.
+    /// How many voters at first.
     pub members: u64,
     /// All but the id.
     pub config: Config,
@@ -71,7 +71,13 @@ pub struct Plan {
     /// Longest time of an ordinary sync.
     pub sync_max: u64,
     /// Relative weight of each kind of fault; see `nemesis`.
-    pub weights: [u64; 10],
+    pub weights: [u64; 14],
+    /// Members that do not vote at first.
+    pub spares: u64,
+    /// Whether states go to members that lag, so that logs are released without regard to them.
+    pub snapshots: bool,
+    /// Of a state that is taken over, whether the state machine is replaced before the log is marked.
+    pub swap_first: bool,
     /// How many of a hundred new leaders are cut off at once.
     pub strike: u64,
     /// A lie, in runs that must fail.
@@ -93,11 +99,19 @@ impl Plan {
             append_bytes_max: [1, 50, 1 << 20][chance.below(3) as usize],
             uncommitted_bytes_max: [100, 1 << 20][chance.below(2) as usize],
         };
-        let weights = std::array::from_fn(|_| [0, 1, 1, 5][chance.below(4) as usize]);
+        let weight = |chance: &mut Chance| [0, 1, 1, 5][chance.below(4) as usize];
+        let mut weights = [0; 14];
+        weights[..10].iter_mut().for_each(|each| *each = weight(chance));
+        // Of chance of its own: one run in five is as it was before there were changes of membership, so that its seed means the same.
+        let mut more = Chance::new(seed ^ 0x5eed);
+        let churns = !matches!(seed % 10, 0 | 2);
+        if churns {
+            weights[10..].iter_mut().for_each(|each| *each = weight(&mut more));
+        }
         Plan {
             members: [1, 3, 3, 3, 3, 3, 5, 5, 5, 5][chance.below(10) as usize],
             config,
-            real_log: seed.is_multiple_of(20) && sabotage.is_none(),
+            real_log: matches!(seed % 20, 0 | 7) && sabotage.is_none(),
             weather: Weather::draw(chance),
             chaos: chance.between(100, 400) * TICK,
             fault_gap: [3, 6, 12, 25][chance.below(4) as usize] * TICK,
@@ -107,6 +121,9 @@ impl Plan {
             weights,
             strike: [0, 0, 30, 70][chance.below(4) as usize],
             sabotage,
+            spares: if churns { more.below(4) } else { 0 },
+            snapshots: churns,
+            swap_first: more.hits(1, 2),
         }
     }
 }

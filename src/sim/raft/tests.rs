@@ -57,6 +57,9 @@ fn sum(a: Stats, b: Stats) -> Stats {
         crashes: a.crashes + b.crashes,
         committed: a.committed + b.committed,
         reads: a.reads + b.reads,
+        changes: a.changes + b.changes,
+        states: a.states + b.states,
+        taken_over: a.taken_over + b.taken_over,
         digest: a.digest ^ b.digest,
     }
 }
@@ -94,9 +97,9 @@ fn seeds() {
         }
     });
     failed.sort_unstable();
-    let Stats { steps, elections, crashes, committed, reads, .. } = total;
+    let Stats { steps, elections, crashes, committed, reads, changes, states, taken_over, digest: _ } = total;
     say(&format!(
-        "sim: {count} seeds, {} failed, {steps} steps, {elections} elections, {crashes} crashes, {committed} entries, {reads} reads",
+        "sim: {count} seeds, {} failed, {steps} steps, {elections} elections, {crashes} crashes, {committed} entries, {reads} reads, {changes} changes applied, {taken_over} of {states} states taken over",
         failed.len()
     ));
     let reports = failed.iter().take(3).map(|seed| report(*seed)).collect::<String>();

@@ -1,14 +1,15 @@
 //! One event queue, and what each event does.
 
 use super::{
-    checkers::{Checkers, Rule, Violation},
+    checkers::{Checkers, Rule, Slot, Violation, broken},
     disk::{Disk, Write},
+    event::Event,
     member::Member,
     plan::{Plan, Sabotage, TICK, Weather},
 };
 use crate::{
     io::Rng,
-    raft::{Envelope, Input, LogId, Message, Output, Proposal, ReadId, Role},
+    raft::{Envelope, Input, LogId, Members, Output, Proposal, ReadId, Role, Verdict},
     sim::Chance,
     types::{ConfState, EntryKind, Index, MemberId},
 };
@@ -21,44 +22,6 @@ use std::{
 
 /// How many of the last events a report shows.
 const TRACE_MAX: usize = 60;
-/// Ticks within which a healed cluster must come one entry further, or be done.
-const PATIENCE_TICKS: u64 = 300;
-
-/// Something that happens at a time. Those that name a life do not happen in a later one.
-#[derive(Clone, Debug)]
-pub(super) enum Event {
-    Tick {
-        at: usize,
-        life: u64,
-    },
-    Deliver {
-        at: usize,
-        from: MemberId,
-        message: Message,
-    },
-    /// Somebody acts on the output.
-    Act {
-        at: usize,
-        life: u64,
-    },
-    /// The disk has finished a sync.
-    Synced {
-        at: usize,
-        life: u64,
-    },
-    /// The member hears of it.
-    Told {
-        at: usize,
-        life: u64,
-        last: Option<LogId>,
-        send: Vec<Envelope>,
-    },
-    Client,
-    Fault,
-    Restart {
-        at: usize,
-    },
-}
 
 /// What a run has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +36,12 @@ pub struct Stats {
     pub committed: u64,
     /// Reads answered with an index.
     pub reads: u64,
+    /// Committed changes of membership that a member applied.
+    pub changes: u64,
+    /// States that arrived.
+    pub states: u64,
+    /// States that were taken over.
+    pub taken_over: u64,
     /// A digest of all events: two runs of one seed must agree.
     pub digest: u64,
 }
@@ -87,7 +56,6 @@ pub struct World {
     sequence: u64,
     pub(super) members: Vec<Member>,
     pub(super) checkers: Checkers,
-    pub(super) conf_state: ConfState,
     pub(super) weather: Weather,
     /// `blocked[from][to]`: a partition may work one way only.
     pub(super) blocked: Vec<Vec<bool>>,
@@ -103,13 +71,13 @@ impl World {
     pub fn new(seed: u64, sabotage: Option<Sabotage>, trace: bool) -> World {
         let mut chance = Chance::new(seed);
         let plan = Plan::draw(seed, sabotage, &mut chance);
-        let count = plan.members as usize;
-        let members = (1..=plan.members).map(|id| {
+        let count = (plan.members + plan.spares) as usize;
+        let members = (1..=plan.members + plan.spares).map(|id| {
             let disk = if plan.real_log { Disk::real(chance.next_u64()) } else { Disk::default() };
             Member::new(crate::raft::Config { id: MemberId(id), ..plan.config }, disk)
         });
         let members = members.collect::<Vec<_>>();
-        let conf_state = ConfState { voters: members.iter().map(Member::id).collect(), ..ConfState::default() };
+        let founders = ConfState { voters: (1..=plan.members).map(MemberId).collect(), ..ConfState::default() };
         let mut world = World {
             plan,
             chance,
@@ -118,8 +86,7 @@ impl World {
             events: BTreeMap::new(),
             sequence: 0,
             members,
-            checkers: Checkers::default(),
-            conf_state,
+            checkers: Checkers::new(founders),
             weather: plan.weather,
             blocked: vec![vec![false; count]; count],
             healed: false,
@@ -141,9 +108,10 @@ impl World {
         while self.now < self.plan.chaos {
             self.next()?;
         }
-        self.heal();
+        self.heal()?;
         self.prove_alive()?;
-        self.check_durable(Index(0))?;
+        let (_, conf_state) = self.checkers.membership_at(self.checkers.commit());
+        self.check_durable(Index(0), &Members::new(conf_state))?;
         self.stats.elections = self.checkers.elections() as u64;
         self.stats.committed = self.checkers.commit().0;
         Ok(())
@@ -159,7 +127,7 @@ impl World {
         self.events.insert(self.sequence, event);
     }
 
-    fn next(&mut self) -> Result<(), Violation> {
+    pub(super) fn next(&mut self) -> Result<(), Violation> {
         let Reverse((time, sequence)) = self.queue.pop().expect("clocks never stop");
         let event = self.events.remove(&sequence).expect("queued together");
         self.now = time;
@@ -178,8 +146,14 @@ impl World {
         match event {
             Event::Tick { at, life } => {
                 self.after(self.members[at].tick_every, Event::Tick { at, life });
+                if self.plan.snapshots {
+                    self.help(at);
+                }
                 self.step(at, Input::Tick)
             }
+            Event::State { at, meta } => self.state_arrives(at, meta),
+            Event::Stalled { stalled, .. } if stalled && self.healed => Ok(()),
+            Event::Stalled { at, stalled, .. } => self.tell_stalled(at, stalled),
             Event::Deliver { at, from, message } => self.step(at, Input::Received { from, message }),
             Event::Act { at, .. } => self.act(at),
             Event::Synced { at, life } => self.synced(at, life),
@@ -195,11 +169,12 @@ impl World {
 
     /// Starts a member that is down.
     pub(super) fn start(&mut self, at: usize) {
-        if self.members[at].node.is_some() {
+        if self.members[at].node.is_some() || self.members[at].gone {
             return;
         }
         let seed = self.chance.next_u64();
-        self.members[at].start(self.checkers.committed(), &self.conf_state, seed);
+        let (_, conf_state) = self.checkers.membership_at(self.members[at].flushed.index);
+        self.members[at].start(self.checkers.committed(), conf_state, seed);
         let life = self.members[at].life;
         let phase = self.chance.between(1, TICK);
         self.after(phase, Event::Tick { at, life });
@@ -211,12 +186,26 @@ impl World {
         let Some(node) = &mut member.node else { return Ok(()) };
         let before = node.status();
         let (reads, failed) = (member.out.reads.len(), member.out.reads_failed.len());
+        let restore = member.out.restore.as_ref().map(|meta| meta.index);
+        let is_tick = matches!(input, Input::Tick);
         node.step(input, &mut member.out);
         self.stats.steps += 1;
         let after = node.status();
+        if let Some(meta) = member.out.restore.as_ref().filter(|meta| Some(meta.index) != restore) {
+            member.shadow = self.checkers.committed()[..meta.index.0 as usize].to_vec();
+        }
+        if is_tick && member.stalled && after.role == Role::Leader && !node.members().is_alone(after.id) {
+            return broken(Rule::Stalled, format!("{} leads without a disk", after.id));
+        }
         self.checkers.appended(&mut member.shadow, &member.out.append)?;
         let known = self.checkers.commit();
         self.checkers.stepped(before, after, &member.shadow)?;
+        if self.checkers.commit() > known {
+            let members = node.members().clone();
+            self.check_durable(known, &members)?;
+        }
+        let (node, member) = (self.members[at].status(), &mut self.members[at]);
+        debug_assert_eq!(node, Some(after));
         for (read, index) in &member.out.reads[reads..] {
             self.checkers.read_ends(after.id, *read, Some(*index))?;
             self.stats.reads += 1;
@@ -238,43 +227,48 @@ impl World {
             let delay = self.chance.between(0, self.plan.act_delay_max);
             self.after(delay, Event::Act { at, life });
         }
-        self.check_durable(known)
+        Ok(())
     }
 
-    /// Everything committed after `from` must be on the disks of a quorum.
-    fn check_durable(&self, from: Index) -> Result<(), Violation> {
-        let holds = |index: Index, entry: &(crate::types::Term, Bytes)| {
-            let has = |member: &&Member| match member.disk.entry(index) {
-                Some(found) => (found.term, &found.data) == (entry.0, &entry.1),
-                // The state machine's state stands for what was released.
-                None => index <= member.disk.start.index,
-            };
-            self.members.iter().filter(has).count()
+    /// Everything committed after `from` must be on the disks of a quorum of `members`.
+    fn check_durable(&self, from: Index, members: &Members) -> Result<(), Violation> {
+        let has = |id: MemberId, index: Index, slot: &Slot| {
+            let disk = &self.members[id.0 as usize - 1].disk;
+            // The state machine's state stands for what was released.
+            disk.entry(index).map_or(index <= disk.start.index, |found| Slot::of(found) == *slot)
         };
-        self.checkers.durable(from, self.members.len(), holds)
+        let holds = |index: Index, slot: &Slot| members.votes(|id| Some(has(id, index, slot))) == Verdict::Won;
+        self.checkers.durable(from, holds)
     }
 
     /// Does what the output says, in the order that its documentation asks for.
     fn act(&mut self, at: usize) -> Result<(), Violation> {
         let member = &mut self.members[at];
-        let Some(node) = &mut member.node else { return Ok(()) };
         member.act_due = false;
-        let status = node.status();
-        let Output { send_now, hard_state, append, mut send_durable, committed, .. } = std::mem::take(&mut member.out);
+        let Output { restore, send_now, hard_state, append, mut send_durable, committed, .. } =
+            std::mem::take(&mut member.out);
+        if let Some(meta) = &restore {
+            self.takes_over(at, meta)?;
+        }
+        let member = &mut self.members[at];
+        let Some(node) = &member.node else { return Ok(()) };
         let entries = node.entries(committed.start, committed.end);
-        self.checkers.applies(status.id, member.applied, &entries)?;
+        self.checkers.applies(member.id(), member.applied, &entries)?;
         member.applied = entries.last().map_or(member.applied, |entry| entry.index);
+        self.apply_changes(at, &entries)?;
+        let member = &mut self.members[at];
         let (mut send, lies) = (send_now, self.plan.sabotage);
         if lies == Some(Sabotage::SendsBeforeSync) {
             send.append(&mut send_durable);
         }
         let saved = member.disk.hard_state;
-        let needs_sync = !append.is_empty()
+        let needs_sync = restore.is_some()
+            || !append.is_empty()
             || !send_durable.is_empty()
             || hard_state.is_some_and(|state| (state.term, state.vote) != (saved.term, saved.vote));
         let last = append.last().map(|entry| LogId { index: entry.index, term: entry.term });
-        if hard_state.is_some() || !append.is_empty() || !member.disk.is_idle() {
-            member.disk.write(Write { hard_state, entries: append, then_send: send_durable, needs_sync });
+        if restore.is_some() || hard_state.is_some() || !append.is_empty() || !member.disk.is_idle() {
+            member.disk.write(Write { restore, hard_state, entries: append, then_send: send_durable, needs_sync });
         } else {
             // All that they speak of is on disk.
             send.append(&mut send_durable);
@@ -293,13 +287,15 @@ impl World {
         let member = &mut self.members[at];
         if member.disk.begin_sync() {
             let (life, slow) = (member.life, member.slow_disk);
+            let hangs = member.hung_until.saturating_sub(self.now);
             let delay = self.chance.between(1, self.plan.sync_max) + self.chance.between(0, slow);
-            self.after(delay, Event::Synced { at, life });
+            self.after(delay + hangs, Event::Synced { at, life });
         }
     }
 
     fn synced(&mut self, at: usize, life: u64) -> Result<(), Violation> {
         let (last, send) = self.members[at].disk.end_sync();
+        self.members[at].install_staged();
         // A crash may come in between: on disk, but nobody was told.
         let delay = self.chance.between(0, 3);
         self.after(delay, Event::Told { at, life, last, send });
@@ -341,7 +337,7 @@ impl World {
         if self.healed {
             return Ok(());
         }
-        let anyone = self.chance.below(self.plan.members) as usize;
+        let anyone = self.anyone();
         let leader = if self.chance.hits(1, 2) { self.leader() } else { None };
         let at = leader.unwrap_or(anyone);
         if self.members[at].paused_until > self.now {
@@ -358,14 +354,19 @@ impl World {
     }
 
     /// A command that was never proposed before.
-    fn proposal(&mut self) -> Proposal {
-        self.next_id += 1;
-        let mut data = self.next_id.to_be_bytes().to_vec();
+    pub(super) fn proposal(&mut self) -> Proposal {
+        let mut data = self.unique();
         data.resize(8 + self.chance.below(60) as usize, b'.');
         Proposal { kind: EntryKind::Normal, data: Bytes::from(data) }
     }
 
-    fn read(&mut self, at: usize) -> Result<(), Violation> {
+    /// The beginning of a payload that nothing else has.
+    pub(super) fn unique(&mut self) -> Vec<u8> {
+        self.next_id += 1;
+        self.next_id.to_be_bytes().to_vec()
+    }
+
+    pub(super) fn read(&mut self, at: usize) -> Result<(), Violation> {
         let Some(status) = self.members[at].status() else { return Ok(()) };
         self.next_id += 1;
         let read = ReadId(self.next_id);
@@ -374,59 +375,6 @@ impl World {
             return self.checkers.read_ends(status.id, read, Some(status.commit));
         }
         self.step(at, Input::ReadIndex(read))
-    }
-
-    /// With all faults gone, a new command is applied everywhere and every member can read, in bounded time.
-    fn prove_alive(&mut self) -> Result<(), Violation> {
-        // A small window and a long backlog take their time; so it is progress that counts.
-        let (mut deadline, mut progress) = (self.now + PATIENCE_TICKS * TICK, 0);
-        let mut goal: Option<Bytes> = None;
-        // A read that sees as much as this began after the faults, or is as good.
-        let mut floor = Index(u64::MAX);
-        let mut done_reading = vec![false; self.members.len()];
-        let mut turn = self.now;
-        loop {
-            self.next()?;
-            let committed = self.checkers.commit();
-            let is_written = goal.as_ref().is_some_and(|goal| self.checkers.committed_payload(goal));
-            if is_written
-                && self.members.iter().all(|member| member.applied == committed)
-                && done_reading.iter().all(|done| *done)
-            {
-                return Ok(());
-            }
-            // Entries of older terms are committed all at once, so those on disk count too.
-            let steps = |member: &Member| member.applied.0 + member.disk.last().index.0;
-            let steps = self.members.iter().map(steps).sum::<u64>() + committed.0;
-            if steps > progress {
-                (progress, deadline) = (steps, self.now + PATIENCE_TICKS * TICK);
-            }
-            if self.now > deadline {
-                return Err(Violation {
-                    rule: Rule::Liveness,
-                    text: format!("after {PATIENCE_TICKS} quiet ticks: written {is_written}, read {done_reading:?}"),
-                });
-            }
-            if self.now < turn {
-                continue;
-            }
-            turn = self.now + 5 * TICK;
-            if is_written {
-                floor = floor.min(committed);
-            }
-            let leads = |member: &Member| member.status().is_some_and(|status| status.role == Role::Leader);
-            if !is_written && let Some(at) = self.members.iter().position(leads) {
-                let proposal = self.proposal();
-                goal = Some(proposal.data.clone());
-                self.step(at, Input::Propose(vec![proposal]))?;
-            }
-            for (at, done) in done_reading.iter_mut().enumerate() {
-                *done |= self.checkers.has_read(self.members[at].id(), floor);
-                if is_written && !*done {
-                    self.read(at)?;
-                }
-            }
-        }
     }
 
     /// What the run has done.
@@ -444,38 +392,6 @@ impl World {
     }
 }
 
-impl Event {
-    /// Whose process it needs.
-    fn member(&self) -> Option<usize> {
-        match self {
-            Event::Tick { at, .. } | Event::Deliver { at, .. } | Event::Act { at, .. } => Some(*at),
-            Event::Synced { at, .. } | Event::Told { at, .. } => Some(*at),
-            Event::Client | Event::Fault | Event::Restart { .. } => None,
-        }
-    }
-
-    fn life(&self) -> Option<(usize, u64)> {
-        match self {
-            Event::Tick { at, life } | Event::Act { at, life } => Some((*at, *life)),
-            Event::Synced { at, life } | Event::Told { at, life, .. } => Some((*at, *life)),
-            Event::Deliver { .. } | Event::Client | Event::Fault | Event::Restart { .. } => None,
-        }
-    }
-
-    fn kind(&self) -> u64 {
-        match self {
-            Event::Tick { at, .. } => 10 + *at as u64,
-            Event::Deliver { at, .. } => 20 + *at as u64,
-            Event::Act { at, .. } => 30 + *at as u64,
-            Event::Synced { at, .. } => 40 + *at as u64,
-            Event::Told { at, .. } => 50 + *at as u64,
-            Event::Client => 1,
-            Event::Fault => 2,
-            Event::Restart { at } => 60 + *at as u64,
-        }
-    }
-}
-
 impl fmt::Display for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:?}", self.plan)?;
@@ -484,7 +400,7 @@ impl fmt::Display for World {
             writeln!(f, "  {}: {:?}", member.id(), member.status())?;
             writeln!(
                 f,
-                "     applied {}, flushed {}, disk {:?} + {} entries to {:?}, {:?}",
+                "     applied {}, flushed {:?}, disk {:?} + {} entries to {:?}, {:?}",
                 member.applied,
                 member.flushed,
                 disk.start,
