@@ -215,7 +215,8 @@ impl Host {
         self.up = None;
         self.life += 1;
         self.home = Arc::new(self.home.crash());
-        if power {
+        // Where the power is about to go, only its return ends that.
+        if power || self.is_doomed {
             self.disk.disk.crash();
         }
         self.is_doomed = false;

@@ -275,7 +275,9 @@ impl World {
         let (sender, to) = (self.hosts[at].id, transfer.to);
         let is_whole = self.hosts[at].life == life && self.hosts[at].up.is_some();
         let breaks = self.chance.hits(self.weather.breaks, 1_000);
-        if !is_whole || breaks || !self.is_open(sender, to) || !self.is_open(to, sender) {
+        // A wrong state is found by comparison; one that is handed on first is not for this world to judge.
+        let is_wrong = self.hosts[at].is_suspect;
+        if !is_whole || is_wrong || breaks || !self.is_open(sender, to) || !self.is_open(to, sender) {
             return false;
         }
         let Some(receiver) = self.hosts.iter().position(|host| host.id == to) else { return false };

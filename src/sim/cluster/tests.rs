@@ -93,6 +93,57 @@ fn seeds() {
     assert!(failed.is_empty(), "seeds {failed:#?}\n{reports}");
 }
 
+/// The first of some hundred seeds in which a lie is noticed.
+fn noticed(lie: Lie) -> String {
+    let found = (0..400).find_map(|seed| run(seed, Some(lie), false).err());
+    found.unwrap_or_else(|| panic!("{lie:?} goes unnoticed"))
+}
+
+/// Whether one of the promises was seen broken.
+fn is_about(failure: &str, rules: &[&str]) {
+    assert!(rules.iter().any(|rule| failure.starts_with(rule)), "{failure}");
+}
+
+#[test]
+fn acknowledging_before_the_sync_is_noticed() {
+    noticed(Lie::SyncsNothing);
+}
+
+#[test]
+fn a_disk_of_some_time_ago_is_noticed() {
+    noticed(Lie::RestoresOldDisks);
+}
+
+#[test]
+fn reading_without_a_quorum_is_noticed() {
+    is_about(&noticed(Lie::ForgesHeartbeats), &["Linearizable", "Lease"]);
+}
+
+#[test]
+fn reading_without_asking_the_leader_is_noticed() {
+    is_about(&noticed(Lie::ReadsLocally), &["Linearizable"]);
+}
+
+#[test]
+fn a_proposal_that_takes_effect_twice_is_noticed() {
+    is_about(&noticed(Lie::DoublesForwards), &["Once"]);
+}
+
+#[test]
+fn leases_that_end_too_early_are_noticed() {
+    is_about(&noticed(Lie::HidesJumps), &["Lease"]);
+}
+
+#[test]
+fn a_wrong_state_that_members_do_not_notice_is_noticed() {
+    is_about(&noticed(Lie::MutesHashes), &["Liveness", "OneState"]);
+}
+
+#[test]
+fn a_watcher_that_misses_a_revision_is_noticed() {
+    is_about(&noticed(Lie::SkipsEvents), &["Watch"]);
+}
+
 #[test]
 fn a_seed_gives_the_same_run_twice() {
     for seed in [0, 1, 20, 77] {

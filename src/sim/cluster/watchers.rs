@@ -57,6 +57,12 @@ impl Watcher {
         self.stream.as_ref().is_some_and(|stream| stream.at == at)
     }
 
+    /// Where it is, for a report.
+    pub fn place(&self) -> String {
+        let stream = self.stream.as_ref();
+        stream.map_or("nowhere".into(), |stream| format!("at m{}, reads {}", stream.at + 1, stream.job.is_some()))
+    }
+
     /// Loses its stream.
     pub fn disconnect(&mut self) {
         self.stream = None;
@@ -73,13 +79,19 @@ impl World {
             if self.hosts[at].paused_until_us > self.time.now_us() {
                 return Ok(());
             }
-            if !self.healed && self.chance.hits(1, 100) {
+            // One that is no member, or not any more, has nothing to tell.
+            let is_useless = self.healed && !self.members().contains(&at);
+            if is_useless || !self.healed && self.chance.hits(1, 100) {
                 self.watchers[number].disconnect();
                 return Ok(());
             }
             return self.read_stream(number);
         }
-        let sound = self.sound();
+        let mut sound = self.sound();
+        if self.healed {
+            let members = self.members();
+            sound.retain(|at| members.contains(at));
+        }
         if let Some(at) = pick(&mut self.chance, &sound) {
             self.open(number, at);
         }

@@ -27,7 +27,7 @@ use std::{
 };
 
 /// How many of the last events a report shows.
-const TRACE_MAX: usize = 120;
+const TRACE_MAX: usize = 400;
 
 /// Something that happens at a time. Those that name a life do not happen in a later one.
 pub enum Event {
@@ -581,6 +581,9 @@ impl fmt::Display for World {
                 Some(up) => writeln!(f, ", {:?}, {:?}", up.parts.run.node().status(), up.handle.view().applied())?,
                 None => writeln!(f, ", down")?,
             }
+        }
+        for (number, watcher) in self.watchers.iter().enumerate() {
+            writeln!(f, "  watcher {number}: {:?} {}", watcher.cursor, watcher.place())?;
         }
         writeln!(f, "  oracle: {:?}", self.checkers.last())?;
         self.trace.iter().flatten().try_for_each(|line| writeln!(f, "{line}"))
