@@ -32,7 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["types", "io", "engine", "membership", "watch", "replica", "peer", "server", "gateway", "config", "dns"],
     ),
     ("client", &["types", "pb"]),
-    ("ctl", &["types", "pb", "client", "backup", "config", "dns"]),
+    ("ctl", &["types", "pb", "client", "backup", "engine", "config", "dns"]),
     ("sim", &["types", "pb", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "machine", "watch", "replica"]),
 ];
 

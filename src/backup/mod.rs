@@ -16,12 +16,22 @@
 //!
 //! [`Table::Auth`]: crate::engine::Table::Auth
 
+mod adopt;
 mod export;
 mod file;
+mod import;
+mod place;
+mod request;
+mod restore;
 mod rows;
+#[cfg(test)]
+mod tests;
 
+pub use adopt::{Adopt, Adopted, adopt};
 pub use export::export;
 pub use file::{HashCheck, SnapshotFile, Status, status};
+pub use import::Imported;
+pub use restore::{Restore, Restored, restore};
 
 use crate::{bolt, types::Fault};
 use std::path::PathBuf;

@@ -85,6 +85,8 @@ enum Command {
     /// Saves a member's state in a file, checks such files, and makes data directories from them
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    #[cfg(feature = "server")]
+    Import(utl::Import),
     /// Measures whether the cluster is fast and large enough for a given load
     #[command(subcommand)]
     Check(check::Command),
@@ -182,6 +184,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Alarm(command) => alarm::run(&global, command).await,
         Command::Defrag(args) => alarm::defrag(&global, args).await,
         Command::Snapshot(command) => snapshot::run(&global, command).await,
+        #[cfg(feature = "server")]
+        Command::Import(args) => utl::import(args),
         Command::Check(command) => check::run(&global, command).await,
         Command::Bench(args) => bench::run(&global, args).await,
         Command::Version => {

@@ -33,6 +33,8 @@ pub enum Command {
         #[arg(value_name = "FILENAME")]
         files: Vec<PathBuf>,
     },
+    #[cfg(feature = "server")]
+    Restore(utl::Restore),
 }
 
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
@@ -46,6 +48,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             [file] => utl::status(global, file),
             _ => Err(Failure::args("snapshot status requires exactly one argument")),
         },
+        #[cfg(feature = "server")]
+        Command::Restore(args) => utl::restore(args),
     }
 }
 

@@ -5,8 +5,80 @@ use super::{
     global::Global,
     output::{Answer, SnapshotStatus},
 };
-use crate::backup;
-use std::path::Path;
+use crate::{
+    backup::{self, HashCheck, Imported},
+    config::{initial_cluster, parse_url},
+    engine::Kind,
+};
+use clap::ArgAction;
+use std::path::{Path, PathBuf};
+
+/// How far a restored store's revision is raised if nobody says otherwise: further than any watcher can have come since the snapshot,
+/// as etcd's own guide to disaster recovery advises.
+const BUMP_REVISION: i64 = 1_000_000_000;
+
+/// Makes a new data directory, of a new cluster, from a given file of henge or etcd
+///
+/// Every member of the new cluster is restored from the same file, each with its own --name and --initial-advertise-peer-urls. The
+/// revision is raised and all history compacted, so that watchers and caches notice; --bump-revision 0 leaves both as they were.
+#[derive(clap::Args, Debug)]
+pub struct Restore {
+    #[arg(value_name = "FILENAME")]
+    files: Vec<PathBuf>,
+    /// Path to the output data directory (default: NAME.henge)
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Path to the log (default: in the data directory)
+    #[arg(long)]
+    wal_dir: Option<PathBuf>,
+    /// Human-readable name for this member
+    #[arg(long, default_value = "default")]
+    name: String,
+    /// Members of the new cluster, as name=url,… (default: this member alone)
+    #[arg(long)]
+    initial_cluster: Option<String>,
+    /// Keeps clusters apart that are restored alike
+    #[arg(long, default_value = "etcd-cluster")]
+    initial_cluster_token: String,
+    /// This member's peer URLs, separated by commas
+    #[arg(long, default_value = "http://localhost:2380")]
+    initial_advertise_peer_urls: String,
+    /// Ignore the snapshot's integrity hash (needed for a database that was copied from a data directory)
+    #[arg(long)]
+    skip_hash_check: bool,
+    /// How much to increase the latest revision; 0: not at all
+    #[arg(long, default_value_t = BUMP_REVISION, value_parser = clap::value_parser!(i64).range(0..))]
+    bump_revision: i64,
+    /// Mark the latest revision after restore as compacted (goes with --bump-revision: both or neither)
+    #[arg(long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_missing_value = "true")]
+    mark_compacted: Option<bool>,
+    /// Storage engine of the restored member: redb or sled
+    #[arg(long, default_value_t = Kind::default())]
+    storage_engine: Kind,
+}
+
+/// Makes a data directory from that of a stopped etcd member
+///
+/// Member and cluster stay who they are; etcd's files are not changed. The other members are imported likewise, each from its own
+/// directory.
+#[derive(clap::Args, Debug)]
+pub struct Import {
+    /// etcd's data directory
+    #[arg(long, value_name = "ETCD-DIR")]
+    data_dir: PathBuf,
+    /// etcd's log, if it is not in its data directory
+    #[arg(long, value_name = "ETCD-WAL-DIR")]
+    wal_dir: Option<PathBuf>,
+    /// Path to the output data directory
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Path to the output log (default: in the output data directory)
+    #[arg(long, value_name = "DIR")]
+    to_wal_dir: Option<PathBuf>,
+    /// Storage engine of the member: redb or sled
+    #[arg(long, default_value_t = Kind::default())]
+    storage_engine: Kind,
+}
 
 /// Tells what is in a snapshot file.
 pub fn status(global: &Global, path: &Path) -> Result<(), Failure> {
@@ -14,4 +86,71 @@ pub fn status(global: &Global, path: &Path) -> Result<(), Failure> {
         backup::status(path).map_err(Failure::error)?;
     let answer = SnapshotStatus { hash, revision, total_keys, total_bytes, version };
     global.printer()?.print(&Answer::Snapshot(answer))
+}
+
+/// Makes a data directory from a snapshot file.
+pub fn restore(args: Restore) -> Result<(), Failure> {
+    let [file] = &args.files[..] else {
+        return Err(Failure::args("snapshot restore requires exactly one argument"));
+    };
+    if args.mark_compacted.is_some_and(|marked| marked != (args.bump_revision > 0)) {
+        return Err(Failure::args("--mark-compacted required if --revision-bump > 0"));
+    }
+    let urls = args.initial_advertise_peer_urls.split(',').map(|url| parse_url(url.trim()).map(|url| url.to_string()));
+    let peer_urls = urls.collect::<Result<Vec<_>, _>>().map_err(Failure::args)?;
+    let cluster = match &args.initial_cluster {
+        Some(text) => {
+            let members = initial_cluster(text).map_err(Failure::args)?;
+            members.into_iter().map(|(name, urls)| (name, urls.iter().map(ToString::to_string).collect())).collect()
+        }
+        None => vec![(args.name.clone(), peer_urls.clone())],
+    };
+    let data_dir = args.data_dir.unwrap_or_else(|| PathBuf::from(format!("{}.henge", args.name)));
+    let restored = backup::restore(&backup::Restore {
+        snapshot: file.clone(),
+        hash: if args.skip_hash_check { HashCheck::Skip } else { HashCheck::Demand },
+        name: args.name,
+        peer_urls,
+        initial_cluster: cluster,
+        cluster_token: args.initial_cluster_token,
+        data_dir: data_dir.clone(),
+        wal_dir: args.wal_dir,
+        bump_revision: args.bump_revision,
+        engine: args.storage_engine,
+    });
+    let backup::Restored { member, cluster, members, imported } = restored.map_err(Failure::error)?;
+    println!("Restored member {member} of cluster {cluster} ({} members) in {}", members.len(), data_dir.display());
+    tell(&imported);
+    println!("Revision {}", imported.revision);
+    Ok(())
+}
+
+/// Makes a data directory from etcd's.
+pub fn import(args: Import) -> Result<(), Failure> {
+    let adopted = backup::adopt(&backup::Adopt {
+        from: args.data_dir,
+        from_wal: args.wal_dir,
+        data_dir: args.to.clone(),
+        wal_dir: args.to_wal_dir,
+        engine: args.storage_engine,
+    });
+    let backup::Adopted { member, cluster, imported, applied, open, revision } = adopted.map_err(Failure::error)?;
+    println!("Imported member {member} of cluster {cluster} into {}", args.to.display());
+    tell(&imported);
+    println!("{applied} entries of the log were applied after the database, {open} are for the cluster to decide");
+    println!("Revision {revision}");
+    Ok(())
+}
+
+fn tell(imported: &Imported) {
+    println!("{} keys, {} leases", imported.keys, imported.leases);
+    if imported.keys_without_lease > 0 {
+        eprintln!("Warning: {} keys had a lease that does not exist: they are kept", imported.keys_without_lease);
+    }
+    if imported.auth_enabled {
+        eprintln!(
+            "Warning: authentication is enabled in these data. Users and roles are kept, but this version does not enforce \
+             them: whoever reaches the member can read and write everything"
+        );
+    }
 }

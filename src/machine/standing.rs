@@ -1,6 +1,6 @@
 //! What a store at rest says of itself, without a machine on top: for backups, and for states that come from elsewhere.
 
-use super::{APPLIED, Mark, damaged, hash, member, quota, text};
+use super::{APPLIED, Mark, hash, mark_in, member, quota, text};
 use crate::{
     engine::{Batch, Engine, Table},
     mvcc,
@@ -34,10 +34,7 @@ impl Standing {
     /// # Errors
     /// A broken store, or rows that are none of ours.
     pub fn load(engine: &dyn Engine) -> Result<Standing, Fault> {
-        let mark = match engine.get(Table::Meta, APPLIED)? {
-            Some(row) => Mark::decode(&row).ok_or_else(|| damaged("the row of the applied index is malformed"))?,
-            None => Mark::default(),
-        };
+        let mark = mark_in(engine)?;
         Ok(Standing {
             index: mark.index,
             term: mark.term,

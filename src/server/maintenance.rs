@@ -1,9 +1,8 @@
-//! The Maintenance service: status, alarms, hashes, space, the lead, snapshots.
+//! The Maintenance service: status, alarms, hashes, space, snapshots, the lead.
 
 use super::{
     Backend, Edge, check, convert,
     identity::Access,
-    refuse::refuse,
     snapshot::{SnapshotStream, Snapshots},
 };
 use crate::{
@@ -47,106 +46,103 @@ fn bytes_of(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-refuse! {
-    impl [B: Backend] Maintenance [SnapshotStream = SnapshotStream] for MaintenanceService<B> {
-    } but {
-        async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-            let (metadata, _, request) = request.into_parts();
-            let caller = self.edge.enter(&metadata, false)?;
-            caller.may(Access::Admin, None)?;
-            // The list goes through the log as well: it is linearizable in etcd too.
-            let command = check::alarm(&request)?;
-            let (reply, header) = self.edge.propose("Alarm", request.encoded_len(), command).await?;
-            let Reply::Alarms(alarms) = reply else { unreachable!("alarms are answered with alarms: {reply:?}") };
-            let alarms = alarms.into_iter().map(convert::alarm).collect();
-            Ok(Response::new(pb::AlarmResponse { header: header.to_wire(), alarms }))
-        }
+#[tonic::async_trait]
+impl<B: Backend> Maintenance for MaintenanceService<B> {
+    type SnapshotStream = SnapshotStream;
 
-        async fn snapshot(
-            &self,
-            request: Request<pb::SnapshotRequest>,
-        ) -> Result<Response<SnapshotStream>, Status> {
-            let caller = self.edge.enter(request.metadata(), true)?;
-            caller.may(Access::Admin, None)?;
-            Ok(Response::new(self.snapshots.stream(&self.edge)?))
-        }
+    async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, false)?;
+        caller.may(Access::Admin, None)?;
+        // The list goes through the log as well: it is linearizable in etcd too.
+        let command = check::alarm(&request)?;
+        let (reply, header) = self.edge.propose("Alarm", request.encoded_len(), command).await?;
+        let Reply::Alarms(alarms) = reply else { unreachable!("alarms are answered with alarms: {reply:?}") };
+        let alarms = alarms.into_iter().map(convert::alarm).collect();
+        Ok(Response::new(pb::AlarmResponse { header: header.to_wire(), alarms }))
+    }
 
-        async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
-            self.edge.enter(request.metadata(), true)?;
-            let status = self.edge.backend.status();
-            let version = &self.edge.settings.version;
-            let downgrade_info = pb::DowngradeInfo {
-                enabled: status.downgrade_to.is_some(),
-                target_version: status.downgrade_to.unwrap_or_default(),
-            };
-            Ok(Response::new(pb::StatusResponse {
-                header: self.header(),
-                version: version.server.clone(),
-                db_size: bytes_of(status.size.file_bytes),
-                leader: status.leader.unwrap_or_default().0,
-                raft_index: status.committed.0,
-                raft_term: status.term.0,
-                raft_applied_index: status.applied.0,
-                errors: self.complaints(status.leader.is_none()),
-                db_size_in_use: bytes_of(status.size.used_bytes),
-                is_learner: status.is_learner,
-                storage_version: version.storage.clone(),
-                db_size_quota: status.quota_bytes,
-                downgrade_info: Some(downgrade_info),
-            }))
-        }
+    async fn snapshot(&self, request: Request<pb::SnapshotRequest>) -> Result<Response<SnapshotStream>, Status> {
+        let caller = self.edge.enter(request.metadata(), true)?;
+        caller.may(Access::Admin, None)?;
+        Ok(Response::new(self.snapshots.stream(&self.edge)?))
+    }
 
-        async fn move_leader(
-            &self,
-            request: Request<pb::MoveLeaderRequest>,
-        ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-            let (metadata, _, request) = request.into_parts();
-            let caller = self.edge.enter(&metadata, false)?;
-            caller.may(Access::Admin, None)?;
-            self.edge.backend.move_leader(MemberId(request.target_id)).await?;
-            // etcd sends none either: tools print what is there.
-            Ok(Response::new(pb::MoveLeaderResponse { header: None }))
-        }
+    async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        self.edge.enter(request.metadata(), true)?;
+        let status = self.edge.backend.status();
+        let version = &self.edge.settings.version;
+        let downgrade_info = pb::DowngradeInfo {
+            enabled: status.downgrade_to.is_some(),
+            target_version: status.downgrade_to.unwrap_or_default(),
+        };
+        Ok(Response::new(pb::StatusResponse {
+            header: self.header(),
+            version: version.server.clone(),
+            db_size: bytes_of(status.size.file_bytes),
+            leader: status.leader.unwrap_or_default().0,
+            raft_index: status.committed.0,
+            raft_term: status.term.0,
+            raft_applied_index: status.applied.0,
+            errors: self.complaints(status.leader.is_none()),
+            db_size_in_use: bytes_of(status.size.used_bytes),
+            is_learner: status.is_learner,
+            storage_version: version.storage.clone(),
+            db_size_quota: status.quota_bytes,
+            downgrade_info: Some(downgrade_info),
+        }))
+    }
 
-        async fn downgrade(
-            &self,
-            request: Request<pb::DowngradeRequest>,
-        ) -> Result<Response<pb::DowngradeResponse>, Status> {
-            let (metadata, _, request) = request.into_parts();
-            let caller = self.edge.enter(&metadata, false)?;
-            caller.may(Access::Admin, None)?;
-            let version = self.edge.backend.downgrade(check::downgrade(&request)?).await?;
-            Ok(Response::new(pb::DowngradeResponse { header: self.header(), version }))
-        }
+    async fn move_leader(
+        &self,
+        request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, false)?;
+        caller.may(Access::Admin, None)?;
+        self.edge.backend.move_leader(MemberId(request.target_id)).await?;
+        // etcd sends none either: tools print what is there.
+        Ok(Response::new(pb::MoveLeaderResponse { header: None }))
+    }
 
-        async fn defragment(
-            &self,
-            request: Request<pb::DefragmentRequest>,
-        ) -> Result<Response<pb::DefragmentResponse>, Status> {
-            let caller = self.edge.enter(request.metadata(), false)?;
-            caller.may(Access::Admin, None)?;
-            self.edge.backend.defragment().await?;
-            Ok(Response::new(pb::DefragmentResponse { header: self.header() }))
-        }
+    async fn downgrade(
+        &self,
+        request: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, false)?;
+        caller.may(Access::Admin, None)?;
+        let version = self.edge.backend.downgrade(check::downgrade(&request)?).await?;
+        Ok(Response::new(pb::DowngradeResponse { header: self.header(), version }))
+    }
 
-        async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-            let caller = self.edge.enter(request.metadata(), false)?;
-            caller.may(Access::Admin, None)?;
-            let hash = self.edge.backend.hash_all().await?;
-            Ok(Response::new(pb::HashResponse { header: self.header(), hash }))
-        }
+    async fn defragment(
+        &self,
+        request: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        let caller = self.edge.enter(request.metadata(), false)?;
+        caller.may(Access::Admin, None)?;
+        self.edge.backend.defragment().await?;
+        Ok(Response::new(pb::DefragmentResponse { header: self.header() }))
+    }
 
-        async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
-            let (metadata, _, request) = request.into_parts();
-            let caller = self.edge.enter(&metadata, false)?;
-            caller.may(Access::Admin, None)?;
-            let hash = self.edge.backend.hash_kv(Revision(request.revision)).await?;
-            Ok(Response::new(pb::HashKvResponse {
-                header: self.header(),
-                hash: hash.hash,
-                compact_revision: hash.compact_revision.0,
-                hash_revision: hash.hash_revision.0,
-            }))
-        }
+    async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        let caller = self.edge.enter(request.metadata(), false)?;
+        caller.may(Access::Admin, None)?;
+        let hash = self.edge.backend.hash_all().await?;
+        Ok(Response::new(pb::HashResponse { header: self.header(), hash }))
+    }
+
+    async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, false)?;
+        caller.may(Access::Admin, None)?;
+        let hash = self.edge.backend.hash_kv(Revision(request.revision)).await?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: self.header(),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision.0,
+            hash_revision: hash.hash_revision.0,
+        }))
     }
 }

@@ -146,4 +146,12 @@ impl<D: Disk> Wal<D> {
     pub fn open(disk: D, dir: &Path, from: Index, options: Options) -> Result<(Wal<D>, Recovered), Fault> {
         recover::open(disk, dir, from, options)
     }
+
+    /// As [`Wal::open`] without opening it: nothing in `dir` is changed. For the log of somebody else.
+    ///
+    /// # Errors
+    /// As [`Wal::open`].
+    pub fn read(disk: &D, dir: &Path, from: Index) -> Result<Recovered, Fault> {
+        Ok(recover::load(disk, dir, from)?.recovered)
+    }
 }

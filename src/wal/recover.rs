@@ -30,30 +30,9 @@ use bytes::Bytes;
 use std::{io, path::Path};
 
 pub(super) fn open<D: Disk>(disk: D, dir: &Path, from: Index, options: Options) -> Result<(Wal<D>, Recovered), Fault> {
-    let segments = segment::list(&disk, dir)?;
-    let Some(&last) = segments.last() else {
-        return Err(Fault::Unusable { path: dir.into(), what: "it holds no log".into() });
-    };
-    segment::check_chain(dir, &segments)?;
-    let start = first_to_read(dir, &segments, from)?;
-    let mut found = Found::after(from, segments[start]);
-    let mut bytes = Vec::new();
-    let mut crc = None;
-    for &sealed in &segments[start..segments.len() - 1] {
-        read(&disk, dir, sealed, &mut bytes)?;
-        crc = Some(read_sealed(dir, sealed, &bytes, crc, &mut found)?);
-    }
-    let mut file = read(&disk, dir, last, &mut bytes)?;
-    let Tail { offset, crc, cut } = read_last(dir, last, &bytes, crc, &mut found)?;
-    drop(bytes);
-    found.settle(dir, last)?;
-    let (mark, conf_state) = match found.latest_mark() {
-        Some(mark) => mark,
-        None => earlier_mark(&disk, dir, &segments[..start], &found)?,
-    };
-
-    let path = segment::path(dir, last);
-    if cut.is_some() {
+    let Contents { segments, mut file, offset, crc, terms, recovered } = load(&disk, dir, from)?;
+    let path = segment::path(dir, *segments.last().expect("there is one to load"));
+    if recovered.cut.is_some() {
         file.truncate(offset).map_err(|source| Fault::io("truncate", &path, source))?;
     }
     if file.len().map_err(|source| Fault::io("look at", &path, source))? < options.segment_bytes {
@@ -64,29 +43,67 @@ pub(super) fn open<D: Disk>(disk: D, dir: &Path, from: Index, options: Options) 
     file.sync_data().map_err(|source| Fault::io("fdatasync", &path, source))?;
     remove_leftover(&disk, dir)?;
 
-    let metadata = found.metadata.expect("checked above");
-    let start_term = found.terms.at(found.start);
     let wal = Wal {
         disk,
         dir: dir.into(),
         options,
-        metadata: metadata.clone(),
+        metadata: recovered.metadata.clone(),
         segments,
         file,
         offset,
         encoder: Encoder { buffer: Vec::new(), crc },
-        hard_state: found.hard_state,
-        mark,
-        conf_state: conf_state.clone(),
+        hard_state: recovered.hard_state,
+        mark: recovered.mark,
+        conf_state: recovered.conf_state.clone(),
         // The state machine may be ahead of the log: a state was taken over and its mark not yet written.
-        terms: if found.terms.last() < from { Terms::ending_at(from) } else { found.terms },
+        terms: if terms.last() < from { Terms::ending_at(from) } else { terms },
         synced: offset,
         barrier_due: true,
         prepared: None,
         broken: None,
     };
-    let (start, entries) = (found.start, found.entries);
-    Ok((wal, Recovered { metadata, hard_state: found.hard_state, mark, conf_state, start, start_term, entries, cut }))
+    Ok((wal, recovered))
+}
+
+/// What is in the files of a log, and what is needed to go on with them.
+pub(super) struct Contents<F> {
+    segments: Vec<Segment>,
+    /// The last segment, where it ends, and the checksum up to there.
+    file: F,
+    offset: u64,
+    crc: u32,
+    terms: Terms,
+    pub(super) recovered: Recovered,
+}
+
+/// Reads a log, and changes nothing.
+pub(super) fn load<D: Disk>(disk: &D, dir: &Path, from: Index) -> Result<Contents<D::File>, Fault> {
+    let segments = segment::list(disk, dir)?;
+    let Some(&last) = segments.last() else {
+        return Err(Fault::Unusable { path: dir.into(), what: "it holds no log".into() });
+    };
+    segment::check_chain(dir, &segments)?;
+    let start = first_to_read(dir, &segments, from)?;
+    let mut found = Found::after(from, segments[start]);
+    let mut bytes = Vec::new();
+    let mut crc = None;
+    for &sealed in &segments[start..segments.len() - 1] {
+        read(disk, dir, sealed, &mut bytes)?;
+        crc = Some(read_sealed(dir, sealed, &bytes, crc, &mut found)?);
+    }
+    let file = read(disk, dir, last, &mut bytes)?;
+    let Tail { offset, crc, cut } = read_last(dir, last, &bytes, crc, &mut found)?;
+    drop(bytes);
+    found.settle(dir, last)?;
+    let (mark, conf_state) = match found.latest_mark() {
+        Some(mark) => mark,
+        None => earlier_mark(disk, dir, &segments[..start], &found)?,
+    };
+    let metadata = found.metadata.expect("checked above");
+    let start_term = found.terms.at(found.start);
+    let (hard_state, start, entries) = (found.hard_state, found.start, found.entries);
+    let recovered = Recovered { metadata, hard_state, mark, conf_state, start, start_term, entries, cut };
+    Ok(Contents { segments, file, offset, crc, terms: found.terms, recovered })
 }
 
 /// The latest segment that starts at or before the first wanted entry: when it was begun, the log ended just before its name. The

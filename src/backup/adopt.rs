@@ -1,0 +1,175 @@
+//! The directory of a stopped etcd member as our own: its database, and what its log has after it.
+
+use super::{
+    Error, HashCheck, SnapshotFile,
+    import::{Head, Imported, Plan, import},
+    place::Place,
+    request,
+};
+use crate::{
+    engine::{Engine, Kind},
+    io::real::RealDisk,
+    machine::{self, Machine},
+    membership::Identity,
+    types::{ClusterId, Entry, EntryKind, Fault, HardState, Index, MemberId, Revision, Term},
+    wal::{Recovered, Wal},
+};
+use rustix::fs::{FlockOperation, flock};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Entries that are applied between two flushes.
+const APPLY_ENTRIES: usize = 1_000;
+
+/// What is adopted, and where it goes.
+#[derive(Clone, Debug)]
+pub struct Adopt {
+    /// etcd's data directory.
+    pub from: PathBuf,
+    /// Folder of etcd's log; `None`: in its data directory.
+    pub from_wal: Option<PathBuf>,
+    /// Where the member will keep its data; must be empty, or not exist.
+    pub data_dir: PathBuf,
+    /// Folder of its log; `None`: in the data directory.
+    pub wal_dir: Option<PathBuf>,
+    /// The store that the member is to have.
+    pub engine: Kind,
+}
+
+/// A data directory that was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Adopted {
+    /// Whose it is, as before.
+    pub member: MemberId,
+    /// Its cluster, as before.
+    pub cluster: ClusterId,
+    /// What was in the database.
+    pub imported: Imported,
+    /// Entries of the log that came after it and were applied.
+    pub applied: usize,
+    /// Entries of the log that are not known to be committed: the member has them, and the cluster decides.
+    pub open: usize,
+    /// The revision at which the member goes on.
+    pub revision: Revision,
+}
+
+/// Makes a data directory from that of an etcd member, which keeps its id and its cluster. etcd's own files are not changed.
+///
+/// # Errors
+/// etcd still runs, its files are damaged, or its log has entries that can't be read here; and whatever disk and store say. Then there
+/// is no data directory under the name that was asked for.
+pub fn adopt(asked: &Adopt) -> Result<Adopted, Error> {
+    let path = asked.from.join("member/snap/db");
+    let wal_dir = asked.from_wal.clone().unwrap_or_else(|| asked.from.join("member/wal"));
+    let _lock = lock(&path)?;
+    let file = SnapshotFile::open(&path, HashCheck::Skip)?;
+    let database = file.database()?;
+    let head = Head::read(&database)?;
+    let log = Wal::read(&RealDisk::default(), &wal_dir, head.index)?;
+    let tail = Tail::read(&wal_dir, &head, log)?;
+    let place = Place::prepare(&asked.data_dir, asked.wal_dir.as_deref())?;
+    let plan = Plan {
+        index: head.index,
+        term: tail.term,
+        members: head.members.clone(),
+        removed: head.removed.clone(),
+        conf_state: head.voters(),
+        bump: 0,
+    };
+    let engine = place.store(asked.engine)?;
+    let imported = import(&database, &head, plan, &engine)?;
+    let (committed, open) = tail.entries.split_at(tail.committed);
+    let machine = replay(&engine, committed)?;
+    let applied = machine.applied();
+    let hard_state = HardState { commit: tail.hard_state.commit.max(applied.0), ..tail.hard_state };
+    place.log(&tail.metadata, applied, &machine.conf_state(), &hard_state, open)?;
+    let revision = machine.reader().current();
+    drop((machine, engine));
+    place.finish()?;
+    let (member, cluster) = (tail.member, tail.cluster);
+    Ok(Adopted { member, cluster, imported, applied: committed.len(), open: open.len(), revision })
+}
+
+/// etcd holds its database locked for as long as it runs.
+fn lock(path: &Path) -> Result<File, Error> {
+    let file = File::open(path).map_err(|error| {
+        Error::unusable(path, format!("{error}: --data-dir must name the data directory of an etcd member"))
+    })?;
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Error::unusable(path, "etcd is still running on this directory; stop it first"))
+        }
+        Err(error) => Err(Fault::io("lock", path, error.into()).into()),
+    }
+}
+
+/// What a log has after a database, in our own words.
+struct Tail {
+    metadata: bytes::Bytes,
+    member: MemberId,
+    cluster: ClusterId,
+    hard_state: HardState,
+    /// Of the last entry that is in the database.
+    term: Term,
+    entries: Vec<Entry>,
+    /// How many of them are known to be committed.
+    committed: usize,
+}
+
+impl Tail {
+    fn read(dir: &Path, head: &Head, log: Recovered) -> Result<Tail, Error> {
+        let wrong = |what: String| Error::unusable(dir, what);
+        let identity = Identity::decode(&log.metadata);
+        let Identity { member, cluster } =
+            identity.ok_or_else(|| wrong("the log does not say whose it is".to_owned()))?;
+        if log.start > head.index {
+            let what = format!(
+                "the log goes on from index {}, but the database ends at {}: etcd was to take over a snapshot when it stopped; \
+                 start it once more, let it, and stop it",
+                log.start, head.index
+            );
+            return Err(wrong(what));
+        }
+        let term = match (head.index, log.start_term.or(head.term)) {
+            (Index(0), _) => Term(0),
+            (_, Some(term)) => term,
+            _ => return Err(wrong(format!("the log does not tell the term of entry {}", head.index))),
+        };
+        let committed = log.entries.iter().filter(|entry| entry.index <= log.hard_state.commit).count();
+        let entries = log.entries.into_iter().map(|entry| readable(dir, head, entry)).collect::<Result<_, _>>()?;
+        let (metadata, hard_state) = (log.metadata, log.hard_state);
+        Ok(Tail { metadata, member, cluster, hard_state, term, entries, committed })
+    }
+}
+
+/// An entry that the machine understands, or why there is none: an entry that is passed over in silence would be a lost write.
+fn readable(dir: &Path, head: &Head, entry: Entry) -> Result<Entry, Error> {
+    if entry.kind != EntryKind::Normal {
+        return Ok(entry);
+    }
+    let data = request::translate(entry.data.clone());
+    let data =
+        data.map_err(|what| Error::unusable(dir, format!("entry {} can't be taken over: {what}", entry.index)))?;
+    if head.auth_enabled && !data.is_empty() && !request::is_of_the_cluster(&data) {
+        let what = format!(
+            "entry {} comes after the database, and authentication is enabled: whether it was allowed can't be told here; \
+             start etcd once more and stop it cleanly, or restore from a snapshot",
+            entry.index
+        );
+        return Err(Error::unusable(dir, what));
+    }
+    Ok(Entry { data, ..entry })
+}
+
+fn replay(engine: &Arc<dyn Engine>, entries: &[Entry]) -> Result<Machine, Error> {
+    let mut machine = Machine::open(Arc::clone(engine), machine::Settings { quota_bytes: -1 })?;
+    for batch in entries.chunks(APPLY_ENTRIES) {
+        machine.apply(batch.to_vec())?;
+        engine.flush()?;
+    }
+    Ok(machine)
+}
