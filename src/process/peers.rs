@@ -3,7 +3,7 @@
 use super::{texts, wal_dir};
 use crate::{
     config::{self, ClusterState, Config, Url, lead_alike, parse_url},
-    membership::Member,
+    membership::{Member, cluster_id, member_id},
     peer::{self, Cluster, Listener, Network, Serving, Tls, TlsSettings, ask_cluster},
     replica::{self, Handle, StartAs},
     types::{ClusterId, MemberId},
@@ -75,9 +75,9 @@ impl Peers {
     /// A founder that has lost its disk must not found the same cluster a second time: it has voted before, and does not know for whom.
     async fn refuse_to_found_again(&self, config: &Config, urls: &[String]) -> Result<(), String> {
         let token = &config.initial_cluster_token;
-        let own = replica::member_id(&texts(&config.initial_advertise_peer_urls), token);
-        let founders = config.initial_cluster.iter().map(|(_, urls)| replica::member_id(&texts(urls), token));
-        let id = replica::cluster_id(founders);
+        let own = member_id(&texts(&config.initial_advertise_peer_urls), token);
+        let founders = config.initial_cluster.iter().map(|(_, urls)| member_id(&texts(urls), token));
+        let id = cluster_id(&founders.collect::<Vec<_>>());
         let knows_it = |cluster: Cluster| match cluster.id == id
             && cluster.members.iter().any(|member| member.id == own && !member.client_urls.is_empty())
         {
