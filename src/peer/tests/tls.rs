@@ -3,6 +3,7 @@
 use super::double::{Node, Odd, hash, until};
 use crate::{
     peer::{Tls, TlsSettings, TlsVersion, self_signed},
+    replica::Transport,
     types::MemberId,
 };
 use rcgen::{
