@@ -152,14 +152,14 @@ pub(super) fn prefix(record: &[u8]) -> Option<Prefix> {
 /// Decodes the data of an entry record; `None` for anything that is not exactly an entry.
 pub(super) fn entry(data: &[u8]) -> Option<Entry> {
     let mut rest = data;
-    let kind = match field(&mut rest, 0x08)? {
+    let kind = match optional(&mut rest, 0x08)? {
         0 => EntryKind::Normal,
         1 => EntryKind::ConfChange,
         2 => EntryKind::ConfChangeV2,
         _ => return None,
     };
-    let term = Term(field(&mut rest, 0x10)?);
-    let index = Index(field(&mut rest, 0x18)?);
+    let term = Term(optional(&mut rest, 0x10)?);
+    let index = Index(optional(&mut rest, 0x18)?);
     if term.0 == 0 || index.0 == 0 {
         return None;
     }
@@ -177,17 +177,17 @@ pub(super) fn entry(data: &[u8]) -> Option<Entry> {
 /// Decodes the data of a hard state record.
 pub(super) fn state(data: &[u8]) -> Option<HardState> {
     let mut rest = data;
-    let term = Term(field(&mut rest, 0x08)?);
-    let vote = Some(MemberId(field(&mut rest, 0x10)?)).filter(|vote| vote.0 != 0);
-    let commit = Index(field(&mut rest, 0x18)?);
+    let term = Term(optional(&mut rest, 0x08)?);
+    let vote = Some(MemberId(optional(&mut rest, 0x10)?)).filter(|vote| vote.0 != 0);
+    let commit = Index(optional(&mut rest, 0x18)?);
     rest.is_empty().then_some(HardState { term, vote, commit })
 }
 
 /// Decodes the data of a snapshot mark; logs of etcd before 3.5 have no membership in it.
 pub(super) fn mark(data: &[u8]) -> Option<(Mark, ConfState)> {
     let mut rest = data;
-    let index = Index(field(&mut rest, 0x08)?);
-    let term = Term(field(&mut rest, 0x10)?);
+    let index = Index(optional(&mut rest, 0x08)?);
+    let term = Term(optional(&mut rest, 0x10)?);
     let mut conf_state = ConfState::default();
     if !rest.is_empty() {
         let len = usize::try_from(field(&mut rest, 0x1a)?).ok()?;
@@ -287,6 +287,11 @@ fn field(rest: &mut &[u8], tag: u8) -> Option<u64> {
     let (&first, after) = rest.split_first()?;
     *rest = after;
     if first == tag { varint(rest) } else { None }
+}
+
+/// As [`field`], but a field that is not there is 0: etcd 3.7 leaves out those that nobody has set, earlier versions write all.
+fn optional(rest: &mut &[u8], tag: u8) -> Option<u64> {
+    if rest.first() == Some(&tag) { field(rest, tag) } else { Some(0) }
 }
 
 /// Takes a varint off the front; only the shortest form of a number counts.

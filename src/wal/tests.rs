@@ -80,6 +80,21 @@ fn a_log_that_etcd_wrote_is_read_and_continued() {
     assert_eq!(indexes(&open(&disk).unwrap().1), [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
+/// It leaves out what nobody has set: the kind of a normal entry.
+#[test]
+fn a_log_of_etcd_3_7_is_read_and_left_as_it_is() {
+    let disk = disk(1);
+    let bytes = include_bytes!("testdata/etcd-3.7.1.wal");
+    plant(&disk, FIRST, bytes);
+    let recovered = Wal::read(&disk, dir(), Index(3)).unwrap();
+    assert_eq!((indexes(&recovered), recovered.start_term), (vec![4, 5, 6], Some(Term(2))));
+    assert_eq!(recovered.entries[0].kind, EntryKind::Normal);
+    assert_eq!((recovered.hard_state.term, recovered.hard_state.commit), (Term(2), Index(5)));
+    assert!(recovered.entries[2].data.windows(6).any(|bytes| bytes == b"value1"));
+    let file = disk.open(&paths(&disk)[0]).unwrap();
+    assert_eq!((paths(&disk).len(), file.len().unwrap()), (1, bytes.len() as u64));
+}
+
 #[test]
 fn the_same_records_become_the_bytes_that_etcd_wrote() {
     let mut reader = reader::Reader::new(ETCD, None);

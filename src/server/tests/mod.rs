@@ -6,6 +6,7 @@ mod kv;
 mod lease;
 mod members;
 mod port;
+mod snapshot;
 mod watch;
 
 pub(crate) use backend::{ME, TestBackend};
