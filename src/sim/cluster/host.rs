@@ -154,7 +154,7 @@ impl Host {
             wal_keep_all: false,
         };
         let id = match &settings.start_as {
-            StartAs::New => crate::replica::member_id(&settings.peer_urls, &settings.cluster_token),
+            StartAs::New => crate::membership::member_id(&settings.peer_urls, &settings.cluster_token),
             StartAs::Joined { member_id, .. } => *member_id,
         };
         let begins_us = [0, 1, 3_600_000_000][number % 3];
