@@ -33,7 +33,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("client", &["types", "pb"]),
     ("ctl", &["types", "pb", "client", "backup", "engine", "config", "dns"]),
-    ("sim", &["types", "pb", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "machine", "watch", "replica"]),
+    (
+        "sim",
+        &["types", "pb", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "machine", "watch", "replica"],
+    ),
 ];
 
 /// Rooms whose time, chance, disk and network are inputs.

@@ -33,7 +33,6 @@ pub use client::Counts;
 pub use inbound::{Arriving, Inbound};
 pub use join::{Cluster, ask_cluster};
 pub use listen::{Listener, Serving, serve};
-pub use snapshot::Throttle;
 pub use tls::{Tls, TlsSettings, TlsVersion, self_signed};
 
 use crate::{
@@ -46,6 +45,7 @@ use dial::Dialer;
 use parking_lot::Mutex;
 use refusals::Refusals;
 use service::Standing;
+use snapshot::Throttle;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,

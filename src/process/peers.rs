@@ -200,3 +200,37 @@ fn describe(cluster: &Cluster) -> String {
     let members = cluster.members.iter().map(member).collect::<Vec<_>>().join(" ");
     format!("{{ClusterID:{} Members:[{members}]}}", cluster.id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(pairs: &[(&'static str, &str)]) -> Config {
+        let settings = pairs.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
+        Config::from_settings(&settings, &mut Vec::new()).expect("a valid configuration")
+    }
+
+    fn member(id: u64, url: &str) -> Member {
+        Member { id: MemberId(id), peer_urls: vec![url.to_owned()], ..Member::default() }
+    }
+
+    #[test]
+    fn whoever_joins_has_the_id_that_the_cluster_gave_to_its_urls() {
+        let config = config(&[
+            ("name", "b"),
+            ("initial-cluster", "a=http://10.0.0.1:2380,b=http://10.0.0.2:2380"),
+            ("initial-cluster-state", "existing"),
+        ]);
+        let cluster = |members| Cluster { id: ClusterId(7), member_id: MemberId(1), members };
+        let both = vec![member(1, "http://10.0.0.1:2380"), member(2, "http://10.0.0.2:2380")];
+        let joined = find_place(&config, cluster(both.clone()));
+        let expected = StartAs::Joined { member_id: MemberId(2), cluster_id: ClusterId(7), members: both.clone() };
+        assert_eq!(joined, Ok(expected));
+        let early = find_place(&config, cluster(both[..1].to_vec())).unwrap_err();
+        assert!(early.starts_with("error validating peerURLs {ClusterID:7 Members:[&{ID:1 Name: "), "{early}");
+        assert!(early.ends_with("member count is unequal"), "{early}");
+        let other = vec![both[0].clone(), member(3, "http://10.0.0.3:2380")];
+        let other = find_place(&config, cluster(other)).unwrap_err();
+        assert!(other.ends_with("no match found for existing member (3, [http://10.0.0.3:2380])"), "{other}");
+    }
+}

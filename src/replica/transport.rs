@@ -105,7 +105,8 @@ pub struct Letter {
 
 /// The way to the other members. There are two: the network, and the simulator's.
 pub trait Transport: Send + Sync + 'static {
-    /// Sends; to one receiver in the order given, as far as it arrives at all. Never waits: what has no room is dropped.
+    /// Sends; to one receiver in the order given, as far as it arrives at all, but that small messages may overtake appends and proposals.
+    /// Never waits: what has no room is dropped.
     fn send(&self, letters: Vec<Letter>);
 
     /// Who belongs to the cluster now, this member included, and who has left for good: those are not spoken to any more.

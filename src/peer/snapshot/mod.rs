@@ -18,7 +18,7 @@ mod throttle;
 
 pub(super) use receive::{Source, receive};
 pub(super) use send::send;
-pub use throttle::Throttle;
+pub(super) use throttle::Throttle;
 
 /// Chunks that may be on their way without an acknowledgement.
 pub(super) const WINDOW: usize = 8;

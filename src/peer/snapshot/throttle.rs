@@ -9,7 +9,7 @@ const BURST: Duration = Duration::from_millis(100);
 
 /// Holds all snapshots together to a rate, so that they leave room on the wire and on the disk for everything else.
 #[derive(Debug)]
-pub struct Throttle {
+pub(in crate::peer) struct Throttle {
     bytes_per_s: u64,
     /// When everything that was let through so far has had its time.
     paid: Mutex<Option<Instant>>,
@@ -17,12 +17,12 @@ pub struct Throttle {
 
 impl Throttle {
     /// A rate of `bytes_per_s`, or none for 0.
-    pub fn new(bytes_per_s: u64) -> Throttle {
+    pub(in crate::peer) fn new(bytes_per_s: u64) -> Throttle {
         Throttle { bytes_per_s, paid: Mutex::default() }
     }
 
     /// Waits until `bytes` more may go.
-    pub async fn take(&self, bytes: usize) {
+    pub(in crate::peer) async fn take(&self, bytes: usize) {
         if let Some(until) = self.due(bytes, Instant::now()) {
             tokio::time::sleep_until(until).await;
         }

@@ -9,7 +9,10 @@ use crate::{
 };
 use bytes::Bytes;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+};
 
 const ANY: &str = "http://127.0.0.1:0";
 
@@ -156,7 +159,7 @@ async fn a_link_that_hangs_is_noticed() {
         while let Ok((mut near, _)) = wire.accept().await {
             let (target, mut is_cut) = (target.clone(), is_cut.clone());
             tokio::spawn(async move {
-                let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+                let mut far = TcpStream::connect(target).await.unwrap();
                 tokio::select! {
                     _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
                     // Both ends stay open, and nothing passes.
@@ -174,6 +177,39 @@ async fn a_link_that_hangs_is_noticed() {
     until("the silence to be noticed", || a.network.connected_for(b.id).is_none()).await;
     // Asked after half an election timeout, and given up one later; the rest is the machine's.
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// Each connection passes this much, and the rest only once it may.
+const HELD_AFTER: usize = 256 << 10;
+
+#[tokio::test]
+async fn a_heartbeat_does_not_stand_behind_entries_that_a_slow_wire_holds_up() {
+    let (a, mut b) = (Node::start(1, ANY).await, Node::start(2, ANY).await);
+    let wire = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let urls = vec![format!("http://{}", wire.local_addr().unwrap())];
+    let target = b.url.trim_start_matches("http://").to_owned();
+    let (release, is_released) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((near, _)) = wire.accept().await {
+            let (target, mut is_released) = (target.clone(), is_released.clone());
+            tokio::spawn(async move {
+                let far = TcpStream::connect(target).await.unwrap();
+                let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.into_split(), far.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut far_in, &mut near_out).await });
+                let mut first = (&mut near_in).take(HELD_AFTER as u64);
+                tokio::io::copy(&mut first, &mut far_out).await.unwrap();
+                drop(is_released.wait_for(|is_released| *is_released).await);
+                let _ = tokio::io::copy(&mut near_in, &mut far_out).await; // the test may be over
+            });
+        }
+    });
+    a.meet(&[Member { id: b.id, peer_urls: urls, ..Member::default() }]);
+    a.connected_to(b.id).await;
+    a.send(b.id, [forward(1, 8 << 20), hash(1)]);
+    assert_eq!(b.received().await, (a.id, hash(1)));
+    assert!(b.inbox.try_recv().is_err());
+    release.send_replace(true);
+    assert_eq!(b.received().await, (a.id, forward(1, 8 << 20)));
 }
 
 #[tokio::test]
