@@ -205,6 +205,53 @@ fn member_replace_does_the_whole_dance_and_can_be_run_again() {
 }
 
 #[test]
+fn force_new_cluster_makes_a_cluster_of_the_one_that_is_left() {
+    let mut cluster = Cluster::start_with(3, LAX);
+    cluster.ask(async |client| put(&client, "k", "v").await).expect("a put");
+    let id = cluster.id(0);
+    eventually("the first one has it", || {
+        let stale = GetOptions { serializable: true, ..GetOptions::default() };
+        cluster.ask_of(&[0], async |client| client.get("k", stale).await).ok().filter(|read| read.count == 1)
+    });
+    for member in &mut cluster.members {
+        member.kill();
+    }
+    cluster.members[0].restart_with(&["--force-new-cluster"]);
+    let members = cluster.ask_of(&[0], async |client| client.member_list(true).await).expect("a list").members;
+    assert_eq!(members.iter().map(|member| member.id).collect::<Vec<_>>(), [id]);
+    let read = cluster.ask_of(&[0], async |client| {
+        put(&client, "alone", "1").await?;
+        get(&client, "k").await
+    });
+    assert_eq!(read.expect("it serves alone").as_deref(), Some("v"));
+    // Once is enough: it stays alone, and grows again like any other.
+    cluster.members[0].kill();
+    cluster.members[0].restart();
+    let peer = Cluster::free_peer_url();
+    cluster.ask_of(&[0], async |client| client.member_add([peer.clone()]).await).expect("added");
+    let at = cluster.join(&peer);
+    cluster.members[at].wait_until_it_serves();
+    let read = cluster.ask_of(&[at], async |client| get(&client, "alone").await).expect("a get");
+    assert_eq!(read.as_deref(), Some("1"));
+}
+
+#[test]
+fn a_member_that_hangs_holds_nobody_up_for_long() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader(&[0, 1, 2]);
+    cluster.ask(async |client| put(&client, "k", "v").await).expect("a put");
+    cluster.members[leader].pause();
+    let others = (0..3).filter(|at| *at != leader).collect::<Vec<_>>();
+    cluster.leader(&others);
+    let done = cluster.ask_of(&others, async |client| put(&client, "k", "w").await);
+    assert!(done.is_ok(), "{done:?}");
+    cluster.members[leader].resume();
+    // Whoever led once must not answer with what it knew then.
+    let read = cluster.ask_of(&[leader], async |client| get(&client, "k").await).expect("a get");
+    assert_eq!(read.as_deref(), Some("w"));
+}
+
+#[test]
 fn the_lead_moves_where_it_is_sent() {
     let cluster = Cluster::start(3);
     let from = cluster.leader(&[0, 1, 2]);

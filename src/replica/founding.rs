@@ -58,8 +58,11 @@ pub(super) fn found<D: Disk>(
     wal.sync()
 }
 
-/// Makes a cluster of this member alone, whoever else belonged to it: for the day when a majority is lost for good. What was not
-/// committed is given up; all others are removed by entries that nobody but this member votes on.
+/// Makes a cluster of this member alone, whoever else belonged to it: for the day when a majority is lost for good. All others are
+/// removed by entries that nobody but this member votes on.
+///
+/// The whole log counts as committed. How much of it was is not known here: the disk hears of the commit index later than clients do, so
+/// to give up what is beyond it, as etcd does, would lose writes that were acknowledged.
 pub(super) fn stand_alone<D: Disk>(
     own: MemberId,
     machine: &mut Machine,
@@ -68,8 +71,9 @@ pub(super) fn stand_alone<D: Disk>(
 ) -> Result<(), Fault> {
     let (applied, _) = machine.applied();
     let mut hard_state = recovered.hard_state;
-    hard_state.commit = hard_state.commit.max(applied);
-    recovered.entries.retain(|entry| entry.index <= hard_state.commit);
+    let rest = recovered.entries.iter().filter(|entry| entry.index > applied).cloned().collect::<Vec<_>>();
+    hard_state.commit = rest.last().map_or(applied, |entry| entry.index);
+    replay(machine, &rest, hard_state.commit)?;
     hard_state.term = hard_state.term.next();
     hard_state.vote = None;
     let view = machine.view();

@@ -77,7 +77,12 @@ impl Cluster {
     /// Starts a member that was added at `peer`, and gives its place in `members`. It may be a learner, so it is not waited for.
     pub fn join(&mut self, peer: &str) -> usize {
         let name = format!("m{}", self.members.len());
-        let pairs = self.list().into_iter().flat_map(|member| {
+        // Not the linearizable list: a second voter may be what the quorum waits for.
+        let known = eventually("the new member is listed", || {
+            let members = self.ask(async |client| client.member_list(false).await).ok()?.members;
+            members.iter().any(|member| member.peer_ur_ls.iter().any(|url| url == peer)).then_some(members)
+        });
+        let pairs = known.into_iter().flat_map(|member| {
             let is_new = member.peer_ur_ls.iter().any(|url| url == peer);
             let name = if is_new { name.clone() } else { member.name };
             member.peer_ur_ls.into_iter().map(move |url| format!("{name}={url}"))

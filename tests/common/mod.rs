@@ -112,11 +112,21 @@ impl Server {
         self.wait_until_it_serves();
     }
 
+    /// The same with more flags for this one run.
+    pub fn restart_with(&mut self, args: &[&str]) {
+        self.spawn_with(args);
+        self.wait_until_it_serves();
+    }
+
     /// Starts the process.
     pub fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    fn spawn_with(&mut self, args: &[&str]) {
         assert!(self.child.is_none(), "the server runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log");
-        self.child = Some(self.command(&[]).stdout(Stdio::null()).stderr(log).spawn().expect("the server starts"));
+        self.child = Some(self.command(args).stdout(Stdio::null()).stderr(log).spawn().expect("the server starts"));
     }
 
     /// Waits until linearizable reads are answered.
@@ -153,11 +163,25 @@ impl Server {
         self.child.as_mut().is_some_and(|child| child.try_wait().expect("its state").is_none())
     }
 
+    /// SIGSTOP: it hangs, with its connections open.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let told = Command::new("kill").args([signal, &self.pid().to_string()]).status().expect("kill(1)");
+        assert!(told.success());
+    }
+
     /// SIGTERM, and how it ended.
     pub fn stop(&mut self) -> ExitStatus {
+        self.signal("-TERM");
         let mut child = self.child.take().expect("a running server");
-        let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill(1)");
-        assert!(told.success());
         child.wait().expect("the server is gone")
     }
 
