@@ -143,9 +143,9 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// Whether it comes from this machine or goes into it.
-    pub fn touches(&self, at: usize) -> bool {
-        self.from.0 == at || self.incoming.as_ref().is_some_and(|(to, _, _)| *to == at)
+    /// Whether it comes from this machine.
+    pub fn is_from(&self, at: usize) -> bool {
+        self.from.0 == at
     }
 }
 
@@ -190,8 +190,9 @@ impl World {
             self.post(from, letter);
         }
         for (to, snapshot) in snapshots {
-            let life = self.hosts[at].life;
+            let (life, index) = (self.hosts[at].life, snapshot.meta.index);
             self.next_transfer += 1;
+            self.note(|| format!("m{} sends its state after {index} to {to}", at + 1));
             let transfer = Transfer { from: (at, life), to, snapshot, incoming: None, last: None };
             self.transfers.insert(self.next_transfer, transfer);
             let delay = self.travel();
@@ -289,7 +290,13 @@ impl World {
             return true;
         }
         let Some((_, taken_in, incoming)) = &mut transfer.incoming else {
-            let Ok(incoming) = up.handle.receive_snapshot(sender, transfer.snapshot.meta.clone()) else { return false };
+            let incoming = match up.handle.receive_snapshot(sender, transfer.snapshot.meta.clone()) {
+                Ok(incoming) => incoming,
+                Err(error) => {
+                    self.note(|| format!("m{} does not take it: {error}", receiver + 1));
+                    return false;
+                }
+            };
             transfer.last = incoming.position();
             self.stats.resumed += u64::from(transfer.last.is_some());
             transfer.incoming = Some((receiver, host.life, incoming));
@@ -304,6 +311,7 @@ impl World {
             let (at, _, incoming) = transfer.incoming.take().expect("looked at just now");
             let finished = incoming.finish();
             self.stats.snapshots += u64::from(finished.is_ok());
+            self.note(|| format!("m{} has all of it: {finished:?}", at + 1));
             if finished.is_err() {
                 self.lose_power(at);
             }

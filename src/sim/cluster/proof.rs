@@ -101,7 +101,8 @@ impl World {
     fn ask_for_proofs(&mut self) {
         let members = self.members();
         // Whoever lags behind a member with a wrong state needs another one to lead; an operator would see to that.
-        let well = members.iter().copied().find(|at| !self.hosts[*at].is_suspect && self.hosts[*at].up.is_some());
+        let applied = |at: &usize| self.hosts[*at].up.as_ref().map(|up| up.handle.view().applied());
+        let well = members.iter().copied().filter(|at| !self.hosts[*at].is_suspect).max_by_key(applied);
         let wrong = self.leader().filter(|at| self.hosts[*at].is_suspect);
         if let (Some(wrong), Some(well)) = (wrong, well) {
             self.call(wrong, None, Ask::MoveLeader(self.hosts[well].id));

@@ -152,12 +152,18 @@ impl World {
         Txn { compares: vec![compare], success: vec![Op::Put(put)], failure: vec![Op::Range(look)] }
     }
 
-    /// Several keys at one revision.
+    /// Several keys at one revision. No key twice: that is refused before it gets here.
     fn many(&mut self, lease: Option<LeaseId>) -> Txn {
-        let mut ops = vec![Op::Range(self.query()), Op::DeleteRange(self.delete())];
-        let count = self.chance.below(3);
-        for _ in 0..count {
-            ops.push(Op::Put(self.put(lease)));
+        let deleted = self.key();
+        let mut ops = vec![Op::Range(self.query())];
+        ops.push(Op::DeleteRange(DeleteRange { range: KeyRange::One(deleted.clone()), prev_kv: true }));
+        let mut used = vec![deleted];
+        for _ in 0..self.chance.below(4) {
+            let put = self.put(lease);
+            if !used.contains(&put.key) {
+                used.push(put.key.clone());
+                ops.push(Op::Put(put));
+            }
         }
         ops.push(Op::Range(self.query()));
         Txn { compares: Vec::new(), success: ops, failure: Vec::new() }

@@ -459,7 +459,8 @@ impl World {
         for watcher in self.watchers.iter_mut().filter(|watcher| watcher.is_at(at)) {
             watcher.disconnect();
         }
-        self.transfers.retain(|_, transfer| !transfer.touches(at));
+        // One that goes into it finds another life there, or nobody.
+        self.transfers.retain(|_, transfer| !transfer.is_from(at));
         self.hosts[at].end(power);
         self.stats.crashes += 1;
     }
@@ -578,7 +579,11 @@ impl fmt::Display for World {
         for (at, host) in self.hosts.iter().enumerate() {
             write!(f, "  m{} ({}): {:?}, life {}", at + 1, host.id, host.fate, host.life)?;
             match &host.up {
-                Some(up) => writeln!(f, ", {:?}, {:?}", up.parts.run.node().status(), up.handle.view().applied())?,
+                Some(up) => {
+                    let (applied, waits) = (up.handle.view().applied(), up.parts.committed.len());
+                    writeln!(f, ", {:?}, applied {applied:?}, {waits} wait", up.parts.run.node().status())?;
+                    writeln!(f, "     suspect {}, quarantined {}", host.is_suspect, up.handle.is_quarantined())?;
+                }
                 None => writeln!(f, ", down")?,
             }
         }
