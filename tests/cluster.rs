@@ -134,8 +134,11 @@ fn a_change_that_could_cost_the_quorum_is_refused() {
     let mut cluster = Cluster::start(3);
     let new = Cluster::free_peer_url();
     cluster.members[2].kill();
-    let voter = cluster.ask_of(&[0], async |client| client.member_add([new.clone()]).await).expect_err("one is down");
-    assert!(voter.is(&Refusal::Unhealthy), "{voter}");
+    // The one that is down may have led: until there is a leader again, the answer is another one.
+    eventually("a voter may not join while one is down", || {
+        let added = cluster.ask_of(&[0], async |client| client.member_add([new.clone()]).await);
+        added.expect_err("one is down").is(&Refusal::Unhealthy).then_some(())
+    });
     let id = cluster.id(1);
     let leaving = cluster.ask_of(&[0], async |client| client.member_remove(id).await).expect_err("one is down");
     assert!(leaving.is(&Refusal::Unhealthy), "{leaving}");
@@ -354,5 +357,6 @@ fn a_full_store_takes_puts_again_by_itself_once_there_is_space() {
     }
     server.compact(server.revision());
     eventually("puts are taken again", || server.try_put("again", "v").ok());
-    assert!(server.log().contains("the NOSPACE alarm of this member is cleared"), "{}", server.log());
+    // The line may come after the put.
+    eventually("it says so", || server.log().contains("the NOSPACE alarm of this member is cleared").then_some(()));
 }

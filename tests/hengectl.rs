@@ -141,10 +141,8 @@ fn leases_members_endpoints_and_alarms_print_what_etcdctl_prints() {
     compare("lease_and_cluster");
 }
 
-// What differs from 3.4 on purpose:
-// - as later versions have it: --count-only and the revision filters of get; defrag says how long it took; endpoint status
-//   and hashkv have more columns; a healthy endpoint is told on standard output; --hex reaches the ids in JSON.
+// What differs on purpose:
 // - a flag wins over its variable; etcdctl refuses to run with both.
 // - usage is printed only when asked for; a wrong flag gives one line. Retries are not logged.
-// - where 3.4 crashes (an unknown operator in txn, `alarm list -w fields` without alarms) or goes wrong (single quotes in txn
-//   lose their end), hengectl complains or does what was meant. `-w protobuf` prints whole lease answers, not their headers.
+// - a format that a change cannot be told in (`member add -w table`) is refused before the change, not after it.
+// - `endpoint health` answers in the order of the endpoints. `member list --consistency` names the value that it does not know.

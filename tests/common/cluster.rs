@@ -63,9 +63,7 @@ impl Cluster {
     fn prepare(&mut self, peer: String, initial: &str, state: &str) {
         let name = format!("m{}", self.members.len());
         let own = ["--name", &name, "--initial-cluster", initial, "--initial-cluster-state", state];
-        // A second is long for a test, and too short for a machine that runs many of them.
-        let pace = ["--heartbeat-interval", "50", "--election-timeout", "500"];
-        let args = own.into_iter().chain(pace).chain(self.flags.iter().map(String::as_str)).collect::<Vec<_>>();
+        let args = own.into_iter().chain(self.flags.iter().map(String::as_str)).collect::<Vec<_>>();
         self.members.push(Server::prepared(Some(peer), &args));
     }
 

@@ -34,9 +34,15 @@ pub struct Server {
     file_bytes_max: u64,
 }
 
+/// A port that nobody listens on. Not one that the system would give to an outgoing connection before the server has it: those are
+/// from 32768 on.
 fn free_url() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("http://{}", listener.local_addr().expect("a bound address"))
+    loop {
+        let port = rand::random_range(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return format!("http://127.0.0.1:{port}");
+        }
+    }
 }
 
 impl Server {

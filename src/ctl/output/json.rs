@@ -137,7 +137,7 @@ fn watch(answer: &WatchResponse) -> String {
     let header = flat(answer.header.as_ref()).end();
     Object::new()
         .always("Header", header)
-        .always("Events", list(answer.events.iter().map(event)))
+        .always("Events", if answer.events.is_empty() { "null".into() } else { list(answer.events.iter().map(event)) })
         .always("CompactRevision", answer.compact_revision)
         .always("Canceled", answer.canceled)
         .always("Created", answer.created)
