@@ -61,6 +61,11 @@ impl Leader {
     }
 
     pub(super) fn tick(&mut self, core: &mut Core, out: &mut Output) -> Next {
+        if core.stalled && !core.members.is_alone(core.id()) {
+            // It was alone when its disk stopped; a change that was on its way since has brought others.
+            self.drop_everything(core, out);
+            return Next::Follow(None);
+        }
         core.elapsed += 1;
         if core.elapsed >= core.config.election_ticks {
             core.elapsed = 0;

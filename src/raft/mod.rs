@@ -9,6 +9,8 @@
 //! *Terms* count elections; every message carries one, and `node.rs` is the gate at which older ones are turned away.
 //! *The log* (`log.rs`) is the leader's; it is streamed to followers within a window (`progress.rs`), and committed when a quorum
 //! (`quorum.rs`, `config.rs`) has it on disk and the last of it is of the leader's own term. *Reads* (`read.rs`) take no place in the log.
+//! *States* of other members stand in for entries that nobody has any more; raft only decides whether one is taken over
+//! ([`Input::Restore`]). *Transfers* (`transfer.rs`) spare everyone the wait for an election.
 //!
 //! ```text
 //!   inputs ──► node ──► role (follower | candidate | leader) ──► output: send now │ to disk, then send │ committed │ reads
@@ -18,7 +20,9 @@
 //! *What we changed from the paper.* Elections ask first (PreVote) and members that hear a leader ignore candidates, while leaders that
 //! hear no quorum step down (CheckQuorum): a member with a bad link costs the others nothing. A pre-vote carries the sender's real
 //! term, not the next one, so the gate needs no exception. The leader writes its disk while the followers write theirs. A refused append
-//! names a term to skip to. Membership counts from when an entry is applied, not when it is appended, one change at a time.
+//! names a term to skip to. Membership counts from when an entry is applied, not when it is appended, one change at a time; so the log
+//! itself tells that all changes in it but the last are committed. A leader that is removed goes when those who stay have that on disk,
+//! and from then on protects with its vote only what is committed.
 
 mod candidate;
 mod config;

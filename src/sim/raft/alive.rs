@@ -37,10 +37,9 @@ impl World {
             if is_written && !is_joint && all(&|at| self.members[at].applied == committed && done_reading[at]) {
                 return Ok(());
             }
-            if !is_joint && all(&|at| self.members[at].applied >= changed) {
-                // Nobody counts on those any more that have left.
-                self.switch_off_all_but(&inside);
-            }
+            // Once everyone knows who has left, nobody counts on them any more.
+            let known = !is_joint && all(&|at| self.members[at].applied >= changed);
+            self.switch(&inside, known);
             // Entries of older terms are committed all at once, so those on disk count too.
             let steps = |member: &Member| member.applied.0 + member.disk.last().index.0;
             let steps = self.members.iter().map(steps).sum::<u64>() + committed.0;
@@ -50,7 +49,9 @@ impl World {
             if self.now > deadline {
                 return Err(Violation {
                     rule: Rule::Liveness,
-                    text: format!("after {PATIENCE_TICKS} quiet ticks: written {is_written}, read {done_reading:?}"),
+                    text: format!(
+                        "after {PATIENCE_TICKS} quiet ticks: written {is_written}, read {done_reading:?} of {inside:?}, joint {is_joint}"
+                    ),
                 });
             }
             if self.now < turn {
@@ -80,14 +81,15 @@ impl World {
         }
     }
 
-    fn switch_off_all_but(&mut self, inside: &[usize]) {
+    /// Those that have left are switched off if they may be, those that are back are switched on.
+    fn switch(&mut self, inside: &[usize], off: bool) {
         for at in 0..self.members.len() {
             let (member, stays) = (&mut self.members[at], inside.contains(&at));
             if member.gone && stays {
                 // A change of before the end of the faults has only now been committed.
                 member.gone = false;
                 self.start(at);
-            } else if !member.gone && !stays {
+            } else if !member.gone && !stays && off {
                 (member.node, member.gone) = (None, true);
                 member.life += 1;
             }

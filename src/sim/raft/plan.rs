@@ -18,6 +18,8 @@ pub enum Sabotage {
     ClaimsPersisted,
     /// Members answer reads from what they know, without asking.
     ReadsLocally,
+    /// A restart takes the membership from when the cluster was founded, as if it were kept in a second place.
+    ForgetsMembers,
 }
 
 /// What a network does to messages, in parts of a thousand.

@@ -136,6 +136,11 @@ fn a_read_without_a_quorum_is_noticed() {
     assert!(failure.starts_with("LinearizableRead"), "{failure}");
 }
 
+#[test]
+fn a_membership_in_a_second_place_is_noticed() {
+    noticed(Sabotage::ForgetsMembers);
+}
+
 /// Bugs that were found here, each with the first seeds that showed it.
 fn passes(seed: u64) {
     run(seed, None, false).unwrap_or_else(|_| panic!("{}", report(seed)));

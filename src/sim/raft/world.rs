@@ -173,7 +173,11 @@ impl World {
             return;
         }
         let seed = self.chance.next_u64();
-        let (_, conf_state) = self.checkers.membership_at(self.members[at].flushed.index);
+        let applied = match self.plan.sabotage {
+            Some(Sabotage::ForgetsMembers) => Index(0),
+            _ => self.members[at].flushed.index,
+        };
+        let (_, conf_state) = self.checkers.membership_at(applied);
         self.members[at].start(self.checkers.committed(), conf_state, seed);
         let life = self.members[at].life;
         let phase = self.chance.between(1, TICK);
