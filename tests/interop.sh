@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Real clients against a real server: etcdctl, Python's etcd3 and aetcd, Node's etcd3, Rust's etcd-client, etcd's own Go client, and curl.
+# Real clients against a real server: etcdctl, etcd itself (backups that go to and fro), Python's etcd3 and aetcd, Node's etcd3, Rust's etcd-client, etcd's own Go client, and curl.
 #
 #   tests/interop.sh                          all of them, against target/debug/henge
 #   tests/interop.sh etcdctl node-etcd3       only these
@@ -13,7 +13,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 clients=$root/tests/clients
 work=$root/target/interop
 # Go last: see has_go.
-all=(http etcdctl python-etcd3 python-aetcd node-etcd3 rust-etcd-client go-clientv3)
+all=(http etcdctl backup python-etcd3 python-aetcd node-etcd3 rust-etcd-client go-clientv3)
 passed=0
 failed=0
 suite=
@@ -111,6 +111,14 @@ install() {
             need etcdctl etcd-client
             need jq jq
             ;;
+        backup)
+            need etcdctl etcd-client
+            need etcd etcd-server
+            need jq jq
+            if [[ ! -x $HENGECTL_BIN || ! -x $(dirname "$HENGECTL_BIN")/henge ]]; then
+                (cd "$root" && cargo build --quiet --locked --bins)
+            fi
+            ;;
         python-*) install_python "${1#python-}" ;;
         node-*) install_node ;;
         rust-*) install_rust ;;
@@ -121,7 +129,7 @@ install() {
 # Sets `command` to what runs the tests of $1.
 choose_command() {
     case $1 in
-        http | etcdctl) command=(bash "$clients/shell/$1.sh") ;;
+        http | etcdctl | backup) command=(bash "$clients/shell/$1.sh") ;;
         python-*) command=("$work/$1/bin/python" "$clients/python/test_${1#python-}.py") ;;
         node-*) command=(node "$work/node/test.mjs") ;;
         go-*) command=("$work/go-clientv3") ;;
@@ -195,10 +203,11 @@ main() {
     mkdir -p "$work/run"
     if [[ -z ${HENGE_BIN:-} ]]; then
         HENGE_BIN=$root/target/debug/henge
-        (cd "$root" && cargo build --quiet --locked --bin henge)
+        (cd "$root" && cargo build --quiet --locked --bin henge --bin hengectl)
     fi
     HENGE_BIN=$(realpath "$HENGE_BIN")
-    export HENGE_BIN
+    HENGECTL_BIN=${HENGECTL_BIN:-$root/target/debug/hengectl}
+    export HENGE_BIN HENGECTL_BIN
     trap stop_server EXIT
     for name in "${chosen[@]}"; do
         install "$name"
