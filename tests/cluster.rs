@@ -240,7 +240,7 @@ fn force_new_cluster_makes_a_cluster_of_the_one_that_is_left() {
 
 #[test]
 fn a_member_that_hangs_holds_nobody_up_for_long() {
-    let mut cluster = Cluster::start(3);
+    let cluster = Cluster::start(3);
     let leader = cluster.leader(&[0, 1, 2]);
     cluster.ask(async |client| put(&client, "k", "v").await).expect("a put");
     cluster.members[leader].pause();
