@@ -10,7 +10,7 @@ use crate::{
     engine::{Engine, Kind},
     io::real::RealDisk,
     machine::{self, Machine},
-    membership::Identity,
+    membership::{Identity, Member},
     types::{ClusterId, Entry, EntryKind, Fault, HardState, Index, MemberId, Revision, Term},
     wal::{Recovered, Wal},
 };
@@ -31,6 +31,10 @@ pub struct Adopt {
     pub from: PathBuf,
     /// Folder of etcd's log; `None`: in its data directory.
     pub from_wal: Option<PathBuf>,
+    /// Name or id of the member that goes on from here; `None`: the one whose directory it is, which must then be the only one.
+    ///
+    /// Members of one cluster must all go on from one and the same directory, or their state hashes would not be comparable.
+    pub member: Option<String>,
     /// Where the member will keep its data; must be empty, or not exist.
     pub data_dir: PathBuf,
     /// Folder of its log; `None`: in the data directory.
@@ -42,7 +46,7 @@ pub struct Adopt {
 /// A data directory that was made.
 #[derive(Clone, Copy, Debug)]
 pub struct Adopted {
-    /// Whose it is, as before.
+    /// Who goes on from here, with the id that it had.
     pub member: MemberId,
     /// Its cluster, as before.
     pub cluster: ClusterId,
@@ -84,12 +88,14 @@ pub fn adopt(asked: &Adopt) -> Result<Adopted, Error> {
     let (committed, open) = tail.entries.split_at(tail.committed);
     let machine = replay(&engine, committed)?;
     let applied = machine.applied();
+    let member = successor(&asked.from, asked.member.as_deref(), tail.identity.member, &machine.view().members())?;
+    let identity = Identity { member, ..tail.identity };
     let hard_state = HardState { commit: tail.hard_state.commit.max(applied.0), ..tail.hard_state };
-    place.log(&tail.metadata, applied, &machine.conf_state(), &hard_state, open)?;
+    place.log(&identity.encode(), applied, &machine.conf_state(), &hard_state, open)?;
     let revision = machine.reader().current();
     drop((machine, engine));
     place.finish()?;
-    let (member, cluster) = (tail.member, tail.cluster);
+    let cluster = identity.cluster;
     Ok(Adopted { member, cluster, imported, applied: committed.len(), open: open.len(), revision })
 }
 
@@ -107,11 +113,32 @@ fn lock(path: &Path) -> Result<File, Error> {
     }
 }
 
+/// The member that is asked for, or the only one.
+fn successor(from: &Path, asked: Option<&str>, own: MemberId, members: &[Member]) -> Result<MemberId, Error> {
+    let names =
+        || members.iter().map(|member| format!("{} ({})", member.name, member.id)).collect::<Vec<_>>().join(", ");
+    match asked {
+        Some(asked) => {
+            let found = members.iter().find(|member| member.name == asked || member.id.to_string() == asked);
+            found
+                .map(|member| member.id)
+                .ok_or_else(|| Error::unusable(from, format!("there is no member {asked:?}; there are {}", names())))
+        }
+        None if members.len() > 1 => Err(Error::unusable(
+            from,
+            format!(
+                "it belongs to a cluster of {}: import one and the same directory for each of them, that of the member with the highest \
+                 raft index, and say with --member for whom",
+                names()
+            ),
+        )),
+        None => Ok(own),
+    }
+}
+
 /// What a log has after a database, in our own words.
 struct Tail {
-    metadata: bytes::Bytes,
-    member: MemberId,
-    cluster: ClusterId,
+    identity: Identity,
     hard_state: HardState,
     /// Of the last entry that is in the database.
     term: Term,
@@ -124,8 +151,7 @@ impl Tail {
     fn read(dir: &Path, head: &Head, log: Recovered) -> Result<Tail, Error> {
         let wrong = |what: String| Error::unusable(dir, what);
         let identity = Identity::decode(&log.metadata);
-        let Identity { member, cluster } =
-            identity.ok_or_else(|| wrong("the log does not say whose it is".to_owned()))?;
+        let identity = identity.ok_or_else(|| wrong("the log does not say whose it is".to_owned()))?;
         if log.start > head.index {
             let what = format!(
                 "the log goes on from index {}, but the database ends at {}: etcd was to take over a snapshot when it stopped; \
@@ -141,8 +167,7 @@ impl Tail {
         };
         let committed = log.entries.iter().filter(|entry| entry.index <= log.hard_state.commit).count();
         let entries = log.entries.into_iter().map(|entry| readable(dir, head, entry)).collect::<Result<_, _>>()?;
-        let (metadata, hard_state) = (log.metadata, log.hard_state);
-        Ok(Tail { metadata, member, cluster, hard_state, term, entries, committed })
+        Ok(Tail { identity, hard_state: log.hard_state, term, entries, committed })
     }
 }
 

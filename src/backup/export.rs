@@ -47,7 +47,7 @@ pub fn export(checkpoint: &dyn Checkpoint, out: impl Write + Seek, path: &Path) 
         Some((key.to_vec(), value.into()))
     })?;
     export.map(bucket::MEMBERS, members.list().iter().map(rows::member).collect())?;
-    let removed = members.removed().into_iter().map(|id| (rows::member_key(id), b"removed".to_vec()));
+    let removed = members.removed().map(|id| (rows::member_key(id), b"removed".to_vec()));
     export.map(bucket::MEMBERS_REMOVED, removed.collect())?;
     export.map(bucket::META, meta(&standing, Marks::load(&small)?, &members))?;
     export.writer.finish().map_err(refused)

@@ -112,6 +112,9 @@ impl ReadAt for SnapshotFile {
     }
 }
 
+/// Who is shown key and value of one row after the other, and may refuse one.
+pub(super) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>;
+
 /// The database of a file, open for reading; errors name the file.
 pub(super) struct Database<'a> {
     path: &'a Path,
@@ -121,20 +124,12 @@ pub(super) struct Database<'a> {
 
 impl Database<'_> {
     /// Calls `visit` for each row of a bucket, in order, until it fails. A bucket that is not there is empty.
-    pub(super) fn scan(
-        &self,
-        name: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    pub(super) fn scan(&self, name: &[u8], visit: Visit<'_>) -> Result<(), Error> {
         let Some(bucket) = self.buckets.iter().find(|bucket| bucket.name == name) else { return Ok(()) };
         self.scan_bucket(bucket, visit)
     }
 
-    fn scan_bucket(
-        &self,
-        bucket: &Bucket,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn scan_bucket(&self, bucket: &Bucket, visit: Visit<'_>) -> Result<(), Error> {
         let mut failed = None;
         let scanned = self.reader.scan(bucket, &mut |key, value| match visit(key, value) {
             Ok(()) => ControlFlow::Continue(()),

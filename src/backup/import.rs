@@ -242,9 +242,9 @@ impl Import<'_> {
         let mut alarms = alarm::Table::default();
         database.scan(bucket::ALARM, &mut |key, _| {
             let alarm = rows::parse_alarm(key);
-            match alarm.ok_or_else(|| database.wrong_row(bucket::ALARM, key, "is no alarm"))? {
-                Some((member, kind)) => drop(alarms.activate(member, kind, &mut self.batch)),
-                None => {}
+            let alarm = alarm.ok_or_else(|| database.wrong_row(bucket::ALARM, key, "is no alarm"))?;
+            if let Some((member, kind)) = alarm {
+                alarms.activate(member, kind, &mut self.batch);
             }
             Ok(())
         })

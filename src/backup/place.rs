@@ -29,7 +29,17 @@ pub(super) struct Place {
     data_dir: PathBuf,
     wal_dir: PathBuf,
     disk: RealDisk,
+    is_finished: bool,
     _lock: DirLock,
+}
+
+impl Drop for Place {
+    /// What was not finished goes, as well as it can: the next attempt removes what stays.
+    fn drop(&mut self) {
+        if !self.is_finished {
+            let _ = std::fs::remove_dir_all(self.data_dir.join(DRAFT));
+        }
+    }
 }
 
 impl Place {
@@ -58,7 +68,7 @@ impl Place {
         if let Some(parent) = wal_dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             disk.create_dir(parent).map_err(|source| Fault::io("create", parent, source))?;
         }
-        Ok(Place { data_dir: data_dir.to_owned(), wal_dir, disk, _lock: lock })
+        Ok(Place { data_dir: data_dir.to_owned(), wal_dir, disk, is_finished: false, _lock: lock })
     }
 
     /// The store, empty.
@@ -85,11 +95,12 @@ impl Place {
     }
 
     /// The data directory is complete.
-    pub(super) fn finish(self) -> Result<(), Error> {
+    pub(super) fn finish(mut self) -> Result<(), Error> {
         let (draft, member) = (self.data_dir.join(DRAFT), self.data_dir.join("member"));
         let synced = |dir: &Path| self.disk.sync_dir(dir).map_err(|source| Fault::io("fsync folder", dir, source));
         synced(&draft)?;
         self.disk.rename(&draft, &member).map_err(|source| Fault::io("rename", &draft, source))?;
+        self.is_finished = true;
         synced(&self.data_dir)?;
         Ok(self.data_dir.parent().map_or(Ok(()), synced)?)
     }

@@ -281,8 +281,10 @@ fn the_hash_is_demanded_unless_it_is_skipped() {
     restore(&asked).expect("restored");
 }
 
+type Row = (Vec<u8>, Vec<u8>);
+
 /// A file of etcd's, made by hand: buckets with rows.
-fn etcd_file(path: &Path, buckets: &[(&[u8], Vec<(Vec<u8>, Vec<u8>)>)]) {
+fn etcd_file(path: &Path, buckets: &[(&[u8], Vec<Row>)]) {
     let file = fs::File::create(path).expect("room");
     let mut writer = Writer::new(std::io::BufWriter::new(file)).expect("room");
     for (name, rows) in buckets {
@@ -292,7 +294,7 @@ fn etcd_file(path: &Path, buckets: &[(&[u8], Vec<(Vec<u8>, Vec<u8>)>)]) {
     writer.finish().expect("room");
 }
 
-fn version(main: i64, key: &'static str, lease: i64) -> (Vec<u8>, Vec<u8>) {
+fn version(main: i64, key: &'static str, lease: i64) -> Row {
     let kv = KeyValue {
         key: Bytes::from_static(key.as_bytes()),
         value: Bytes::from_static(b"value"),
@@ -356,7 +358,9 @@ fn rows_that_are_not_what_they_should_be_are_named() {
         etcd_file(&path, &buckets);
         let text = restore_plain(&path, &dir).map(|(restored, _)| restored).expect_err(expected).to_string();
         assert!(text.contains(expected), "{text}");
-        assert!(!dir.path().join("data/member").exists());
+        let left =
+            fs::read_dir(dir.path().join("data")).expect("a folder").map(|file| file.expect("a file").file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["LOCK"], "nothing half made stays");
     }
     etcd_file(&path, &[(b"something else", Vec::new())]);
     assert!(restore_plain(&path, &dir).map(drop).expect_err("no keys").to_string().contains("not etcd's"));
@@ -396,9 +400,14 @@ impl Etcd {
     }
 
     fn adopt(&self, to: &TempDir) -> Result<Adopted, Error> {
+        self.adopt_as(None, to)
+    }
+
+    fn adopt_as(&self, member: Option<&str>, to: &TempDir) -> Result<Adopted, Error> {
         adopt(&Adopt {
             from: self.dir.path().to_owned(),
             from_wal: None,
+            member: member.map(str::to_owned),
             data_dir: to.path().join("data"),
             wal_dir: None,
             engine: Kind::Redb,
@@ -436,6 +445,32 @@ fn a_stopped_etcd_member_goes_on_with_the_log_after_its_database() {
     assert_eq!((log.start, log.start_term), (Index(8), Some(TERM)));
     assert_eq!(log.hard_state, HardState { term: TERM, vote: Some(ME), commit: Index(8) });
     assert_eq!(log.entries, entries[3..]);
+}
+
+#[test]
+fn members_of_one_cluster_go_on_from_one_directory() {
+    let other = Member {
+        id: MemberId(0x33),
+        name: "other".to_owned(),
+        peer_urls: vec!["http://other:1".to_owned()],
+        ..Member::default()
+    };
+    let (kind, data) = codec::encode_conf_change(RequestId(6), &Change::Add(other));
+    let joined = Entry { term: TERM, index: Index(6), kind, data };
+    let etcd = Etcd::new(&[joined, entry(7, &put("c", "x", 0))], 7, false);
+    let text = etcd.adopt(&dir()).expect_err("which?").to_string();
+    assert!(text.contains("(11), other (33)") && text.contains("--member"), "{text}");
+    let text = etcd.adopt_as(Some("third"), &dir()).expect_err("who?").to_string();
+    assert!(text.contains("there is no member \"third\""), "{text}");
+
+    let states = [("11", MemberId(0x11)), ("other", MemberId(0x33))].map(|(name, id)| {
+        let to = dir();
+        assert_eq!(etcd.adopt_as(Some(name), &to).expect("adopted").member, id);
+        let log = Wal::read(&RealDisk::default(), &to.path().join("data/member/wal"), Index(7)).expect("a log");
+        assert_eq!(Identity::decode(&log.metadata), Some(Identity { member: id, cluster: ClusterId(0x22) }));
+        open(store(&to.path().join("data"))).view().state_hash()
+    });
+    assert_eq!(states[0], states[1]);
 }
 
 #[test]

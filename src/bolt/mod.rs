@@ -22,7 +22,7 @@ mod read;
 mod tests;
 mod write;
 
-pub use read::{Bucket, ReadAt, Reader};
+pub use read::{Bucket, ReadAt, Reader, Visit};
 pub use write::Writer;
 
 use std::io;

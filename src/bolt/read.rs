@@ -14,6 +14,11 @@ const DEPTH_MAX: usize = 64;
 /// Most bytes that one page may take with what overflows from it; etcd's largest requests are far smaller.
 const RUN_BYTES_MAX: u64 = 1 << 30;
 
+/// Who is shown key and value of one row after the other, and says whether to go on.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+/// Who is shown each item of a tree, and where it stands.
+type VisitItem<'a> = &'a mut dyn FnMut(&Page, usize, Item<'_>) -> Result<ControlFlow<()>>;
+
 /// Where the bytes of a database are.
 pub trait ReadAt {
     /// Reads up to `buffer.len()` bytes at `offset`; fewer only at the end.
@@ -117,7 +122,7 @@ impl<'a, R: ReadAt + ?Sized> Reader<'a, R> {
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Damaged`]; a bucket within the bucket counts as damage.
-    pub fn scan(&self, bucket: &Bucket, visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()> {
+    pub fn scan(&self, bucket: &Bucket, visit: Visit<'_>) -> Result<()> {
         let root = match &bucket.place {
             Place::Page(id) => self.page(*id)?,
             Place::Inline(bytes, offset) => {
@@ -135,7 +140,7 @@ impl<'a, R: ReadAt + ?Sized> Reader<'a, R> {
     }
 
     /// Visits all items below a page. Keys must ascend, which also ends any walk through pages that refer to each other in a circle.
-    fn walk(&self, root: Page, visit: &mut dyn FnMut(&Page, usize, Item<'_>) -> Result<ControlFlow<()>>) -> Result<()> {
+    fn walk(&self, root: Page, visit: VisitItem<'_>) -> Result<()> {
         let mut stack = vec![(root, 0)];
         let mut last_key = Vec::new();
         while let Some((page, at)) = stack.last_mut() {

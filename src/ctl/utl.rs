@@ -59,13 +59,16 @@ pub struct Restore {
 
 /// Makes a data directory from that of a stopped etcd member
 ///
-/// Member and cluster stay who they are; etcd's files are not changed. The other members are imported likewise, each from its own
-/// directory.
+/// Member and cluster stay who they are; etcd's files are not changed. Clusters of several members: stop all, copy the directory of the
+/// one with the highest raft index to all hosts, and import it on each with --member.
 #[derive(clap::Args, Debug)]
 pub struct Import {
     /// etcd's data directory
     #[arg(long, value_name = "ETCD-DIR")]
     data_dir: PathBuf,
+    /// Name or id of the member that goes on from here; needed in clusters of several, which all go on from the same directory
+    #[arg(long)]
+    member: Option<String>,
     /// etcd's log, if it is not in its data directory
     #[arg(long, value_name = "ETCD-WAL-DIR")]
     wal_dir: Option<PathBuf>,
@@ -130,6 +133,7 @@ pub fn import(args: Import) -> Result<(), Failure> {
     let adopted = backup::adopt(&backup::Adopt {
         from: args.data_dir,
         from_wal: args.wal_dir,
+        member: args.member,
         data_dir: args.to.clone(),
         wal_dir: args.to_wal_dir,
         engine: args.storage_engine,

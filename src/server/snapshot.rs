@@ -128,7 +128,7 @@ impl Sender {
     /// Whether somebody still listens.
     fn send_chunk(&self, blob: Vec<u8>, remaining_bytes: u64) -> bool {
         let response = pb::SnapshotResponse {
-            header: self.header.clone(),
+            header: self.header,
             remaining_bytes,
             blob: Bytes::from(blob),
             version: STORAGE_VERSION.to_owned(),
