@@ -10,9 +10,9 @@ use super::{
 use crate::{
     engine::{Batch, Home as _, Table},
     io::{Disk as _, Rng as _, sim_disk::SimDisk},
+    machine,
     pb::mvccpb::KeyValue,
     replica::{Ground, Handle, Parts, Settings, StartAs, assemble},
-    machine,
     sim::Chance,
     types::{Entry, Fault, Index, MemberId},
     wal::{self, Wal},
@@ -47,8 +47,7 @@ pub enum Stage {
 }
 
 /// All of them.
-pub const STAGES: [Stage; 6] =
-    [Stage::Run, Stage::Persist, Stage::Apply, Stage::Sweep, Stage::Jobs, Stage::Block];
+pub const STAGES: [Stage; 6] = [Stage::Run, Stage::Persist, Stage::Apply, Stage::Sweep, Stage::Jobs, Stage::Block];
 
 /// What has become of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,13 +183,7 @@ impl Host {
     ///
     /// # Errors
     /// What the member stops with.
-    pub fn start(
-        &mut self,
-        plan: &Plan,
-        links: &Arc<Mutex<Links>>,
-        time: &Time,
-        chance: Chance,
-    ) -> Result<(), Fault> {
+    pub fn start(&mut self, plan: &Plan, links: &Arc<Mutex<Links>>, time: &Time, chance: Chance) -> Result<(), Fault> {
         self.life += 1;
         let way = Arc::new(Way::new(Arc::clone(links), time.clone()));
         *way.own.lock() = self.id;

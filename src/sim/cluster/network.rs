@@ -232,7 +232,9 @@ impl World {
 
     /// The lie that a quorum hears a leader.
     fn forge(&mut self, leader: MemberId, follower: MemberId, message: &PeerMessage) {
-        let PeerMessage::Raft(raft::Message { term, body: raft::Body::Heartbeat { round, .. } }) = message else { return };
+        let PeerMessage::Raft(raft::Message { term, body: raft::Body::Heartbeat { round, .. } }) = message else {
+            return;
+        };
         let Some(at) = self.hosts.iter().position(|host| host.id == leader) else { return };
         let reply = raft::Message { term: *term, body: raft::Body::HeartbeatReply { round: *round } };
         self.after(MS, Event::Deliver { at, life: None, from: follower, message: PeerMessage::Raft(reply) });

@@ -141,7 +141,9 @@ impl World {
                 return broken(Rule::Converged, format!("{} counts by {counts:?}, not {conf:?}", host.id));
             }
             let (mine, right) = (up.handle.view(), oracle.view());
-            if (mine.members(), mine.leases(), mine.alarms(None)) != (right.members(), right.leases(), right.alarms(None)) {
+            if (mine.members(), mine.leases(), mine.alarms(None))
+                != (right.members(), right.leases(), right.alarms(None))
+            {
                 return broken(Rule::Converged, format!("{} has other members, leases or alarms", host.id));
             }
         }

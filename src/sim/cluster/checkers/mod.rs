@@ -127,7 +127,10 @@ impl Checkers {
     pub fn applies(&self, id: MemberId, entries: &[Entry]) -> Result<(), Violation> {
         let other = entries.iter().find(|entry| self.oracle.entry(entry.index) != Some(*entry));
         match other {
-            Some(entry) => broken(Rule::OneLog, format!("{id} applies {entry:?}, but committed is {:?}", self.oracle.entry(entry.index))),
+            Some(entry) => broken(
+                Rule::OneLog,
+                format!("{id} applies {entry:?}, but committed is {:?}", self.oracle.entry(entry.index)),
+            ),
             None => Ok(()),
         }
     }
