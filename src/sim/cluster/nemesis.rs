@@ -32,7 +32,8 @@ impl World {
         match kind {
             FaultKind::Kill => self.crash(at, false),
             FaultKind::PowerLoss => self.crash(at, true),
-            FaultKind::TornWrite => self.doom(at),
+            FaultKind::TornWrite if self.hosts[at].up.is_some() => self.doom(at),
+            FaultKind::TornWrite => {}
             FaultKind::CrashLeader => {
                 let (leader, power) = (self.leader(), self.chance.hits(1, 2));
                 leader.into_iter().for_each(|at| self.crash(at, power));
@@ -61,6 +62,12 @@ impl World {
             FaultKind::MoveLeader => self.move_leader(),
             FaultKind::Churn => self.churn(),
             FaultKind::BitFlip => self.flip(at),
+            FaultKind::MassExpiry => {
+                let sound = self.sound();
+                for at in pick(&mut self.chance, &sound).into_iter().flat_map(|at| [at; 50]) {
+                    self.call(at, None, Ask::Grant(1));
+                }
+            }
             FaultKind::Tamper => self.tamper(at),
         }
         self.note(|| format!("fault: {kind:?} (m{})", at + 1));
@@ -89,11 +96,8 @@ impl World {
     }
 
     /// The power goes within the next few changes of its disk, or of its home.
-    fn doom(&mut self, at: usize) {
+    pub fn doom(&mut self, at: usize) {
         let host = &mut self.hosts[at];
-        if host.up.is_none() {
-            return;
-        }
         host.is_doomed = true;
         match self.chance.hits(1, 3) {
             true => host.home.halt_after(self.chance.below(3), self.chance.hits(1, 2)),

@@ -66,12 +66,14 @@ pub enum FaultKind {
     Churn,
     /// A bit of a log turns over.
     BitFlip,
+    /// Very many leases that end at the same time.
+    MassExpiry,
     /// A row of a store is another one.
     Tamper,
 }
 
 /// All of them, in the order of the plan's weights.
-pub const FAULTS: [FaultKind; 18] = [
+pub const FAULTS: [FaultKind; 19] = [
     FaultKind::Kill,
     FaultKind::PowerLoss,
     FaultKind::TornWrite,
@@ -89,6 +91,7 @@ pub const FAULTS: [FaultKind; 18] = [
     FaultKind::MoveLeader,
     FaultKind::Churn,
     FaultKind::BitFlip,
+    FaultKind::MassExpiry,
     FaultKind::Tamper,
 ];
 
@@ -123,6 +126,8 @@ pub struct Plan {
     pub weather: Weather,
     /// How long faults last altogether.
     pub chaos: u64,
+    /// How many starts of a hundred lose power on the way.
+    pub start_fails: u64,
     /// Longest time between two faults.
     pub fault_gap: u64,
     /// Longest time between two calls of a client.
@@ -144,7 +149,7 @@ impl Plan {
         let mut weights = FAULTS.map(|_| [0, 1, 1, 4][chance.below(4) as usize]);
         for (weight, kind) in weights.iter_mut().zip(FAULTS) {
             // Rare ones: a run has few of them, and most have none.
-            if matches!(kind, FaultKind::BitFlip | FaultKind::Tamper | FaultKind::CrashAll) {
+            if matches!(kind, FaultKind::BitFlip | FaultKind::MassExpiry | FaultKind::Tamper | FaultKind::CrashAll) {
                 *weight = [0, 0, 0, 1][chance.below(4) as usize];
             }
             match lie {
@@ -161,7 +166,8 @@ impl Plan {
         // Else a wrong state could be sent on before it is found.
         let released = if tampers { [5_000; 4] } else { [0, 3, 10, 5_000] };
         if tampers {
-            weights[15] = 0;
+            let churns = FAULTS.iter().position(|kind| *kind == FaultKind::Churn);
+            weights[churns.expect("it is one of them")] = 0;
         }
         Plan {
             founders: pick(chance, &[1, 3, 3, 3, 3, 3, 5, 5]) as usize,
@@ -178,6 +184,7 @@ impl Plan {
             stream_bytes_max: pick(chance, &[100, 2_000, 1 << 20]) as usize,
             weather: Weather::draw(chance),
             chaos: chance.between(6, 24) * S,
+            start_fails: pick(chance, &[0, 0, 10, 30]),
             fault_gap: pick(chance, &[300, 800, 2_000, 4_000]) * MS,
             client_gap: pick(chance, &[20, 100, 400]) * MS,
             stage_delay_max: pick(chance, &[0, 0, MS, 10 * MS]),

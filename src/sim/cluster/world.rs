@@ -2,10 +2,10 @@
 
 use super::{
     calls::{Answer, Call},
-    checkers::{Checkers, Rule, Violation, broken},
+    checkers::{Checkers, Violation},
     clock::Time,
     executor::Executor,
-    host::{Fate, Host, STAGES, Stage, Up},
+    host::{Host, Stage},
     network::{Links, Transfer, Weather},
     plan::{Lie, MS, Plan, S},
     proof::Proofs,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     io::Rng,
-    replica::{Committed, PeerMessage, StartAs},
+    replica::{PeerMessage, StartAs},
     sim::Chance,
     types::{Index, MemberId},
 };
@@ -106,7 +106,7 @@ pub struct World {
     pub(super) proofs: Proofs,
     pub(super) stats: Stats,
     /// A violation that was met where nobody could be told.
-    failure: Option<Violation>,
+    pub(super) failure: Option<Violation>,
     trace: Option<VecDeque<String>>,
 }
 
@@ -174,7 +174,7 @@ impl World {
         self.at_time(self.time.now_us() + delay, event);
     }
 
-    fn at_time(&mut self, time: u64, event: Event) {
+    pub(super) fn at_time(&mut self, time: u64, event: Event) {
         self.sequence += 1;
         self.queue.push(Reverse((time, self.sequence)));
         self.events.insert(self.sequence, event);
@@ -222,260 +222,6 @@ impl World {
             self.after(0, Event::Calls);
         }
         self.failure.take().map_or(Ok(()), Err)
-    }
-
-    /// Starts a member that is down. One whose keep was damaged may refuse, and is damaged then.
-    pub(super) fn start(&mut self, at: usize) -> Result<(), Violation> {
-        if self.hosts[at].up.is_some() || self.hosts[at].fate != Fate::Serves {
-            return Ok(());
-        }
-        let chance = Chance::new(self.chance.next_u64());
-        if self.hosts[at].will_install().expect("a store in memory is sound") {
-            self.cured(at);
-        }
-        let host = &mut self.hosts[at];
-        if let Err(fault) = host.start(&self.plan, &self.links, &self.time, chance) {
-            return self.stopped(at, fault.to_string());
-        }
-        let (life, id) = (host.life, host.id);
-        if self.checkers.last() == NOTHING {
-            let founding = host.founding();
-            let clocks = self.clocks();
-            self.checkers.commits(founding, &clocks)?;
-        }
-        self.note(|| format!("m{} ({id}) starts", at + 1));
-        let phase = self.chance.between(1, self.plan.heartbeat);
-        let ticks = self.hosts[at].ticks;
-        self.after(phase, Event::Tick { at, life, ticks });
-        self.after(self.plan.flush_interval, Event::Flush { at, life });
-        self.applied(at)?;
-        self.arm(at);
-        Ok(())
-    }
-
-    /// A member stops by itself, and says why.
-    pub(super) fn stopped(&mut self, at: usize, why: String) -> Result<(), Violation> {
-        if self.hosts[at].is_doomed {
-            self.lose_power(at);
-            return Ok(());
-        }
-        let (id, is_tainted) = (self.hosts[at].id, self.hosts[at].is_tainted);
-        self.note(|| format!("m{} ({id}) stops: {why}", at + 1));
-        if !is_tainted {
-            return broken(Rule::Sound, format!("{id} stops by itself: {why}"));
-        }
-        self.end(at, false);
-        self.hosts[at].fate = Fate::Damaged(why);
-        Ok(())
-    }
-
-    /// Has each stage that has work run some time soon, and takes what the member wants to say.
-    pub(super) fn arm(&mut self, at: usize) {
-        self.collect(at);
-        let now = self.time.now_us();
-        let life = self.hosts[at].life;
-        for (number, stage) in STAGES.into_iter().enumerate() {
-            let host = &mut self.hosts[at];
-            let Some(up) = &mut host.up else { return };
-            if up.due[number] || !has_work(up, stage) {
-                continue;
-            }
-            up.due[number] = true;
-            let mut delay = self.chance.between(0, self.plan.stage_delay_max);
-            if stage == Stage::Persist {
-                up.parts.persist.begin();
-                let hangs = host.hangs_until_us.saturating_sub(now);
-                delay = hangs + self.chance.between(100, self.plan.sync_max) + self.chance.between(0, host.slow_us);
-            }
-            if matches!(stage, Stage::Block | Stage::Apply) {
-                delay += self.chance.between(0, self.hosts[at].slow_us / 4);
-            }
-            self.after(delay, Event::Stage { at, life, stage });
-        }
-    }
-
-    fn tick(&mut self, at: usize, ticks: u64) -> Result<(), Violation> {
-        if self.hosts[at].ticks != ticks {
-            return Ok(());
-        }
-        self.turn(at)?;
-        let host = &self.hosts[at];
-        if let Some(up) = &host.up {
-            let (due, life) = (host.clock.world_us(up.parts.run.due()), host.life);
-            self.at_time(due, Event::Tick { at, life, ticks });
-        }
-        Ok(())
-    }
-
-    /// One turn of a member's loop.
-    fn turn(&mut self, at: usize) -> Result<(), Violation> {
-        let Some(up) = &mut self.hosts[at].up else { return Ok(()) };
-        let goes_on = up.parts.run.turn(None);
-        let node = up.parts.run.node();
-        let status = node.status();
-        self.checkers.leads(status)?;
-        let known = self.checkers.last();
-        if status.commit > known {
-            let entries = node.entries(known.next(), status.commit.next());
-            let clocks = self.clocks();
-            self.checkers.commits(entries, &clocks)?;
-        }
-        if !goes_on {
-            return broken(Rule::Sound, format!("{} stops although nobody told it to", self.hosts[at].id));
-        }
-        self.look(at)
-    }
-
-    fn stage(&mut self, at: usize, stage: Stage) -> Result<(), Violation> {
-        let Some(up) = &mut self.hosts[at].up else { return Ok(()) };
-        up.due[STAGES.iter().position(|other| *other == stage).expect("it is one of them")] = false;
-        match stage {
-            Stage::Run => return self.turn(at),
-            Stage::Persist => {
-                if let Ok(first) = up.parts.saves.try_recv()
-                    && let Err(fault) = up.parts.persist.batch(first, &up.parts.saves)
-                {
-                    return self.stopped(at, fault.to_string());
-                }
-            }
-            Stage::Apply => return self.apply(at),
-            Stage::Sweep => {
-                let _ = up.parts.sweeps.try_recv();
-                self.sweep(at);
-            }
-            Stage::Jobs => {
-                for job in std::mem::take(&mut *up.chores.spawned.lock()) {
-                    up.jobs.spawn(job);
-                }
-                up.jobs.run();
-            }
-            Stage::Block => {
-                let work = up.chores.blocking.lock().pop_front();
-                work.into_iter().for_each(|work| work());
-            }
-        }
-        self.look(at)
-    }
-
-    fn apply(&mut self, at: usize) -> Result<(), Violation> {
-        let host = &mut self.hosts[at];
-        let Some(up) = &mut host.up else { return Ok(()) };
-        let Ok(work) = up.parts.committed.try_recv() else { return Ok(()) };
-        let is_restored = match &work {
-            Committed::Entries(entries) => {
-                self.checkers.applies(host.id, entries)?;
-                false
-            }
-            Committed::Restore(_) => true,
-        };
-        if let Err(fault) = up.parts.apply.turn(work) {
-            return self.stopped(at, fault.to_string());
-        }
-        if up.parts.committed.is_empty() {
-            up.parts.apply.rest();
-        }
-        if is_restored {
-            self.cured(at);
-        }
-        self.applied(at)?;
-        self.look(at)
-    }
-
-    /// A member has the state of another one, and with it a right one.
-    fn cured(&mut self, at: usize) {
-        if std::mem::take(&mut self.hosts[at].is_suspect) {
-            self.stats.refills += 1;
-            self.note(|| format!("m{} has the state of the others again", at + 1));
-        }
-    }
-
-    /// What a member holds must be what the oracle held after the same entry.
-    pub(super) fn applied(&mut self, at: usize) -> Result<(), Violation> {
-        let host = &self.hosts[at];
-        match &host.up {
-            Some(up) if !host.is_suspect => self.checkers.holds(host.id, up.handle.view().state_hash()),
-            _ => Ok(()),
-        }
-    }
-
-    fn flush(&mut self, at: usize) {
-        let Some(up) = &self.hosts[at].up else { return };
-        if let Err(fault) = up.parts.flush.flush() {
-            self.failure = self.stopped(at, fault.to_string()).err();
-            return;
-        }
-        self.arm(at);
-    }
-
-    fn sweep(&mut self, at: usize) {
-        let Some(up) = &self.hosts[at].up else { return };
-        match up.parts.sweep.step() {
-            Ok(Some(rest)) => {
-                let life = self.hosts[at].life;
-                self.after(rest.as_micros() as u64, Event::Sweep { at, life });
-            }
-            Ok(None) => {}
-            Err(fault) => self.failure = self.stopped(at, fault.to_string()).err(),
-        }
-    }
-
-    /// Has a member stopped, or learned that it has to go? Then has its stages go on.
-    pub(super) fn look(&mut self, at: usize) -> Result<(), Violation> {
-        let host = &mut self.hosts[at];
-        let Some(up) = &host.up else { return Ok(()) };
-        let fault = up.handle.fault().borrow().clone();
-        if let Some(fault) = fault {
-            return self.stopped(at, fault);
-        }
-        let (is_removed, is_quarantined) = (*up.handle.removed().borrow(), up.handle.is_quarantined());
-        if is_quarantined && !host.is_suspect {
-            return broken(Rule::Sound, format!("{} takes its state for wrong, but it is right", host.id));
-        }
-        if is_removed {
-            return self.leave(at);
-        }
-        self.arm(at);
-        Ok(())
-    }
-
-    /// A member that was removed stops for good.
-    fn leave(&mut self, at: usize) -> Result<(), Violation> {
-        let id = self.hosts[at].id;
-        self.note(|| format!("m{} ({id}) was removed, and goes", at + 1));
-        if !self.checkers.is_removed(id) {
-            return broken(Rule::Sound, format!("{id} takes itself for removed"));
-        }
-        self.end(at, false);
-        self.hosts[at].fate = Fate::Left;
-        Ok(())
-    }
-
-    /// A process ends, whatever it was doing; whoever waited for it does not hear of it again.
-    pub(super) fn end(&mut self, at: usize, power: bool) {
-        let ended = self.calls.iter().filter(|(_, call)| call.at == at).map(|(number, _)| *number);
-        for number in ended.collect::<Vec<_>>() {
-            self.hang_up(number);
-        }
-        for watcher in self.watchers.iter_mut().filter(|watcher| watcher.is_at(at)) {
-            watcher.disconnect();
-        }
-        // One that goes into it finds another life there, or nobody.
-        self.transfers.retain(|_, transfer| !transfer.is_from(at));
-        self.hosts[at].end(power);
-        self.stats.crashes += 1;
-    }
-
-    /// The power goes at one machine; it comes back.
-    pub(super) fn lose_power(&mut self, at: usize) {
-        self.note(|| format!("m{} loses power", at + 1));
-        self.end(at, true);
-        self.start_later(at);
-    }
-
-    /// A machine that is down starts its member again, after a while.
-    pub(super) fn start_later(&mut self, at: usize) {
-        let delay = self.chance.between(1, 3 * S);
-        self.after(delay, Event::Start { at });
     }
 
     fn answer_calls(&mut self) -> Result<(), Violation> {
@@ -528,17 +274,6 @@ impl World {
             }
             trace.push_back(format!("{:>10} {}", self.time.now_us(), what()));
         }
-    }
-}
-
-fn has_work(up: &Up, stage: Stage) -> bool {
-    match stage {
-        Stage::Run => up.parts.run.has_mail(),
-        Stage::Persist => !up.parts.saves.is_empty(),
-        Stage::Apply => !up.parts.committed.is_empty(),
-        Stage::Sweep => !up.parts.sweeps.is_empty(),
-        Stage::Jobs => up.jobs.is_called() || !up.chores.spawned.lock().is_empty(),
-        Stage::Block => !up.chores.blocking.lock().is_empty(),
     }
 }
 
