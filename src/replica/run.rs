@@ -323,7 +323,11 @@ impl Run {
             self.shared.facts.led_since_us.store(now.as_micros() as u64, Ordering::Relaxed);
             self.shared.facts.leader_changes.fetch_add(1, Ordering::Relaxed);
         }
-        tracing::info!(term = self.node.status().term.0, leader = %leader.map_or("none".to_owned(), |id| id.to_string()), "the leader is another one");
+        let term = self.node.status().term.0;
+        match leader {
+            Some(leader) => tracing::info!(term, leader = %leader, "found a leader"),
+            None => tracing::info!(term, "there is no leader"),
+        }
         self.end_transfer(leader);
         // What waited for a leader goes to it at once: in the next turn, which is due now.
         let _ = self.shared.inbox.try_send(Inbox::Look);
