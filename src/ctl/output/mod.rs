@@ -60,12 +60,17 @@ pub enum Answer {
     MemberRemove(u64, MemberRemoveResponse),
     MemberUpdate(u64, MemberUpdateResponse),
     MemberPromote(u64, MemberPromoteResponse),
-    MoveLeader { from: u64, to: u64, answer: MoveLeaderResponse },
+    MoveLeader {
+        from: u64,
+        to: u64,
+        answer: MoveLeaderResponse,
+    },
     Downgrade(/* what was asked for */ &'static str, DowngradeResponse),
     Alarms(AlarmResponse),
     Health(Vec<Health>),
     Status(Vec<(String, StatusResponse)>),
     HashKv(Vec<(String, HashKvResponse)>),
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "files are looked at by the server's rooms"))]
     Snapshot(SnapshotStatus),
 }
 
