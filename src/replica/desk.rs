@@ -169,29 +169,41 @@ impl Desk {
     }
 }
 
-/// Answers a question about leases by this member's clock, if it leads and can prove it. The proof comes last: what was looked at
-/// before was then looked at by the leader.
+/// Answers a question about leases by this member's clock, if it leads and can prove it.
+///
+/// The proof comes first: then all is applied here that anybody was told before, a grant or a revocation. A lease that is renewed after it
+/// lives as long as was promised also under a leader that is elected meanwhile, who gives it its full time. Two answers need
+/// a second proof, after they were found: that there is no such lease, which a newer leader may have renewed; and a renewal that takes
+/// back a checkpoint, which a newer leader may have started from.
 pub(super) async fn answer(handle: Handle, question: Question) -> Answer {
-    let shared = &handle.shared;
     let term = handle.term();
-    if !shared.expiry.runs_in(term) {
+    let is_leader = || handle.shared.expiry.runs_in(term);
+    if !is_leader() || handle.read_index().await.is_err() || !is_leader() {
         return Answer::NotLeader;
     }
-    let seconds = match question {
-        Question::Renew(ids) => match renew(&handle, &ids).await {
-            Some(seconds) => seconds,
-            None => return Answer::NotLeader,
-        },
-        Question::Remaining(ids) => ids.iter().map(|id| shared.expiry.remaining_s(*id)).collect(),
-        Question::IsReady(_) => unreachable!("answered by the loop, which knows the followers"),
-    };
-    match handle.read_index().await {
-        Ok(()) if shared.expiry.runs_in(term) => Answer::Seconds(seconds),
-        _ => Answer::NotLeader,
+    let Some((seconds, is_certain)) = look(&handle, &question).await else { return Answer::NotLeader };
+    if !is_certain && handle.read_index().await.is_err() {
+        return Answer::NotLeader;
+    }
+    match is_leader() {
+        true => Answer::Seconds(seconds),
+        false => Answer::NotLeader,
     }
 }
 
-async fn renew(handle: &Handle, ids: &[LeaseId]) -> Option<Vec<Option<i64>>> {
+/// What this member's clock says, and whether that holds without a second proof.
+async fn look(handle: &Handle, question: &Question) -> Option<(Vec<Option<i64>>, bool)> {
+    let (seconds, resets) = match question {
+        Question::Renew(ids) => renew(handle, ids).await?,
+        Question::Remaining(ids) => (ids.iter().map(|id| handle.shared.expiry.remaining_s(*id)).collect(), false),
+        Question::IsReady(_) => unreachable!("answered by the loop, which knows the followers"),
+    };
+    let is_certain = !resets && !seconds.contains(&None);
+    Some((seconds, is_certain))
+}
+
+/// The seconds of each, and whether a checkpoint was taken back.
+async fn renew(handle: &Handle, ids: &[LeaseId]) -> Option<(Vec<Option<i64>>, bool)> {
     let mut resets = Vec::new();
     let mut renew = |id: &LeaseId| match handle.shared.expiry.renew(*id) {
         Renewal::Renewed { ttl_s, reset_checkpoint } => {
@@ -203,11 +215,12 @@ async fn renew(handle: &Handle, ids: &[LeaseId]) -> Option<Vec<Option<i64>>> {
         Renewal::Expired | Renewal::Unknown => None,
     };
     let seconds = ids.iter().map(&mut renew).collect();
-    if !resets.is_empty() {
+    let has_resets = !resets.is_empty();
+    if has_resets {
         // Else a new leader would give the lease less than is promised here.
         handle.propose(Command::LeaseCheckpoint(resets)).await.ok()?;
     }
-    Some(seconds)
+    Some((seconds, has_resets))
 }
 
 /// Has a question of `from` answered beside the loop, and the answer sent.
