@@ -170,15 +170,10 @@ impl Rng for SystemChance {
 pub(crate) fn assemble<D: Disk>(settings: Settings, ground: Ground<D>) -> Result<(Handle, Parts<D>), Fault> {
     let (mut machine, installed) = open_machine(&settings, &*ground.home)?;
     let (mut wal, mut recovered) = open_log(&settings, &ground, &machine, installed)?;
-    let (applied, term) = machine.applied();
+    let (applied, _) = machine.applied();
     if wal.last() == Index(0) && applied == Index(0) && settings.start_as == StartAs::New {
         // New, or a crash came before the first entry.
         founding::found(&settings, &mut wal, &mut recovered)?;
-    }
-    if wal.last() < applied {
-        // Only a log that was not synced can end before the store.
-        tracing::warn!(log = wal.last().0, store = applied.0, "the log ends before the store; it goes on from there");
-        wal.save_mark(&wal::Mark { index: applied, term }, &machine.conf_state())?;
     }
     if let Some(cut) = &recovered.cut {
         tracing::warn!(file = %cut.file.display(), offset = cut.offset, bytes = cut.bytes, "cut a torn write off the end of the log: it was never acknowledged");
@@ -239,10 +234,13 @@ fn open_log<D: Disk>(
         return founding::create(disk, settings, options);
     }
     let (mut wal, recovered) = Wal::open(disk.clone(), &settings.wal_dir, applied, options)?;
-    if !installed {
+    // Not so if the store is that of another member, and came to its place before the log was told; or if the log was not synced.
+    let holds_applied = recovered.start > applied || recovered.start_term == Some(term);
+    if !installed && (holds_applied || applied == Index(0)) {
         return Ok((wal, recovered));
     }
-    // The log may not know yet that it begins anew, or hold entries that never came to be: the mark says which of them count.
+    // The log does not know that it begins anew, or holds entries that never came to be: the mark says which of them count.
+    tracing::warn!(log = wal.last().0, store = applied.0, "the log goes on from the state of the store");
     wal.save_mark(&wal::Mark { index: applied, term }, &machine.conf_state())?;
     wal.sync()?;
     drop(wal);
