@@ -113,7 +113,11 @@ impl Run {
         if retention.holds.is_empty() {
             retention.held_bytes = 0;
         }
-        let wanted = std::mem::take(&mut retention.wanted);
+        // Raft asks anew who is there in the very tick in which this may be asked. A follower that asks once a second could meet
+        // that every time, so its wish waits.
+        let is_away = |id: &MemberId| followers.iter().any(|follower| follower.id == *id && !follower.active);
+        let (waiting, wanted) = std::mem::take(&mut retention.wanted).into_iter().partition::<Vec<_>, _>(is_away);
+        retention.wanted = waiting;
         let lacking = followers.iter().filter(|follower| {
             follower.active && (follower.phase == Phase::NeedsSnapshot || wanted.contains(&follower.id))
         });
