@@ -114,6 +114,8 @@ impl Apply {
                 Effect::LeaseCheckpointed { id, remaining_s } => self.shared.expiry.checkpointed(*id, *remaining_s),
                 Effect::Compacted { .. } => self.shared.sweep(),
                 Effect::ConfChanged { index, steps, conf_state } => {
+                    // Before anybody else can be brought up to here, and answer.
+                    self.shared.facts.alone.store(false, Ordering::Release);
                     let told =
                         Inbox::ConfChanged { index: *index, change: change(steps), conf_state: conf_state.clone() };
                     // The loop is gone only when the member stops.
@@ -152,9 +154,10 @@ impl Apply {
             self.led = Some(term);
             self.shared.expiry.promote(term, self.shared.view.lease_terms(), self.lease_extend);
         }
-        // Asked each time: a second voter may have come since.
-        let voters = self.shared.view.conf_state();
-        let alone = voters.voters == [self.shared.member_id] && voters.voters_outgoing.is_empty();
+        // Asked each time: another member may have come since. A learner too: it may apply an entry before this member does, its own
+        // promotion and what follows it included, and then it answers.
+        let conf = self.shared.view.conf_state();
+        let alone = conf.voters == [self.shared.member_id] && conf.voters_outgoing.is_empty() && conf.learners.is_empty();
         self.shared.facts.alone.store(alone, Ordering::Release);
     }
 }

@@ -102,8 +102,8 @@ pub(super) struct Facts {
     pub(super) learner: AtomicBool,
     /// This member's state differs from the others', and is about to be replaced. Nobody may see it.
     pub(super) quarantined: AtomicBool,
-    /// This member is the only voter, leads, and has applied an entry of its own term. Then nothing is acknowledged that is not
-    /// applied here, so a read of the applied state is linearizable as it is.
+    /// There is no other member, neither voter nor learner; this one leads, and has applied an entry of its own term. Then nothing is
+    /// acknowledged that is not applied here, so a read of the applied state is linearizable as it is.
     pub(super) alone: AtomicBool,
     /// Last entry that is applied, with all that follows from it told to those concerned.
     pub(super) settled: Mutex<(Index, Term)>,
