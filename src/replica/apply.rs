@@ -157,7 +157,8 @@ impl Apply {
         // Asked each time: another member may have come since. A learner too: it may apply an entry before this member does, its own
         // promotion and what follows it included, and then it answers.
         let conf = self.shared.view.conf_state();
-        let alone = conf.voters == [self.shared.member_id] && conf.voters_outgoing.is_empty() && conf.learners.is_empty();
+        let alone =
+            conf.voters == [self.shared.member_id] && conf.voters_outgoing.is_empty() && conf.learners.is_empty();
         self.shared.facts.alone.store(alone, Ordering::Release);
     }
 }

@@ -24,7 +24,7 @@ const LEASES_MAX: usize = 10_000;
 pub(super) type SecondsReply = oneshot::Sender<Result<Option<i64>, Error>>;
 
 /// A call about one lease.
-pub(super) struct LeaseCall {
+pub(crate) struct LeaseCall {
     pub(super) id: LeaseId,
     /// To be renewed; else only looked at.
     pub(super) renews: bool,

@@ -46,6 +46,7 @@ pub use transport::{Answer, Forwarded, Letter, Outgoing, PeerMessage, Question, 
 // A member taken apart, for the simulator.
 #[cfg(test)]
 pub(crate) use {
+    apply::Committed,
     bootstrap::{Ground, Parts, assemble},
     tasks::{Task, Tasks},
 };

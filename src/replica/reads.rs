@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::oneshot;
 
 /// A read that waits.
-pub(super) struct Waiting {
+pub(crate) struct Waiting {
     pub(super) reply: oneshot::Sender<Result<(), Error>>,
     pub(super) deadline: Duration,
 }
