@@ -27,7 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("process", &["types", "io", "engine", "watch", "replica", "server", "gateway", "config", "dns"]),
     ("client", &["types", "pb"]),
     ("ctl", &["types", "pb", "client", "dns"]),
-    ("sim", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "machine", "watch", "replica"]),
+    ("sim", &["types", "pb", "io", "raft", "wal", "engine", "mvcc", "membership", "machine", "watch", "replica"]),
 ];
 
 /// Rooms whose time, chance, disk and network are inputs.

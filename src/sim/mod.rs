@@ -4,9 +4,11 @@
 //! where it happens. A failure prints the one command that repeats it.
 //! **May not know** anything of a member that an operator or a disk could not see, except where a checker says so.
 
+mod cluster;
 mod raft;
 
 use crate::io::Rng;
+use std::{env, io::Write};
 
 /// All chance of one run (splitmix64: any seed is as good as any other, also 0, 1, 2, …).
 #[derive(Clone, Debug)]
@@ -37,4 +39,14 @@ impl Rng for Chance {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
+}
+
+/// A number that the environment gives a test.
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Past the capture of the test harness: the line is wanted also when all went well.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -7,9 +7,8 @@ use super::{
     plan::Sabotage,
     world::{Stats, World},
 };
+use crate::sim::{number, say};
 use std::{
-    env,
-    io::Write,
     panic::{self, AssertUnwindSafe},
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -39,15 +38,6 @@ fn report(seed: u64) -> String {
     format!(
         "seed {seed}: {failure}\nrepeat with: HENGE_SIM_SEED={seed} cargo test --lib sim::raft::tests::seeds -- --nocapture\n"
     )
-}
-
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-}
-
-/// Past the capture of the test harness: the line is wanted also when all went well.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn sum(a: Stats, b: Stats) -> Stats {
