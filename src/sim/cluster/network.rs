@@ -62,6 +62,8 @@ struct Out {
     /// Receivers of snapshots under way.
     sending: BTreeSet<MemberId>,
     known: BTreeSet<MemberId>,
+    /// Who has spoken to it: whoever lags learns so where newer members are, as with etcd's peers.
+    heard: BTreeSet<MemberId>,
     removed: BTreeSet<MemberId>,
 }
 
@@ -103,7 +105,8 @@ impl Way {
 impl Transport for Way {
     fn send(&self, letters: Vec<Letter>) {
         let mut out = self.out.lock();
-        let known = letters.into_iter().filter(|letter| out.known.contains(&letter.to)).collect::<Vec<_>>();
+        let is_known = |letter: &Letter| out.known.contains(&letter.to) || out.heard.contains(&letter.to);
+        let known = letters.into_iter().filter(is_known).collect::<Vec<_>>();
         out.letters.extend(known);
     }
 
@@ -253,6 +256,7 @@ impl World {
             }
             return;
         }
+        up.way.out.lock().heard.insert(from);
         up.handle.deliver(from, vec![message]);
     }
 

@@ -150,3 +150,23 @@ fn a_seed_gives_the_same_run_twice() {
         assert_eq!(run(seed, None, false), run(seed, None, true).map_err(|_| "differs".into()), "seed {seed}");
     }
 }
+
+/// Bugs that were found here, each with a seed that showed it.
+fn passes(seed: u64) {
+    run(seed, None, false).unwrap_or_else(|_| panic!("{}", report(seed)));
+}
+
+#[test]
+fn seed_9_a_lease_that_was_acknowledged_is_renewed_by_a_leader_that_has_not_applied_it_yet() {
+    [9, 19, 79].into_iter().for_each(passes);
+}
+
+#[test]
+fn seed_201_a_lone_voter_does_not_read_behind_what_a_learner_has_answered() {
+    passes(201);
+}
+
+#[test]
+fn seed_207_a_log_is_whole_after_a_crash_between_the_store_of_a_snapshot_and_its_mark() {
+    [207, 254].into_iter().for_each(passes);
+}

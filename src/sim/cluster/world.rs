@@ -318,6 +318,8 @@ impl fmt::Display for World {
                     let (applied, waits) = (up.handle.view().applied(), up.parts.committed.len());
                     writeln!(f, ", {:?}, applied {applied:?}, {waits} wait", up.parts.run.node().status())?;
                     writeln!(f, "     suspect {}, quarantined {}", host.is_suspect, up.handle.is_quarantined())?;
+                    let followers = up.parts.run.node().followers();
+                    followers.iter().try_for_each(|follower| writeln!(f, "     {follower:?}"))?;
                 }
                 None => writeln!(f, ", down")?,
             }
