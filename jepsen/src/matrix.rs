@@ -120,6 +120,7 @@ const SHORT: &[(&str, &str)] = &[
     ("set", "disk"),
     ("register", "network"),
     ("append", "members"),
+    ("register", "roll"),
 ];
 
 /// Does what the command line says. Returns the exit code.
@@ -188,6 +189,7 @@ async fn runs_of(
             folder: folder.join(format!("{workload}-{nemesis}")),
             ..base.clone()
         };
+        eprintln!("{workload} under {nemesis} ...");
         let outcome = run::run(&plan).await;
         println!("[{:>2}/{} {:>4} s] {outcome}", at + 1, runs.len(), start.elapsed().as_secs());
         outcomes.push(outcome);

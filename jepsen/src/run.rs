@@ -5,7 +5,7 @@ use crate::{
     cluster::{self, Cluster},
     nemesis::{self, Account, Pace, fault::Fault},
     random::Random,
-    report::{Outcome, Stats, Verdict},
+    report::{Outcome, Stats, Verdict, set_gaps},
     timeline::{Clock, Log},
     workload::{self, Load, Nonsense, Tasks, Workload},
 };
@@ -158,6 +158,12 @@ async fn attempt(plan: &Plan, faults: Vec<Fault>, outcome: &mut Outcome) -> Resu
     judgement.anomalies.extend(anomalies);
     judgement.notes.extend(account.notes);
     outcome.episodes = account.episodes;
+    if let Some(median) = set_gaps(&mut outcome.episodes, &outcome.calls) {
+        judgement.note(format!(
+            "in half of {} faults clients were without an answer for less than {median} ms",
+            outcome.episodes.len()
+        ));
+    }
     outcome.verdict = match &judgement {
         judgement if !judgement.anomalies.is_empty() => Verdict::Violation,
         judgement if !judgement.undecided.is_empty() => Verdict::Undecided,

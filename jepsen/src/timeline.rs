@@ -87,4 +87,6 @@ pub struct Episode {
     pub to_ns: u64,
     /// What, in words.
     pub what: String,
+    /// The longest time without any answer to any client that began meanwhile, in milliseconds.
+    pub gap_ms: u64,
 }

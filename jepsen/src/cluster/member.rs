@@ -4,8 +4,10 @@ use std::{
     ffi::OsString,
     fs::{self, OpenOptions},
     io,
+    os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
 };
 
 /// Characters of a log line that are shown.
@@ -93,6 +95,28 @@ impl Member {
         child.kill()?;
         child.wait()?;
         Ok(None)
+    }
+
+    /// Asks it to end (SIGTERM), and kills it if it has not after `limit`. Returns what was wrong with its end, in words.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub async fn stop(&mut self, limit: Duration) -> io::Result<Option<String>> {
+        use rustix::process::{Pid, Signal, kill_process};
+        let Some(mut child) = self.child.take() else { return Ok(None) };
+        kill_process(Pid::from_child(&child), Signal::TERM)?;
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if let Some(status) = child.try_wait()? {
+                let wrong = format!("{} was asked to end, and ended with {status}", self.name);
+                // A program that does not handle the signal ends by it.
+                return Ok((!status.success() && status.signal().is_none()).then_some(wrong));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        child.kill()?;
+        child.wait()?;
+        Ok(Some(format!("{} did not end within {} s and was killed", self.name, limit.as_secs())))
     }
 
     /// How it ended, if it ended by itself; it can then be started again.

@@ -167,19 +167,26 @@ impl Cluster {
     /// In words, who does not answer within `limit`.
     pub async fn await_service(&self, limit: Duration) -> Result<Duration, String> {
         let start = Instant::now();
-        for (at, admin) in self.admins.iter().enumerate() {
-            while let Err(cause) = admin.get("jepsen", GetOptions::default()).await {
-                if start.elapsed() > limit {
-                    let name = &self.members[at].name;
-                    return Err(format!(
-                        "{name} does not answer {} s after all faults ended: {cause}",
-                        limit.as_secs()
-                    ));
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+        for at in 0..self.members.len() {
+            self.await_member(at, limit.saturating_sub(start.elapsed())).await?;
         }
         Ok(start.elapsed())
+    }
+
+    /// Waits until `at` answers a linearizable read.
+    ///
+    /// # Errors
+    /// In words, why it does not within `limit`.
+    pub async fn await_member(&self, at: usize, limit: Duration) -> Result<(), String> {
+        let start = Instant::now();
+        while let Err(cause) = self.admins[at].get("jepsen", GetOptions::default()).await {
+            if start.elapsed() > limit {
+                let name = &self.members[at].name;
+                return Err(format!("{name} does not answer after {} s without faults: {cause}", limit.as_secs()));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// Who leads, as the member with the newest term says.

@@ -53,11 +53,13 @@ pub enum Fault {
     DiskHang(Target),
     /// SIGKILL together with the loss of all that was not synced.
     Power(Target),
+    /// All members are stopped as an operator does and started again, one after the other, the leader last.
+    Roll,
     /// A member is removed, and comes back as a learner with an empty disk, which is promoted.
     Replace,
 }
 
-use Fault::{DiskFull, DiskHang, DiskSlow, Kill, Network, Partition, Pause, Power, Replace};
+use Fault::{DiskFull, DiskHang, DiskSlow, Kill, Network, Partition, Pause, Power, Replace, Roll};
 use Target::{All, Leader, Majority, Minority, One};
 
 /// The nemeses: a name, its faults, and what it is for.
@@ -84,6 +86,7 @@ pub const NEMESES: &[(&str, &[Fault], &str)] = &[
         "full, slow and hanging disks",
     ),
     ("power", &[Power(One), Power(Leader), Power(Minority), Power(All)], "SIGKILL that loses what was not synced"),
+    ("roll", &[Roll], "a rolling restart, as for an upgrade"),
     ("members", &[Replace], "a member is removed and comes back empty, as a learner first"),
     (
         "mix",
@@ -99,6 +102,7 @@ pub const NEMESES: &[(&str, &[Fault], &str)] = &[
             DiskHang(Leader),
             Power(One),
             Power(All),
+            Roll,
             Replace,
         ],
         "something of everything",
@@ -159,6 +163,7 @@ impl fmt::Display for Fault {
             DiskSlow(target) => write!(f, "disk-slow-{target}"),
             DiskHang(target) => write!(f, "disk-hang-{target}"),
             Power(target) => write!(f, "power-{target}"),
+            Roll => f.write_str("roll-all"),
             Replace => f.write_str("members-replace"),
         }
     }

@@ -17,8 +17,12 @@ use std::{
 
 /// How long a sync takes on a slow disk.
 const SLOW_SYNC: Duration = Duration::from_millis(150);
-/// A flapping link changes this often.
-const FLAP: Duration = Duration::from_millis(400);
+/// A flapping link is down so long, and up for half of it.
+const FLAP: Duration = Duration::from_millis(300);
+/// Longest time for a member to stop when it is asked to.
+const STOP_MAX: Duration = Duration::from_secs(5);
+/// Longest time for a member to serve after a start, with nothing else wrong.
+const SERVE_MAX: Duration = Duration::from_secs(20);
 
 /// Makes `fault` happen for `hold`. Returns what happened, in words.
 ///
@@ -65,6 +69,7 @@ pub async fn inject(
         Fault::DiskSlow(target) => disk(cluster, target, Trouble::SlowSync(SLOW_SYNC), "slow disk", random).await,
         Fault::DiskHang(target) => disk(cluster, target, Trouble::Hang, "hanging disk", random).await,
         Fault::Power(target) => power(cluster, target, random).await?,
+        Fault::Roll => return roll(cluster, account).await,
         Fault::Replace => {
             let started = Instant::now();
             let what = replace::replace(cluster, random, account).await?;
@@ -120,6 +125,23 @@ async fn power(cluster: &mut Cluster, target: Target, random: &mut Random) -> io
     }
     let how = if torn { ", some of it torn" } else { "" };
     Ok(format!("power cut at {}: {lost} files and folders lost unsynced changes{how}", names(&victims)))
+}
+
+/// Stops and starts each member, the leader last, and waits for each until it serves again.
+async fn roll(cluster: &mut Cluster, account: &mut Account) -> io::Result<String> {
+    let mut order: Vec<usize> = (0..cluster.members.len()).collect();
+    let leader = cluster.leader().await;
+    order.sort_by_key(|at| Some(*at) == leader);
+    for at in &order {
+        if let Some(trouble) = cluster.members[*at].stop(STOP_MAX).await? {
+            account.notes.push(trouble);
+        }
+        cluster.start_all()?;
+        if let Err(cause) = cluster.await_member(*at, SERVE_MAX).await {
+            account.failures.push(format!("rolling restart: {cause}"));
+        }
+    }
+    Ok(format!("rolling restart {}", names(&order)))
 }
 
 async fn partition(cluster: &Cluster, shape: Shape, hold: Duration, random: &mut Random) -> io::Result<String> {

@@ -83,7 +83,8 @@ pub async fn run(
         let from_ns = clock.now_ns();
         let what = inject::inject(cluster, fault, hold, &mut random, &mut account).await?;
         let ended = cluster.heal()?;
-        account.episodes.push(Episode { from_ns, to_ns: clock.now_ns(), what });
+        eprintln!("{:>8.1} s  {what}", from_ns as f64 / 1e9);
+        account.episodes.push(Episode { from_ns, to_ns: clock.now_ns(), what, gap_ms: 0 });
         if fault.may_end_members() {
             note(
                 &mut account.notes,

@@ -10,6 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What a step does, and how the members refuse it once it is done.
+type Step = (&'static str, &'static str);
+
+const REMOVE: Step = ("remove it", "etcdserver: member not found");
+const ADD: Step = ("add it as a learner", "etcdserver: Peer URLs already exists");
+const PROMOTE: Step = ("promote it", "etcdserver: can only promote a learner member");
+
 type Admin = ClusterClient<tonic::transport::Channel>;
 
 /// Longest time for one step. Members refuse changes for some seconds after a fault.
@@ -29,7 +36,7 @@ pub async fn replace(cluster: &mut Cluster, random: &mut Random, account: &mut A
         return Ok(format!("{name} was to be replaced but does not answer"));
     };
     let mut what = format!("replace {name}");
-    let removed = step(cluster, victim, "remove it", async |mut admin: Admin| {
+    let removed = step(cluster, victim, REMOVE, async |mut admin: Admin| {
         admin.member_remove(MemberRemoveRequest { id }).await.map(drop)
     });
     if let Err(cause) = removed.await {
@@ -39,7 +46,7 @@ pub async fn replace(cluster: &mut Cluster, random: &mut Random, account: &mut A
     // It may have ended by itself: it was told that it is removed.
     cluster.kill(victim)?;
     let peer_url = cluster.members[victim].peer_url.clone();
-    let added = step(cluster, victim, "add it as a learner", async |mut admin: Admin| {
+    let added = step(cluster, victim, ADD, async |mut admin: Admin| {
         let request = MemberAddRequest { peer_ur_ls: vec![peer_url.clone()], is_learner: true };
         admin.member_add(request).await.map(drop)
     });
@@ -52,7 +59,7 @@ pub async fn replace(cluster: &mut Cluster, random: &mut Random, account: &mut A
         Err(cause) => Err(cause),
         Ok(id) => {
             let ask = async |mut admin: Admin| admin.member_promote(MemberPromoteRequest { id }).await.map(drop);
-            step(cluster, victim, "promote it", ask).await
+            step(cluster, victim, PROMOTE, ask).await
         }
     };
     match promoted {
@@ -69,7 +76,7 @@ pub async fn replace(cluster: &mut Cluster, random: &mut Random, account: &mut A
 async fn step(
     cluster: &Cluster,
     victim: usize,
-    what: &str,
+    (what, done): Step,
     ask: impl AsyncFn(Admin) -> Result<(), tonic::Status>,
 ) -> Result<(), String> {
     let start = Instant::now();
@@ -79,9 +86,8 @@ async fn step(
         match tokio::time::timeout(CALL_MAX, ask(ClusterClient::new(channel))).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(status)) => {
-                // Only once could these be anything but the trace of an earlier try.
-                let done = ["member not found", "Peer URLs already exists", "can only promote a learner"];
-                if !last.is_empty() && done.iter().any(|text| status.message().contains(text)) {
+                // At a later try this is the trace of an earlier one whose answer was lost.
+                if !last.is_empty() && status.message() == done {
                     return Ok(());
                 }
                 last = status.message().to_string();

@@ -144,7 +144,12 @@ fn run(html: &mut String, outcome: &Outcome) {
     html.push_str("</ul><ol>");
     for episode in &outcome.episodes {
         let (from, to) = (episode.from_ns as f64 / 1e9, episode.to_ns as f64 / 1e9);
-        let _ = write!(html, "<li>{from:.1} s to {to:.1} s: {}", escape(&episode.what));
+        let _ = write!(
+            html,
+            "<li>{from:.1} s to {to:.1} s: {}; {} ms without an answer",
+            escape(&episode.what),
+            episode.gap_ms
+        );
     }
     html.push_str("</ol></details>");
 }
@@ -184,7 +189,7 @@ mod tests {
             judgement,
             recovered_ms: Some(12),
             stats: Stats::new(&calls),
-            episodes: vec![Episode { from_ns: 1_000_000, to_ns: 4_000_000, what: "kill m1".into() }],
+            episodes: vec![Episode { from_ns: 1_000_000, to_ns: 4_000_000, what: "kill m1".into(), gap_ms: 7 }],
             calls,
         };
         let page = page("a & b", &[outcome]);

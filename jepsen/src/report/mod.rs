@@ -11,7 +11,7 @@ use crate::{
 use serde::Serialize;
 use std::{fmt, fs, io, path::Path};
 
-pub use stats::Stats;
+pub use stats::{Stats, set_gaps};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -1,6 +1,6 @@
 //! Numbers about the calls of a run.
 
-use crate::timeline::{Call, End};
+use crate::timeline::{Call, End, Episode};
 use serde::Serialize;
 
 /// Numbers about calls.
@@ -64,12 +64,29 @@ fn ok(calls: &[Call]) -> impl Iterator<Item = &Call> {
 /// The longest time between two answers that follow each other, and when it began. The first call and the end of the last one
 /// count as answers.
 fn longest_gap(calls: &[Call]) -> (u64, u64) {
+    gaps(calls).into_iter().max().unwrap_or_default()
+}
+
+/// All times between two answers that follow each other: how long, and when it began.
+fn gaps(calls: &[Call]) -> Vec<(u64, u64)> {
     let mut answers: Vec<u64> = ok(calls).map(|call| call.returned_ns).collect();
     answers.extend(calls.iter().map(|call| call.called_ns).min());
     answers.extend(calls.iter().map(|call| call.returned_ns).max());
     answers.sort_unstable();
-    let gaps = answers.windows(2).map(|pair| (pair[1] - pair[0], pair[0]));
-    gaps.max().unwrap_or_default()
+    answers.windows(2).map(|pair| (pair[1] - pair[0], pair[0])).collect()
+}
+
+/// Sets how long clients were without an answer in each of `episodes`. Returns the median, if there are any.
+pub fn set_gaps(episodes: &mut [Episode], calls: &[Call]) -> Option<u64> {
+    let gaps = gaps(calls);
+    for episode in &mut *episodes {
+        // One that began just before is the fault's as well: the last answer had come.
+        let during = gaps.iter().filter(|(gap, at)| at + gap > episode.from_ns && *at < episode.to_ns);
+        episode.gap_ms = during.map(|(gap, _)| *gap).max().unwrap_or(0) / 1_000_000;
+    }
+    let mut all: Vec<u64> = episodes.iter().map(|episode| episode.gap_ms).collect();
+    all.sort_unstable();
+    all.get(all.len() / 2).copied()
 }
 
 #[cfg(test)]
@@ -91,6 +108,21 @@ mod tests {
         assert_eq!((stats.ok, stats.failed, stats.unknown), (2, 1, 1));
         assert_eq!(stats.per_second, [1, 1]);
         assert_eq!(stats.max_ms, 1500.0);
+    }
+
+    #[test]
+    fn a_gap_belongs_to_the_fault_during_which_it_began_or_ended() {
+        let calls = [call(0, 10, End::Ok), call(0, 100, End::Ok), call(0, 500, End::Ok), call(0, 510, End::Ok)];
+        let episode = |from_ms: u64, to_ms: u64| Episode {
+            from_ns: from_ms * 1_000_000,
+            to_ns: to_ms * 1_000_000,
+            what: String::new(),
+            gap_ms: 0,
+        };
+        let mut episodes = [episode(20, 50), episode(120, 130), episode(505, 600)];
+        assert_eq!(set_gaps(&mut episodes, &calls), Some(90));
+        assert_eq!(episodes.map(|episode| episode.gap_ms), [90, 400, 10]);
+        assert_eq!(set_gaps(&mut [], &calls), None);
     }
 
     #[test]
