@@ -187,11 +187,11 @@ fn elements(facts: &Facts<'_>, txn: &Txn, key: u64, saw: &[u64]) -> Vec<Finding>
     if let Some(last) = saw.last().filter(|last| !own(last))
         && let Some(writer) = facts.writer.get(&(key, *last)).map(|at| &facts.txns[*at])
     {
-        let appended = writer.steps.iter().filter_map(|step| match step {
+        let mut appended = writer.steps.iter().filter_map(|step| match step {
             Step::Append { key: to, element } if *to == key => Some(element),
             _ => None,
         });
-        if appended.last() != Some(last) {
+        if appended.next_back() != Some(last) {
             add("G1b", format!("list {key} was read in the middle of a transaction\n  {writer}\n  {txn}"));
         }
     }
