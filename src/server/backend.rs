@@ -154,7 +154,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Does something about a downgrade. The version that the cluster speaks now, as `"3.7"`.
     ///
     /// # Errors
-    /// Those of [`validate`](super::downgrade::validate), and what replicating may end with.
+    /// Those of the checks of the wanted version, and what replicating may end with.
     fn downgrade(&self, what: Downgrade) -> impl Future<Output = Result<String, Error>> + Send;
 
     /// Alarms that are active as far as this member knows. The linearizable list is a command.
