@@ -23,11 +23,11 @@ say() {
     echo "interop.sh: $*" >&2
 }
 
-# Makes sure that program $1 is there, from Debian's packages $2...
+# Makes sure that program (or file) $1 is there, from Debian's packages $2...
 need() {
     local program=$1
     shift
-    command -v "$program" >/dev/null && return
+    [[ -e $program ]] || command -v "$program" >/dev/null && return
     if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
         say "missing: $program (on Debian: apt-get install $*)"
         exit 2
@@ -82,6 +82,8 @@ npm_ci() {
 
 install_rust() {
     need protoc protobuf-compiler
+    # What the client's definitions import; Debian only recommends it together with the compiler.
+    need /usr/include/google/protobuf/descriptor.proto libprotobuf-dev
     if ! (cd "$root" && cargo build --quiet --locked --package henge-interop) >"$work/cargo.log" 2>&1; then
         tail -n 20 "$work/cargo.log" >&2
         say "could not build henge-interop; see $work/cargo.log"
