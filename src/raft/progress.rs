@@ -31,6 +31,12 @@ pub(super) struct Progress {
     /// The commit index of the latest append.
     pub(super) told_commit: Index,
     pub(super) inflight: Inflight,
+    /// Most appends on the way, for now: one after a refusal, then twice as many after each answer that brings news.
+    ///
+    /// A lost append is answered by a refusal of each that followed it. Where messages overtake each other, such a refusal may come
+    /// when streaming has begun again, ends it once more, and is followed by an old acceptance that begins it again: if each time a
+    /// whole window went out, the answers to that would do the same, and there would be ever more of them.
+    window: usize,
 }
 
 impl Progress {
@@ -46,6 +52,7 @@ impl Progress {
             round: 0,
             told_commit: Index(0),
             inflight: Inflight::default(),
+            window: usize::MAX,
         }
     }
 
@@ -56,6 +63,7 @@ impl Progress {
         if news {
             self.matched = matched;
             self.next = self.next.max(matched.next());
+            self.window = self.window.saturating_mul(2);
         }
         // Also without news: a probe of a follower that lacks nothing is answered with what is known.
         if self.phase == Phase::Probe && matched >= self.matched {
@@ -77,6 +85,7 @@ impl Progress {
         if stale {
             return false;
         }
+        self.window = 1;
         let floor = self.matched.next();
         self.probe_from(agreed.next().min(prev).max(floor));
         true
@@ -94,7 +103,7 @@ impl Progress {
     pub(super) fn may_send(&self, messages_max: usize, bytes_max: usize) -> bool {
         match self.phase {
             Phase::Probe => !self.paused,
-            Phase::Replicate => !self.inflight.is_full(messages_max, bytes_max),
+            Phase::Replicate => !self.inflight.is_full(messages_max.min(self.window), bytes_max),
             Phase::NeedsSnapshot => false,
         }
     }
@@ -168,6 +177,21 @@ mod tests {
         assert!(progress.accepted(Index(3)));
         assert_eq!((progress.inflight.messages(), progress.inflight.bytes()), (1, 90));
         assert_eq!((progress.matched, progress.next), (Index(3), Index(5)));
+    }
+
+    #[test]
+    fn after_a_refusal_the_window_is_one_and_grows_with_news_alone() {
+        let mut progress = Progress::new(Index(10));
+        assert!(progress.rejected(Index(9), Index(4)));
+        assert!(progress.accepted(Index(5)), "the probe is answered");
+        progress.sent(Index(6), 1);
+        assert!(progress.may_send(9, 100), "that was news");
+        progress.sent(Index(7), 1);
+        assert!(!progress.may_send(9, 100));
+        assert!(progress.rejected(Index(6), Index(5)));
+        assert!(!progress.accepted(Index(5)), "an old answer ends the probing");
+        progress.sent(Index(6), 1);
+        assert!(!progress.may_send(9, 100), "and begins with one");
     }
 
     #[test]

@@ -15,6 +15,8 @@ use bytes::Bytes;
 
 /// Ticks within which a healed cluster must come one entry further, or be done.
 const PATIENCE_TICKS: u64 = 300;
+/// Ticks within which it must be done, whatever progress it makes: elections too put entries into logs.
+const ALL_TICKS: u64 = 50 * PATIENCE_TICKS;
 
 impl World {
     /// With all faults gone, a new command is applied everywhere and every member can read, in bounded time.
@@ -26,6 +28,7 @@ impl World {
         let mut floor = Index(u64::MAX);
         let mut done_reading = vec![false; self.members.len()];
         let mut turn = self.now;
+        let end = self.now + ALL_TICKS * TICK;
         loop {
             self.next()?;
             let committed = self.checkers.commit();
@@ -46,11 +49,11 @@ impl World {
             if steps > progress {
                 (progress, deadline) = (steps, self.now + PATIENCE_TICKS * TICK);
             }
-            if self.now > deadline {
+            if self.now > deadline.min(end) {
                 return Err(Violation {
                     rule: Rule::Liveness,
                     text: format!(
-                        "after {PATIENCE_TICKS} quiet ticks: written {is_written}, read {done_reading:?} of {inside:?}, joint {is_joint}"
+                        "after {PATIENCE_TICKS} ticks without progress, or {ALL_TICKS} altogether: written {is_written}, read {done_reading:?} of {inside:?}, joint {is_joint}"
                     ),
                 });
             }

@@ -20,6 +20,8 @@ use std::{
     fmt,
 };
 
+/// Most events that may wait: more is a storm of messages that beget each other.
+const EVENTS_MAX: usize = 50_000;
 /// How many of the last events a report shows.
 const TRACE_MAX: usize = 60;
 
@@ -143,6 +145,9 @@ impl World {
             return Ok(());
         }
         self.note(|| format!("{event:?}"));
+        if self.events.len() > EVENTS_MAX {
+            return broken(Rule::Liveness, format!("a storm: {} events wait", self.events.len()));
+        }
         match event {
             Event::Tick { at, life } => {
                 self.after(self.members[at].tick_every, Event::Tick { at, life });
