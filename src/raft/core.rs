@@ -142,7 +142,7 @@ impl Core {
         if self.stalled {
             return;
         }
-        let up_to_date = last.is_up_to_date_for(self.must_not_be_lost());
+        let up_to_date = self.is_protected_by(last);
         if pre {
             let granted = up_to_date && !self.is_led();
             return out.send_now.push(self.envelope(from, Body::PreVoteReply { granted }));
@@ -157,20 +157,21 @@ impl Core {
         out.send_durable.push(self.envelope(from, Body::VoteReply { granted }));
     }
 
-    /// The end of what this member's vote protects: a candidate must have it.
+    /// Whether a candidate whose log ends at `last` has all that this member's vote protects.
     ///
-    /// A voter's is its whole log, since any of it may have been committed with its help. A member without a vote, in whose log no
-    /// change waits that could give it one, has helped to commit nothing after the change that took its vote; and that is committed.
-    /// If a leader that was removed insisted on the rest of its log, the member that it leaves behind could not be elected where
-    /// two become one: by what that one knows it needs both votes (openraft#2091).
-    fn must_not_be_lost(&self) -> LogId {
-        let commit = self.log.commit();
-        match self.log.term(commit) {
-            Some(term) if !self.members.is_voter(self.id()) && self.conf_waiting.is_empty() => {
-                LogId { index: commit, term }
-            }
-            _ => self.log.last(),
-        }
+    /// A voter's is its whole log, since any of it may have been committed with its help. A member without a vote has helped to commit
+    /// nothing after the change that took its vote, and that is committed; it protects no more than what it knows to be committed. If a
+    /// leader that was removed insisted on the rest of its log, those that it leaves behind might not get elected: by what they
+    /// know they need its vote (openraft#2091).
+    ///
+    /// A change that waits in its log may have given it a vote again without its knowledge. Who lacks that change can't win if it is
+    /// committed: of any quorum before this member lost its vote, the others share a voter with any quorum after it. Who may have it is
+    /// asked for the whole log.
+    fn is_protected_by(&self, last: LogId) -> bool {
+        let has = |index: Index| self.log.term(index).is_some_and(|term| last.is_up_to_date_for(LogId { index, term }));
+        let is_outside =
+            !self.members.is_voter(self.id()) && !self.conf_waiting.front().is_some_and(|index| has(*index));
+        last.is_up_to_date_for(self.log.last()) || (is_outside && has(self.log.commit()))
     }
 
     /// Starts over from the state of another member; see [`Output::restore`].

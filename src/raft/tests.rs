@@ -89,7 +89,10 @@ fn a_member_without_a_vote_protects_what_is_committed_and_one_that_may_have_a_vo
     assert!(!vote(&mut node(conf_state(&[1, 2, 3], &[]), 2, log()), 2, 1), "a voter");
     let mut promoted = log();
     promoted[2].kind = EntryKind::ConfChange;
-    assert!(!vote(&mut node(conf_state(&[2, 3], &[1]), 2, promoted), 2, 1), "entry 3 may have made it a voter");
+    let learner = || node(conf_state(&[2, 3], &[1]), 2, promoted.clone());
+    assert!(!vote(&mut learner(), 3, 1), "entry 3 may have made it a voter");
+    assert!(vote(&mut learner(), 2, 1), "who lacks entry 3 cannot win if that is committed");
+    assert!(vote(&mut learner(), 4, 1));
 }
 
 #[test]

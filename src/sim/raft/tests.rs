@@ -152,6 +152,16 @@ fn seed_220_a_log_opens_after_an_entry_gave_way_to_one_of_an_older_term() {
 }
 
 #[test]
+fn seed_3533_late_refusals_and_acceptances_do_not_beget_ever_more_of_each_other() {
+    passes(3533);
+}
+
+#[test]
+fn seed_4225_a_leader_that_has_lost_its_vote_lets_the_others_elect_one_although_another_change_waits_in_its_log() {
+    passes(4225);
+}
+
+#[test]
 fn seed_9902_a_follower_whose_answers_were_lost_is_asked_again_after_the_log_was_released() {
     passes(9902);
 }
