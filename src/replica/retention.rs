@@ -40,7 +40,12 @@ struct Hold {
     index: Index,
     /// The snapshot is being made.
     is_making: bool,
+    /// Looks in a row at which nothing had been heard of the follower.
+    silent: u32,
 }
+
+/// So many, and it is given up. One alone means nothing: raft begins to look for a quorum anew with nobody counted as present.
+const SILENT_MAX: u32 = 20;
 
 impl Retention {
     pub(super) fn new(
@@ -91,7 +96,7 @@ impl Retention {
     /// A snapshot for `to` is ready, of the state after `index`; or could not be made.
     pub(super) fn made(&mut self, to: MemberId, index: Option<Index>) {
         match (self.holds.get_mut(&to), index) {
-            (Some(hold), Some(index)) => *hold = Hold { index: hold.index.max(index), is_making: false },
+            (Some(hold), Some(index)) => *hold = Hold { index: hold.index.max(index), is_making: false, silent: 0 },
             (_, None) => drop(self.holds.remove(&to)),
             (None, Some(_)) => {}
         }
@@ -108,7 +113,9 @@ impl Run {
             let follower = followers.iter().find(|follower| follower.id == *id);
             let lacks = follower
                 .is_some_and(|follower| follower.phase == Phase::NeedsSnapshot || follower.matched < hold.index);
-            hold.is_making || transport.is_sending_snapshot(*id) || (lacks && follower.is_some_and(|f| f.active))
+            let is_heard = follower.is_some_and(|follower| follower.active);
+            hold.silent = if is_heard { 0 } else { hold.silent + 1 };
+            hold.is_making || transport.is_sending_snapshot(*id) || (lacks && hold.silent < SILENT_MAX)
         });
         if retention.holds.is_empty() {
             retention.held_bytes = 0;
@@ -128,7 +135,9 @@ impl Run {
                 continue;
             }
             // Held from here on, so that nothing is released between the making and the sending.
-            retention.holds.insert(id, Hold { index: first.previous().unwrap_or_default(), is_making: true });
+            retention
+                .holds
+                .insert(id, Hold { index: first.previous().unwrap_or_default(), is_making: true, silent: 0 });
             snapshots::make_for(&self.shared, id);
         }
     }
