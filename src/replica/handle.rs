@@ -95,7 +95,6 @@ pub(super) struct Facts {
     pub(super) applied: AtomicU64,
     /// When the present leader was first seen, in microseconds of the clock; 0 before the first.
     pub(super) led_since_us: AtomicU64,
-    pub(super) leader_changes: AtomicU64,
     /// Since when the log's disk has been at work on the same batch, in microseconds of the clock; 0 if it rests.
     pub(super) disk_busy_since_us: AtomicU64,
     /// This member receives the log without a vote.

@@ -96,7 +96,9 @@ impl<D: Disk> Persist<D> {
             self.wal.sync()?;
             self.shared.facts.wal_sync(self.shared.clock.now().saturating_sub(started));
         }
-        self.shared.transport.send(letters);
+        if !letters.is_empty() {
+            self.shared.transport.send(letters);
+        }
         if let Some(persisted) = persisted {
             *self.shared.persisted.lock() = Some(persisted);
             // A full queue means that the loop is awake. This thread must not wait for it: it may be waiting for this one.

@@ -270,7 +270,9 @@ impl Run {
     /// Does what the outputs ask for. False if a thread that it needs is gone.
     fn act(&mut self) -> bool {
         let mut out = std::mem::take(&mut self.out);
-        self.shared.transport.send(letters(&mut out.send_now));
+        if !out.send_now.is_empty() {
+            self.shared.transport.send(letters(&mut out.send_now));
+        }
         if let Some(meta) = out.restore.take() {
             self.begin_restore(meta);
         }
@@ -303,6 +305,7 @@ impl Run {
         facts.term.store(status.term.0, Ordering::Relaxed);
         facts.committed.store(status.commit.0, Ordering::Release);
         facts.first_index.store(status.first_index.0, Ordering::Relaxed);
+        // In every turn, not only when the lead is lost: apply may be about to take it over from what it saw before.
         if status.role != Role::Leader {
             facts.alone.store(false, Ordering::Release);
             self.shared.expiry.demote();
@@ -321,7 +324,6 @@ impl Run {
     fn leader_changed(&mut self, leader: Option<MemberId>, now: Duration) {
         if leader.is_some() {
             self.shared.facts.led_since_us.store(now.as_micros() as u64, Ordering::Relaxed);
-            self.shared.facts.leader_changes.fetch_add(1, Ordering::Relaxed);
         }
         let term = self.node.status().term.0;
         match leader {
