@@ -17,7 +17,7 @@ use crate::{
     peer::Network,
     replica::{self, AutoCompaction, Handle, Settings, StartAs},
     server::{self, ConnectionSettings, Edge, Limits, Listener, MemberBackend, Rules, Version},
-    types::Fault,
+    types::{Fault, Sabotage},
     watch as hub,
 };
 use peers::Peers;
@@ -82,7 +82,7 @@ async fn live(config: Config) -> Result<(), String> {
     // Members that start at the same time ask each other: somebody has to answer.
     let peers = peers.serve(&config)?;
     let start_as = peers.start_as(&config).await?;
-    let handle = open(&config, start_as, peers.network()).map_err(|fault| fault.to_string())?;
+    let handle = open(&config, start_as, sabotage()?, peers.network()).map_err(|fault| fault.to_string())?;
     peers.begin(&handle);
 
     let stopping = Arc::new(watch::Sender::new(false));
@@ -198,7 +198,7 @@ fn claim(config: &Config) -> Result<DirLock, Fault> {
 }
 
 /// Opens log and store and starts the member.
-fn open(config: &Config, start_as: StartAs, network: &Network) -> Result<Handle, Fault> {
+fn open(config: &Config, start_as: StartAs, sabotage: Option<Sabotage>, network: &Network) -> Result<Handle, Fault> {
     let member_dir = config.data_dir.join("member");
     name_the_store_in_panics(member_dir.join("store"));
     let kind = match config.storage_engine {
@@ -215,7 +215,7 @@ fn open(config: &Config, start_as: StartAs, network: &Network) -> Result<Handle,
         ..engine::Options::default()
     };
     let home = Arc::new(engine::DirHome::new(&member_dir, kind, options));
-    replica::start(settings(config, wal_dir(config), start_as), home, Arc::new(network.clone()), woken)
+    replica::start(settings(config, wal_dir(config), start_as, sabotage), home, Arc::new(network.clone()), woken)
 }
 
 fn wal_dir(config: &Config) -> PathBuf {
@@ -242,7 +242,23 @@ fn edge_settings(config: &Config) -> server::Settings {
     }
 }
 
-fn settings(config: &Config, wal_dir: PathBuf, start_as: StartAs) -> Settings {
+/// The rule that this member is to break. A build that keeps all rules refuses: whoever wants to see one broken would wait for it in vain.
+fn sabotage() -> Result<Option<Sabotage>, String> {
+    const VARIABLE: &str = "HENGE_SABOTAGE";
+    match std::env::var(VARIABLE) {
+        Err(_) => Ok(None),
+        Ok(_) if !Sabotage::POSSIBLE => {
+            Err(format!("{VARIABLE} is set, but this build breaks no rules: it lacks the feature \"sabotage\""))
+        }
+        Ok(name) => {
+            let rule = name.parse().map_err(|why| format!("{VARIABLE}: {why}"))?;
+            tracing::warn!(?rule, "this member breaks a rule on purpose, and will lose data or tell lies");
+            Ok(Some(rule))
+        }
+    }
+}
+
+fn settings(config: &Config, wal_dir: PathBuf, start_as: StartAs, sabotage: Option<Sabotage>) -> Settings {
     let election_ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
     Settings {
         wal_dir,
@@ -270,6 +286,7 @@ fn settings(config: &Config, wal_dir: PathBuf, start_as: StartAs) -> Settings {
         warn_apply_after: config.warning_apply_duration,
         unsafe_no_fsync: config.unsafe_no_fsync,
         wal_keep_all: config.wal_keep_all,
+        sabotage,
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     status::FollowerStatus,
     transfer::Transfer,
 };
-use crate::types::{EntryKind, Index, MemberId};
+use crate::types::{EntryKind, Index, MemberId, Sabotage};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -44,9 +44,14 @@ impl Leader {
         let uncommitted = core.log.range(core.log.commit().next(), next);
         let uncommitted_bytes = uncommitted.map(|entry| entry.data.len()).sum();
         let others = core.members.all().into_iter().filter(|member| *member != core.id());
+        let followers = others.map(|member| (member, Progress::new(next))).collect();
+        let opened = match core.breaks(Sabotage::SkipNoop) {
+            false => core.append(EntryKind::Normal, Bytes::new(), out),
+            true => core.log.last().index,
+        };
         let mut leader = Leader {
-            followers: others.map(|member| (member, Progress::new(next))).collect(),
-            opened: core.append(EntryKind::Normal, Bytes::new(), out),
+            followers,
+            opened,
             elected_itself: core.members.is_alone(core.id()),
             heartbeat_elapsed: 0,
             due_round: 0,
@@ -127,7 +132,8 @@ impl Leader {
 
     /// Takes a read of this member or of a follower.
     pub(super) fn read(&mut self, core: &Core, read: Read, out: &mut Output) {
-        if core.has_committed_in_term() && core.members.is_alone(core.id()) {
+        let needs_no_quorum = core.members.is_alone(core.id()) || core.breaks(Sabotage::ReadWithoutQuorum);
+        if core.has_committed_in_term() && needs_no_quorum {
             return answer(core, read, Some(core.log.commit()), out);
         }
         if !self.reads.wait(read) {

@@ -1,7 +1,7 @@
 //! What goes into a node, and what comes out.
 
 use super::message::{Envelope, Message};
-use crate::types::{ConfState, Entry, EntryKind, HardState, Index, MemberId, SnapshotMeta, Term};
+use crate::types::{ConfState, Entry, EntryKind, HardState, Index, MemberId, Sabotage, SnapshotMeta, Term};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -26,6 +26,8 @@ pub struct Config {
     pub append_bytes_max: usize,
     /// Most bytes of data that a leader takes on before they are committed; one proposal is always taken.
     pub uncommitted_bytes_max: usize,
+    /// A rule to break, in builds that are there to be caught.
+    pub sabotage: Option<Sabotage>,
 }
 
 /// What survived the last run.

@@ -147,6 +147,7 @@ impl Cluster {
             inflight_bytes_max: 1 << 20,
             append_bytes_max: 1 << 20,
             uncommitted_bytes_max: 1 << 20,
+            sabotage: None,
         };
         for option in options {
             let number = || option.split_once('=').expect("name=value").1.parse::<usize>().expect("a number");

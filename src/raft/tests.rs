@@ -13,6 +13,7 @@ const CONFIG: Config = Config {
     inflight_bytes_max: 1 << 20,
     append_bytes_max: 1 << 20,
     uncommitted_bytes_max: 1 << 20,
+    sabotage: None,
 };
 
 fn conf_state(voters: &[u64], learners: &[u64]) -> ConfState {

@@ -28,7 +28,7 @@ use crate::{
     machine::{self, Machine},
     membership::{Identity, Member},
     raft::{self, Node, Output, Restored},
-    types::{ClusterId, Entry, Fault, HardState, Index, MemberId, SnapshotMeta},
+    types::{ClusterId, Entry, Fault, HardState, Index, MemberId, Sabotage, SnapshotMeta},
     wal::{self, Wal},
     watch,
 };
@@ -94,6 +94,8 @@ pub struct Settings {
     pub unsafe_no_fsync: bool,
     /// Keep every segment of the log.
     pub wal_keep_all: bool,
+    /// A rule to break, in builds that are there to be caught.
+    pub sabotage: Option<Sabotage>,
 }
 
 /// What a member without a log does.
@@ -389,7 +391,7 @@ fn build<D: Disk>(
     let (rows_max, pause) = settings.sweep_step;
     let parts = Parts {
         run,
-        persist: Persist::new(wal, recovered.hard_state, inbox.clone(), Arc::clone(&shared)),
+        persist: Persist::new(wal, recovered.hard_state, inbox.clone(), Arc::clone(&shared), settings.sabotage),
         saves,
         apply,
         committed,
@@ -432,6 +434,7 @@ fn node(settings: &Settings, member_id: MemberId, machine: &Machine, recovered: 
         inflight_bytes_max: 16 << 20,
         append_bytes_max: 1 << 20,
         uncommitted_bytes_max: 128 << 20,
+        sabotage: settings.sabotage,
     };
     let restored = Restored {
         hard_state: HardState { commit: recovered.hard_state.commit.max(applied), ..recovered.hard_state },

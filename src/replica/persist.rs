@@ -3,7 +3,7 @@
 use super::{handle::Shared, run::Inbox, transport::Letter};
 use crate::{
     io::Disk,
-    types::{ConfState, Entry, Fault, HardState, Index, Term},
+    types::{ConfState, Entry, Fault, HardState, Index, Sabotage, Term},
     wal::{Mark, Wal},
 };
 use crossbeam_channel::{Receiver, Sender};
@@ -31,11 +31,18 @@ pub(crate) struct Persist<D: Disk> {
     lagging: Option<HardState>,
     inbox: Sender<Inbox>,
     shared: Arc<Shared>,
+    sabotage: Option<Sabotage>,
 }
 
 impl<D: Disk> Persist<D> {
-    pub(super) fn new(wal: Wal<D>, durable: HardState, inbox: Sender<Inbox>, shared: Arc<Shared>) -> Persist<D> {
-        Persist { wal, durable, lagging: None, inbox, shared }
+    pub(super) fn new(
+        wal: Wal<D>,
+        durable: HardState,
+        inbox: Sender<Inbox>,
+        shared: Arc<Shared>,
+        sabotage: Option<Sabotage>,
+    ) -> Persist<D> {
+        Persist { wal, durable, lagging: None, inbox, shared, sabotage }
     }
 
     /// Runs until the loop hangs up or the disk fails.
@@ -92,7 +99,7 @@ impl<D: Disk> Persist<D> {
                 }
             }
         }
-        if sync {
+        if sync && !Sabotage::AckBeforeFsync.is(self.sabotage) {
             self.wal.sync()?;
             self.shared.facts.wal_sync(self.shared.clock.now().saturating_sub(started));
         }

@@ -39,6 +39,7 @@ fn settings(dir: &Path) -> Settings {
         warn_apply_after: Duration::from_secs(10),
         unsafe_no_fsync: false,
         wal_keep_all: false,
+        sabotage: None,
     }
 }
 

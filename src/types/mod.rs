@@ -8,6 +8,7 @@ mod error;
 mod fault;
 mod id;
 mod key;
+mod sabotage;
 
 pub use conf::{ConfChange, ConfRefusal, ConfState, ConfStep, ConfStepKind};
 pub use entry::{Entry, EntryKind, HardState, SnapshotMeta};
@@ -15,3 +16,4 @@ pub use error::Error;
 pub use fault::Fault;
 pub use id::{ClusterId, Index, LeaseId, MemberId, Revision, Term};
 pub use key::{Key, KeyRange, prefix_end};
+pub use sabotage::Sabotage;

@@ -152,6 +152,7 @@ impl Host {
             warn_apply_after: Duration::from_secs(60),
             unsafe_no_fsync: false,
             wal_keep_all: false,
+            sabotage: plan.sabotage(),
         };
         let id = match &settings.start_as {
             StartAs::New => crate::membership::member_id(&settings.peer_urls, &settings.cluster_token),

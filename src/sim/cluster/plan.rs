@@ -1,7 +1,7 @@
 //! What one run is like: drawn from the seed, so that each seed has its own mix of faults. A fault that is always on hides others.
 
 use super::network::Weather;
-use crate::{io::Rng, sim::Chance};
+use crate::{io::Rng, sim::Chance, types::Sabotage};
 
 /// A millisecond, in the world's unit of time.
 pub const MS: u64 = 1_000;
@@ -27,6 +27,8 @@ pub enum Lie {
     RestoresOldDisks,
     /// Watchers that change members leave a revision out.
     SkipsEvents,
+    /// Members break a rule of their own.
+    Breaks(Sabotage),
 }
 
 /// The kinds of faults, each with a weight in the plan.
@@ -156,9 +158,17 @@ impl Plan {
                 Some(Lie::MutesHashes) => *weight = u64::from(kind == FaultKind::Tamper),
                 // Their verdict must be about the lie alone.
                 Some(_) if matches!(kind, FaultKind::BitFlip | FaultKind::Tamper) => *weight = 0,
-                Some(Lie::SyncsNothing | Lie::RestoresOldDisks) if kind == FaultKind::PowerLoss => *weight = 4,
+                Some(Lie::SyncsNothing | Lie::RestoresOldDisks | Lie::Breaks(Sabotage::AckBeforeFsync))
+                    if kind == FaultKind::PowerLoss =>
+                {
+                    *weight = 4
+                }
                 Some(Lie::HidesJumps) if kind == FaultKind::Clock => *weight = 4,
-                Some(Lie::ForgesHeartbeats | Lie::ReadsLocally) if kind == FaultKind::IsolateLeader => *weight = 4,
+                Some(Lie::ForgesHeartbeats | Lie::ReadsLocally | Lie::Breaks(_))
+                    if kind == FaultKind::IsolateLeader =>
+                {
+                    *weight = 4;
+                }
                 _ => {}
             }
         }
@@ -191,6 +201,14 @@ impl Plan {
             sync_max: pick(chance, &[MS, 10 * MS, 60 * MS]),
             weights,
             lie,
+        }
+    }
+
+    /// The rule that members break.
+    pub fn sabotage(&self) -> Option<Sabotage> {
+        match self.lie {
+            Some(Lie::Breaks(rule)) => Some(rule),
+            _ => None,
         }
     }
 

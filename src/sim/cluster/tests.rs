@@ -7,7 +7,10 @@ use super::{
     plan::Lie,
     world::{Stats, World},
 };
-use crate::sim::{number, say};
+use crate::{
+    sim::{number, say},
+    types::Sabotage,
+};
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::atomic::{AtomicU64, Ordering},
@@ -122,6 +125,21 @@ fn reading_without_a_quorum_is_noticed() {
 #[test]
 fn reading_without_asking_the_leader_is_noticed() {
     is_about(&noticed(Lie::ReadsLocally), &["Linearizable"]);
+}
+
+#[test]
+fn a_member_that_acknowledges_before_it_syncs_is_noticed() {
+    noticed(Lie::Breaks(Sabotage::AckBeforeFsync));
+}
+
+#[test]
+fn a_leader_that_reads_without_a_quorum_is_noticed() {
+    is_about(&noticed(Lie::Breaks(Sabotage::ReadWithoutQuorum)), &["Linearizable", "Lease"]);
+}
+
+#[test]
+fn a_term_that_does_not_open_with_an_entry_is_noticed() {
+    is_about(&noticed(Lie::Breaks(Sabotage::SkipNoop)), &["Linearizable", "Lease"]);
 }
 
 #[test]

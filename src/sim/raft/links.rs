@@ -41,6 +41,7 @@ impl Five {
                 inflight_bytes_max: 1 << 20,
                 append_bytes_max: 1 << 20,
                 uncommitted_bytes_max: 1 << 20,
+                sabotage: None,
             };
             let snapshot = SnapshotMeta { conf_state: conf_state.clone(), ..SnapshotMeta::default() };
             Node::new(config, Restored { snapshot, conf_state: conf_state.clone(), ..Restored::default() }, seed)

@@ -3,7 +3,7 @@
 use super::{
     checkers::Violation,
     event::Event,
-    plan::{Sabotage, TICK, Weather},
+    plan::{Lie, TICK, Weather},
     world::World,
 };
 use crate::{
@@ -62,12 +62,12 @@ impl World {
         member.life += 1;
         let before = member.disk.hard_state;
         member.disk.crash(&mut self.chance)?;
-        match self.plan.sabotage {
-            Some(Sabotage::LosesSynced) => member.disk.lose(3),
-            Some(Sabotage::ForgetsVotes) => member.disk.hard_state.vote = None,
+        match self.plan.lie {
+            Some(Lie::LosesSynced) => member.disk.lose(3),
+            Some(Lie::ForgetsVotes) => member.disk.hard_state.vote = None,
             _ => assert!(member.disk.hard_state.term >= before.term, "a disk forgot a term"),
         }
-        if self.plan.sabotage == Some(Sabotage::LosesSynced) && member.flushed.index > member.disk.last().index {
+        if self.plan.lie == Some(Lie::LosesSynced) && member.flushed.index > member.disk.last().index {
             member.flushed = member.disk.last();
         }
         member.install_staged();

@@ -1,13 +1,18 @@
 //! What one run is like: drawn from the seed, so that each seed has its own mix of faults. A fault that is always on hides others.
 
-use crate::{io::Rng, raft::Config, sim::Chance, types::MemberId};
+use crate::{
+    io::Rng,
+    raft::Config,
+    sim::Chance,
+    types::{MemberId, Sabotage},
+};
 
 /// Time units between two ticks of a healthy clock. Everything else that takes time is in the same units.
 pub const TICK: u64 = 100;
 
-/// A lie that the simulated environment tells, to prove that the checkers would notice.
+/// A lie that the simulated environment tells, or a rule that the members break, to prove that the checkers would notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
+pub enum Lie {
     /// Acknowledgements and votes leave before the disk has what they speak of.
     SendsBeforeSync,
     /// A crash takes synced entries with it.
@@ -20,6 +25,8 @@ pub enum Sabotage {
     ReadsLocally,
     /// A restart takes the membership from when the cluster was founded, as if it were kept in a second place.
     ForgetsMembers,
+    /// Members break a rule of their own.
+    Breaks(Sabotage),
 }
 
 /// What a network does to messages, in parts of a thousand.
@@ -83,12 +90,12 @@ pub struct Plan {
     /// How many of a hundred new leaders are cut off at once.
     pub strike: u64,
     /// A lie, in runs that must fail.
-    pub sabotage: Option<Sabotage>,
+    pub lie: Option<Lie>,
 }
 
 impl Plan {
     /// The plan of a seed.
-    pub fn draw(seed: u64, sabotage: Option<Sabotage>, chance: &mut Chance) -> Plan {
+    pub fn draw(seed: u64, lie: Option<Lie>, chance: &mut Chance) -> Plan {
         let election_ticks = chance.between(2, 6) as u32;
         let config = Config {
             id: MemberId(0),
@@ -100,6 +107,10 @@ impl Plan {
             inflight_bytes_max: [1, 100, 1 << 20][chance.below(3) as usize],
             append_bytes_max: [1, 50, 1 << 20][chance.below(3) as usize],
             uncommitted_bytes_max: [100, 1 << 20][chance.below(2) as usize],
+            sabotage: match lie {
+                Some(Lie::Breaks(rule)) => Some(rule),
+                _ => None,
+            },
         };
         let weight = |chance: &mut Chance| [0, 1, 1, 5][chance.below(4) as usize];
         let mut weights = [0; 14];
@@ -113,7 +124,7 @@ impl Plan {
         Plan {
             members: [1, 3, 3, 3, 3, 3, 5, 5, 5, 5][chance.below(10) as usize],
             config,
-            real_log: matches!(seed % 20, 0 | 7) && sabotage.is_none(),
+            real_log: matches!(seed % 20, 0 | 7) && lie.is_none(),
             weather: Weather::draw(chance),
             chaos: chance.between(100, 400) * TICK,
             fault_gap: [3, 6, 12, 25][chance.below(4) as usize] * TICK,
@@ -122,7 +133,7 @@ impl Plan {
             sync_max: [1, 10, 60][chance.below(3) as usize],
             weights,
             strike: [0, 0, 30, 70][chance.below(4) as usize],
-            sabotage,
+            lie,
             spares: if churns { more.below(4) } else { 0 },
             snapshots: churns,
             swap_first: more.hits(1, 2),

@@ -4,10 +4,13 @@
 //! `HENGE_SIM_SEED=1234` repeats one, `HENGE_SIM_SEEDS=10000` says how many, `HENGE_SIM_START` with which to begin.
 
 use super::{
-    plan::Sabotage,
+    plan::Lie,
     world::{Stats, World},
 };
-use crate::sim::{number, say};
+use crate::{
+    sim::{number, say},
+    types::Sabotage,
+};
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::atomic::{AtomicU64, Ordering},
@@ -18,8 +21,8 @@ use std::{
 const SEEDS: u64 = 200;
 const THREADS: usize = 2;
 
-fn run(seed: u64, sabotage: Option<Sabotage>, trace: bool) -> Result<Stats, String> {
-    let mut world = World::new(seed, sabotage, trace);
+fn run(seed: u64, lie: Option<Lie>, trace: bool) -> Result<Stats, String> {
+    let mut world = World::new(seed, lie, trace);
     let failure = match panic::catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(Ok(())) => return Ok(world.stats()),
         Ok(Err(violation)) => violation.to_string(),
@@ -104,41 +107,53 @@ fn a_seed_gives_the_same_run_twice() {
 }
 
 /// The first of a few hundred seeds in which a lie is noticed.
-fn noticed(sabotage: Sabotage) -> String {
-    let found = (0..400).find_map(|seed| run(seed, Some(sabotage), false).err());
-    found.unwrap_or_else(|| panic!("{sabotage:?} goes unnoticed"))
+fn noticed(lie: Lie) -> String {
+    let found = (0..400).find_map(|seed| run(seed, Some(lie), false).err());
+    found.unwrap_or_else(|| panic!("{lie:?} goes unnoticed"))
 }
 
 #[test]
 fn acknowledging_before_the_sync_is_noticed() {
-    noticed(Sabotage::SendsBeforeSync);
+    noticed(Lie::SendsBeforeSync);
 }
 
 #[test]
 fn a_disk_that_loses_synced_entries_is_noticed() {
-    noticed(Sabotage::LosesSynced);
+    noticed(Lie::LosesSynced);
 }
 
 #[test]
 fn a_forgotten_vote_is_noticed() {
-    let failure = noticed(Sabotage::ForgetsVotes);
+    let failure = noticed(Lie::ForgetsVotes);
     assert!(failure.starts_with("OneVote") || failure.starts_with("ElectionSafety"), "{failure}");
 }
 
 #[test]
 fn a_completion_that_comes_too_early_is_noticed() {
-    noticed(Sabotage::ClaimsPersisted);
+    noticed(Lie::ClaimsPersisted);
 }
 
 #[test]
 fn a_read_without_a_quorum_is_noticed() {
-    let failure = noticed(Sabotage::ReadsLocally);
+    let failure = noticed(Lie::ReadsLocally);
+    assert!(failure.starts_with("LinearizableRead"), "{failure}");
+}
+
+#[test]
+fn a_leader_that_reads_without_a_quorum_is_noticed() {
+    let failure = noticed(Lie::Breaks(Sabotage::ReadWithoutQuorum));
+    assert!(failure.starts_with("LinearizableRead"), "{failure}");
+}
+
+#[test]
+fn a_term_that_does_not_open_with_an_entry_is_noticed() {
+    let failure = noticed(Lie::Breaks(Sabotage::SkipNoop));
     assert!(failure.starts_with("LinearizableRead"), "{failure}");
 }
 
 #[test]
 fn a_membership_in_a_second_place_is_noticed() {
-    noticed(Sabotage::ForgetsMembers);
+    noticed(Lie::ForgetsMembers);
 }
 
 /// Bugs that were found here, each with the first seeds that showed it.

@@ -5,7 +5,7 @@ use super::{
     disk::{Disk, Write},
     event::Event,
     member::Member,
-    plan::{Plan, Sabotage, TICK, Weather},
+    plan::{Lie, Plan, TICK, Weather},
 };
 use crate::{
     io::Rng,
@@ -70,9 +70,9 @@ pub struct World {
 
 impl World {
     /// A world with everyone up. `trace` keeps what happens for a report, which is slow.
-    pub fn new(seed: u64, sabotage: Option<Sabotage>, trace: bool) -> World {
+    pub fn new(seed: u64, lie: Option<Lie>, trace: bool) -> World {
         let mut chance = Chance::new(seed);
-        let plan = Plan::draw(seed, sabotage, &mut chance);
+        let plan = Plan::draw(seed, lie, &mut chance);
         let count = (plan.members + plan.spares) as usize;
         let members = (1..=plan.members + plan.spares).map(|id| {
             let disk = if plan.real_log { Disk::real(chance.next_u64()) } else { Disk::default() };
@@ -178,8 +178,8 @@ impl World {
             return;
         }
         let seed = self.chance.next_u64();
-        let applied = match self.plan.sabotage {
-            Some(Sabotage::ForgetsMembers) => Index(0),
+        let applied = match self.plan.lie {
+            Some(Lie::ForgetsMembers) => Index(0),
             _ => self.members[at].flushed.index,
         };
         let (_, conf_state) = self.checkers.membership_at(applied);
@@ -266,8 +266,8 @@ impl World {
         member.applied = entries.last().map_or(member.applied, |entry| entry.index);
         self.apply_changes(at, &entries)?;
         let member = &mut self.members[at];
-        let (mut send, lies) = (send_now, self.plan.sabotage);
-        if lies == Some(Sabotage::SendsBeforeSync) {
+        let (mut send, lies) = (send_now, self.plan.lie);
+        if lies == Some(Lie::SendsBeforeSync) {
             send.append(&mut send_durable);
         }
         let saved = member.disk.hard_state;
@@ -285,7 +285,7 @@ impl World {
         self.send(at, send)?;
         self.sync(at);
         match last {
-            Some(last) if lies == Some(Sabotage::ClaimsPersisted) => {
+            Some(last) if lies == Some(Lie::ClaimsPersisted) => {
                 self.step(at, Input::Persisted { upto: last.index, term: last.term })
             }
             _ => Ok(()),
@@ -380,7 +380,7 @@ impl World {
         self.next_id += 1;
         let read = ReadId(self.next_id);
         self.checkers.read_begins(status.id, read);
-        if self.plan.sabotage == Some(Sabotage::ReadsLocally) {
+        if self.plan.lie == Some(Lie::ReadsLocally) {
             return self.checkers.read_ends(status.id, read, Some(status.commit));
         }
         self.step(at, Input::ReadIndex(read))
