@@ -24,6 +24,7 @@ fn lone_voter() -> Node {
         inflight_bytes_max: 16 << 20,
         append_bytes_max: 1 << 20,
         uncommitted_bytes_max: 128 << 20,
+        sabotage: None,
     };
     let snapshot = SnapshotMeta { conf_state: conf_state.clone(), ..SnapshotMeta::default() };
     Node::new(config, Restored { snapshot, conf_state, ..Restored::default() }, 1)

@@ -1,7 +1,7 @@
 //! The directory of a stopped etcd member as our own: its database, and what its log has after it.
 
 use super::{
-    Error, HashCheck, SnapshotFile,
+    Error, HashCheck, Progress, SnapshotFile,
     import::{Head, Imported, Plan, import},
     place::Place,
     request,
@@ -41,6 +41,8 @@ pub struct Adopt {
     pub wal_dir: Option<PathBuf>,
     /// The store that the member is to have.
     pub engine: Kind,
+    /// Who waits.
+    pub progress: Progress,
 }
 
 /// A data directory that was made.
@@ -84,7 +86,7 @@ pub fn adopt(asked: &Adopt) -> Result<Adopted, Error> {
         bump: 0,
     };
     let engine = place.store(asked.engine)?;
-    let imported = import(&database, &head, plan, &engine)?;
+    let imported = import(&database, &head, plan, &engine, &asked.progress)?;
     let (committed, open) = tail.entries.split_at(tail.committed);
     let machine = replay(&engine, committed)?;
     let applied = machine.applied();

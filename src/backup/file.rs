@@ -96,7 +96,7 @@ impl SnapshotFile {
         let failed = |source| Error::Bolt { path: self.path.clone(), source };
         let reader = Reader::open(self).map_err(failed)?;
         let buckets = reader.buckets().map_err(failed)?;
-        Ok(Database { path: &self.path, reader, buckets })
+        Ok(Database { path: &self.path, bytes: self.bytes, reader, buckets })
     }
 }
 
@@ -118,6 +118,7 @@ pub(super) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>
 /// The database of a file, open for reading; errors name the file.
 pub(super) struct Database<'a> {
     path: &'a Path,
+    bytes: u64,
     reader: Reader<'a, SnapshotFile>,
     buckets: Vec<Bucket>,
 }
@@ -155,6 +156,10 @@ impl Database<'_> {
             true => Ok(()),
             false => Err(Error::unusable(self.path, "this database is not etcd's: it has no bucket of keys")),
         }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -1,6 +1,6 @@
 //! A database of etcd's as rows of a fresh store.
 
-use super::{AUTH_BUCKETS, Error, bucket, file::Database, rows};
+use super::{AUTH_BUCKETS, Error, Progress, bucket, file::Database, rows};
 use crate::{
     alarm,
     engine::{Batch, Engine, Table},
@@ -131,9 +131,10 @@ pub(super) fn import(
     head: &Head,
     plan: Plan,
     engine: &Arc<dyn Engine>,
+    progress: &Progress,
 ) -> Result<Imported, Error> {
     let standing = Standing { index: plan.index, term: plan.term, ..Standing::default() };
-    let mut import = Import { database, engine, standing, batch: Batch::default(), bytes: 0 };
+    let mut import = Import { database, engine, progress, standing, batch: Batch::default(), bytes: 0, written: 0 };
     let leases = import.leases()?;
     let last = import.versions()?;
     import.auth()?;
@@ -168,9 +169,13 @@ struct Last {
 struct Import<'a> {
     database: &'a Database<'a>,
     engine: &'a Arc<dyn Engine>,
+    progress: &'a Progress,
     standing: Standing,
     batch: Batch,
+    /// In `batch`, about.
     bytes: usize,
+    /// Before that.
+    written: u64,
 }
 
 impl Import<'_> {
@@ -187,9 +192,12 @@ impl Import<'_> {
     }
 
     fn write(&mut self) -> Result<(), Error> {
-        self.bytes = 0;
+        self.written += std::mem::take(&mut self.bytes) as u64;
         self.engine.write(std::mem::take(&mut self.batch))?;
-        Ok(self.engine.flush()?)
+        self.engine.flush()?;
+        // A database has pages that are free, too: how much is to come is not known better.
+        self.progress.tell(self.written, self.database.bytes().max(self.written));
+        Ok(())
     }
 
     fn leases(&mut self) -> Result<HashSet<LeaseId>, Error> {

@@ -21,6 +21,7 @@ mod export;
 mod file;
 mod import;
 mod place;
+mod progress;
 mod request;
 mod restore;
 mod rows;
@@ -31,6 +32,7 @@ pub use adopt::{Adopt, Adopted, adopt};
 pub use export::export;
 pub use file::{HashCheck, SnapshotFile, Status, status};
 pub use import::Imported;
+pub use progress::Progress;
 pub use restore::{Restore, Restored, restore};
 
 use crate::{bolt, types::Fault};

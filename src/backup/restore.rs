@@ -1,7 +1,7 @@
 //! A snapshot file as the data directory of a new cluster's member.
 
 use super::{
-    Error, HashCheck, SnapshotFile,
+    Error, HashCheck, Progress, SnapshotFile,
     import::{Head, Imported, Plan, import},
     place::Place,
 };
@@ -41,6 +41,8 @@ pub struct Restore {
     pub bump_revision: i64,
     /// The store that the member is to have.
     pub engine: Kind,
+    /// Who waits.
+    pub progress: Progress,
 }
 
 /// A data directory that was made.
@@ -81,7 +83,7 @@ pub fn restore(asked: &Restore) -> Result<Restored, Error> {
         conf_state: conf_state.clone(),
         bump: asked.bump_revision,
     };
-    let imported = import(&database, &head, plan, &place.store(asked.engine)?)?;
+    let imported = import(&database, &head, plan, &place.store(asked.engine)?, &asked.progress)?;
     let hard_state = HardState { term: TERM, vote: None, commit: index };
     place.log(&identity.encode(), (index, TERM), &conf_state, &hard_state, &[])?;
     place.finish()?;

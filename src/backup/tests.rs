@@ -130,6 +130,7 @@ fn asked(snapshot: &Path, dir: &TempDir) -> Restore {
         wal_dir: None,
         bump_revision: 0,
         engine: Kind::Redb,
+        progress: Progress::default(),
     }
 }
 
@@ -411,6 +412,7 @@ impl Etcd {
             data_dir: to.path().join("data"),
             wal_dir: None,
             engine: Kind::Redb,
+            progress: Progress::default(),
         })
     }
 

@@ -88,7 +88,7 @@ async fn fetch(client: &Client, part: &mut Part) -> Result<String, Failure> {
 }
 
 /// On a terminal only; what a script reads is the same with and without.
-fn progress_bar() -> ProgressBar {
+pub(super) fn progress_bar() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

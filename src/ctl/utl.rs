@@ -4,9 +4,10 @@ use super::{
     failure::Failure,
     global::Global,
     output::{Answer, SnapshotStatus},
+    snapshot::progress_bar,
 };
 use crate::{
-    backup::{self, HashCheck, Imported},
+    backup::{self, HashCheck, Imported, Progress},
     config::{initial_cluster, parse_url},
     engine::Kind,
 };
@@ -120,6 +121,7 @@ pub fn restore(args: Restore) -> Result<(), Failure> {
         wal_dir: args.wal_dir,
         bump_revision: args.bump_revision,
         engine: args.storage_engine,
+        progress: progress(),
     });
     let backup::Restored { member, cluster, members, imported } = restored.map_err(Failure::error)?;
     println!("Restored member {member} of cluster {cluster} ({} members) in {}", members.len(), data_dir.display());
@@ -137,6 +139,7 @@ pub fn import(args: Import) -> Result<(), Failure> {
         data_dir: args.to.clone(),
         wal_dir: args.to_wal_dir,
         engine: args.storage_engine,
+        progress: progress(),
     });
     let backup::Adopted { member, cluster, imported, applied, open, revision } = adopted.map_err(Failure::error)?;
     println!("Imported member {member} of cluster {cluster} into {}", args.to.display());
@@ -144,6 +147,15 @@ pub fn import(args: Import) -> Result<(), Failure> {
     println!("{applied} entries of the log were applied after the database, {open} are for the cluster to decide");
     println!("Revision {revision}");
     Ok(())
+}
+
+/// A bar that goes away with the last word.
+fn progress() -> Progress {
+    let bar = progress_bar();
+    Progress::new(move |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    })
 }
 
 fn tell(imported: &Imported) {

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use std::sync::{Arc, atomic::Ordering};
 
 /// Bytes of an incoming snapshot between two flushes of its store.
-const FLUSH_BYTES: usize = 16 << 20;
+const FLUSH_BYTES: usize = 2 << 20;
 
 /// Where an incoming snapshot is.
 #[derive(Default)]

@@ -12,6 +12,7 @@
 //!
 //! A transfer that breaks off is dialled again and goes on where the receiver says, as long as tries in a row bring it further.
 
+mod beside;
 mod receive;
 mod send;
 mod throttle;

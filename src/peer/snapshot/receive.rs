@@ -1,5 +1,6 @@
 //! The receiver's side.
 
+use super::beside::beside;
 use crate::{
     pb::henge::peer::{Rows, SnapshotAck, SnapshotChunk},
     peer::{
@@ -45,7 +46,7 @@ pub(in crate::peer) async fn receive(
         let turn = tokio::time::timeout(TURN_PATIENCE, only.lock_owned()).await;
         let turn = turn.map_err(|_| Status::unavailable("another snapshot is arriving"))?;
         let open = move || inbound.receive_snapshot(from, meta);
-        let arriving = blocking(open).await?.map_err(unwanted)?;
+        let arriving = beside(open).await?.map_err(unwanted)?;
         let bytes = take_in(Arrival { arriving, _turn: turn }, chunks, acks).await?;
         let took = began.elapsed();
         tracing::info!(remote_peer_id = %from, snapshot_index = index, bytes, took = ?took, "received and saved database snapshot");
@@ -70,13 +71,13 @@ struct Arrival {
 impl Arrival {
     async fn write(mut self, rows: Vec<Row>) -> Result<Arrival, Status> {
         let write = move || self.arriving.write(rows).map(|()| self);
-        blocking(write).await?.map_err(fault)
+        beside(write).await?.map_err(fault)
     }
 
     async fn finish(self) -> Result<(), Status> {
         // Nothing is left of it, and the next attempt would bring the same rows.
         let finish = move || self.arriving.finish();
-        blocking(finish).await?.map_err(|fault| Status::failed_precondition(fault.to_string()))
+        beside(finish).await?.map_err(|fault| Status::failed_precondition(fault.to_string()))
     }
 }
 
@@ -112,10 +113,6 @@ async fn take_in(mut arrival: Arrival, mut chunks: Streaming<SnapshotChunk>, ack
 
 async fn tell(acks: &Acks, ack: SnapshotAck) -> Result<(), Status> {
     acks.send(Ok(ack)).await.map_err(|_| Status::cancelled("the sender is gone"))
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Status::internal("a writer of the snapshot panicked"))
 }
 
 /// Why the member does not take a snapshot: never, or not now.

@@ -1,6 +1,6 @@
 //! The sender's side.
 
-use super::{CHUNK_BYTES, Throttle, WINDOW};
+use super::{CHUNK_BYTES, Throttle, WINDOW, beside::beside};
 use crate::{
     engine::Table,
     pb::henge::peer::{Lane, SnapshotAck, SnapshotChunk, peer_client::PeerClient},
@@ -177,14 +177,13 @@ struct Rows(Option<Outgoing>);
 
 impl Rows {
     async fn after(&mut self, position: Option<(Table, Bytes)>) -> Result<Vec<Row>, Failure> {
-        let gone = || Failure::last("the reader of the store panicked");
-        let outgoing = self.0.take().ok_or_else(gone)?;
+        let outgoing = self.0.take().ok_or_else(|| Failure::last("the reader of the store panicked"))?;
         let read = move || {
             let after = position.as_ref().map(|(table, key)| (*table, key.as_ref()));
             let rows = outgoing.rows(after, CHUNK_BYTES);
             (outgoing, rows)
         };
-        let (outgoing, rows) = tokio::task::spawn_blocking(read).await.map_err(|_| gone())?;
+        let (outgoing, rows) = beside(read).await?;
         self.0 = Some(outgoing);
         rows.map_err(Failure::last)
     }
