@@ -1,6 +1,6 @@
 //! The apply thread: committed entries → machine → replies, watchers, leases, waiting reads.
 
-use super::{handle::Shared, run::Inbox, snapshots};
+use super::{handle::Shared, hashes::Window, run::Inbox, snapshots};
 use crate::{
     machine::{Effect, Machine, Outcome},
     types::{Entry, Fault, Index, MemberId, SnapshotMeta, Term},
@@ -84,7 +84,7 @@ impl Apply {
     fn restore(&mut self, meta: &SnapshotMeta) -> Result<(), Fault> {
         snapshots::install(&self.shared, &mut self.machine, meta)?;
         let SnapshotMeta { index, term, .. } = *meta;
-        self.shared.hashes.lock().clear();
+        *self.shared.hashes.lock() = Window::starting_at(self.machine.view().state_hash());
         self.shared.facts.applied.store(index.0, Ordering::Release);
         // Revisions that nobody published: watchers read them from history.
         self.shared.hub.publish(Vec::new(), self.shared.reader.current());

@@ -321,7 +321,7 @@ fn build<D: Disk>(
         transport: transport.clone(),
         home,
         arrival: Mutex::default(),
-        hashes: Mutex::new(Window::default()),
+        hashes: Mutex::new(Window::starting_at(view.state_hash())),
         leader: tokio::sync::watch::Sender::new(None),
         fault: tokio::sync::watch::Sender::new(None),
         removed: tokio::sync::watch::Sender::new(view.is_removed(member_id)),

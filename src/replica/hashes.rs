@@ -25,22 +25,21 @@ const OPEN_MAX: usize = 64;
 const TICKS: u64 = 10;
 
 /// The hashes after the last entries that this member applied.
-#[derive(Default)]
 pub(super) struct Window {
     /// Without a gap.
     hashes: VecDeque<(Index, u64)>,
 }
 
 impl Window {
+    /// Begins with the hash of the state that a member has from the start: it may be the wrong one, and the cluster idle.
+    pub(super) fn starting_at(applied: (Index, u64)) -> Window {
+        Window { hashes: VecDeque::from([applied]) }
+    }
+
     pub(super) fn extend(&mut self, hashes: Vec<(Index, u64)>) {
         self.hashes.extend(hashes);
         let surplus = self.hashes.len().saturating_sub(WINDOW);
         self.hashes.drain(..surplus);
-    }
-
-    /// The state was replaced.
-    pub(super) fn clear(&mut self) {
-        self.hashes.clear();
     }
 
     fn last(&self) -> Option<(Index, u64)> {
@@ -153,13 +152,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_knows_the_last_entries_only() {
-        let mut window = Window::default();
-        window.extend((1..=WINDOW as u64 + 10).map(|index| (Index(index), index * 3)).collect());
-        assert_eq!((window.get(Index(10)), window.get(Index(11))), (None, Some(33)));
-        assert_eq!(window.last(), Some((Index(WINDOW as u64 + 10), (WINDOW as u64 + 10) * 3)));
-        assert_eq!(window.get(Index(WINDOW as u64 + 11)), None);
-        window.clear();
-        assert_eq!(window.last(), None);
+    fn the_state_that_a_member_starts_with_can_be_compared_before_anything_is_applied() {
+        let mut window = Window::starting_at((Index(7), 70));
+        assert_eq!((window.last(), window.get(Index(7)), window.get(Index(6))), (Some((Index(7), 70)), Some(70), None));
+        window.extend((8..WINDOW as u64 + 9).map(|index| (Index(index), index * 10)).collect());
+        assert_eq!((window.get(Index(8)), window.get(Index(9)), window.hashes.len()), (None, Some(90), WINDOW));
     }
 }
