@@ -1,14 +1,19 @@
 //! One HTTP/2 connection to one address: made when it is needed, shared by all calls, made again after a loss.
 //!
-//! However many calls wait, one attempt is under way. After a failure there is a pause in which calls fail at once with what went
-//! wrong, so a core that is away costs a few attempts a second and no call more than one of them.
+//! However many calls wait, one attempt is under way. After a failure there is a pause before the next one, so a core that is away costs
+//! a few attempts a second. A call whose last hope this is waits for the end of the pause, which is short: no call fails because of an
+//! attempt that was over before it came, so a core that is back is found at once.
 
 use http::uri::Authority;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
-use tokio::{net::TcpStream, sync::watch, time::Instant};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tonic::body::Body;
 
 /// Longest wait for a connection.
@@ -54,7 +59,7 @@ enum State {
 
 enum Now {
     Up(Sender),
-    Away(Arc<str>),
+    Away { until: Instant, why: Arc<str> },
     Wait(watch::Receiver<Option<Dialled>>),
 }
 
@@ -70,14 +75,21 @@ impl Link {
         &self.shared.authority
     }
 
-    /// Something that sends requests over the connection, within [`DIAL_MAX`].
+    /// Something that sends requests over the connection, within [`DIAL_MAX`], and a pause ([`PAUSE_MAX`]) more if `patient`.
     ///
     /// # Errors
     /// Why there is no connection. Nothing was sent.
-    pub(super) async fn sender(&self) -> Result<Sender, Arc<str>> {
-        let mut outcome = match self.now() {
+    pub(super) async fn sender(&self, patient: bool) -> Result<Sender, Arc<str>> {
+        let mut now = self.now();
+        if let Now::Away { until, .. } = now
+            && patient
+        {
+            sleep_until(until).await;
+            now = self.now();
+        }
+        let mut outcome = match now {
             Now::Up(sender) => return Ok(sender),
-            Now::Away(why) => return Err(why),
+            Now::Away { why, .. } => return Err(why),
             Now::Wait(outcome) => outcome,
         };
         let dialled = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
@@ -97,7 +109,9 @@ impl Link {
         let failures = match &*state {
             State::Up { sender, .. } => return Now::Up(sender.clone()),
             State::Dialling(outcome) => return Now::Wait(outcome.clone()),
-            State::Away { until, why, .. } if Instant::now() < *until => return Now::Away(Arc::clone(why)),
+            State::Away { until, why, .. } if Instant::now() < *until => {
+                return Now::Away { until: *until, why: Arc::clone(why) };
+            }
             State::Away { failures, .. } => *failures,
         };
         let (done, outcome) = watch::channel(None);
@@ -178,7 +192,7 @@ mod tests {
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..1_000 {
             let link = link.clone();
-            calls.spawn(async move { link.sender().await.err() });
+            calls.spawn(async move { link.sender(false).await.err() });
         }
         let first = calls.join_next().await.unwrap().unwrap().expect("nobody listens");
         while let Some(why) = calls.join_next().await {
@@ -190,5 +204,18 @@ mod tests {
         };
         // Calls that came after the first pause may have made another attempt, no more.
         assert!((1..=2).contains(&failures()), "{} attempts", failures());
+    }
+
+    #[tokio::test]
+    async fn who_is_patient_sees_an_attempt_that_was_made_after_it_came() {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let link = Link::new(address.to_string().parse().unwrap());
+        for _ in 0..8 {
+            assert!(link.sender(true).await.is_err(), "nobody listens");
+        }
+        let _listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        assert!(link.sender(false).await.is_err(), "it is paused");
+        assert!(link.sender(true).await.is_ok(), "somebody listens");
+        assert!(link.sender(false).await.is_ok(), "the connection is shared");
     }
 }

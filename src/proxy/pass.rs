@@ -17,8 +17,9 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use std::{
+    collections::BTreeMap,
     error::Error,
-    fmt::Write,
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -28,7 +29,7 @@ use std::{
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tonic::{Status, body::Body};
 
@@ -73,10 +74,12 @@ impl Passage {
             ENDLESS.contains(&request.uri().path()).then(|| Box::pin(async move { told(&mut stopping).await }) as End);
         let mut request = request.map(Body::new);
         let mut tried = Tried::default();
-        let deadline = tokio::time::Instant::now() + REACH_MAX;
-        for _ in 0..self.upstream.len() {
+        let deadline = Instant::now() + REACH_MAX;
+        let count = self.upstream.len();
+        // Once all have failed, the one whose turn it is again gets another chance after its pause.
+        for attempt in 0..=count {
             let (turn, link) = self.upstream.link();
-            let mut sender = match tokio::time::timeout_at(deadline, link.sender()).await {
+            let mut sender = match timeout_at(deadline, link.sender(attempt == count)).await {
                 Ok(Ok(sender)) => sender,
                 Ok(Err(why)) => {
                     self.upstream.leave(turn);
@@ -138,20 +141,23 @@ impl Passage {
     }
 }
 
-/// What was tried in vain.
+/// What was tried in vain, and why the last time.
 #[derive(Default)]
-struct Tried(String);
+struct Tried(BTreeMap<String, String>);
 
 impl Tried {
     fn note(&mut self, upstream: &Authority, why: &str) {
-        let comma = if self.0.is_empty() { "" } else { ", " };
-        write!(self.0, "{comma}http://{upstream} ({why})").expect("a String takes all that is written");
+        self.0.insert(upstream.to_string(), why.to_owned());
     }
 }
 
-impl std::fmt::Display for Tried {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (upstream, why)) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}http://{upstream} ({why})")?;
+        }
+        Ok(())
     }
 }
 
