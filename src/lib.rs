@@ -51,10 +51,13 @@ pub mod server;
 #[cfg(feature = "server")]
 pub mod gateway;
 
+pub mod client;
+
+#[cfg(feature = "server")]
+pub mod proxy;
+
 #[cfg(feature = "server")]
 pub mod process;
-
-pub mod client;
 
 #[cfg(feature = "ctl")]
 pub mod ctl;

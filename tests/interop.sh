@@ -4,6 +4,7 @@
 #   tests/interop.sh                          all of them, against target/debug/henge
 #   tests/interop.sh etcdctl node-etcd3       only these
 #   HENGE_BIN=/usr/bin/etcd tests/interop.sh  against another server, to check the tests themselves
+#   HENGE_VIA=proxy tests/interop.sh          through a `henge proxy` before the server; HENGE_VIA=proxy,proxy: through two
 #
 # One line a test, and a sum at the end; exits with 1 unless all passed. What was installed, the servers' data and all logs
 # stay in target/interop.
@@ -207,9 +208,13 @@ main() {
         HENGE_BIN=$root/target/debug/henge
         (cd "$root" && cargo build --quiet --locked --bin henge --bin hengectl)
     fi
+    if [[ ${HENGE_VIA:-} && -z ${HENGE_PROXY_BIN:-} ]]; then
+        HENGE_PROXY_BIN=$root/target/debug/henge
+        (cd "$root" && cargo build --quiet --locked --bin henge)
+    fi
     HENGE_BIN=$(realpath "$HENGE_BIN")
     HENGECTL_BIN=${HENGECTL_BIN:-$root/target/debug/hengectl}
-    export HENGE_BIN HENGECTL_BIN
+    export HENGE_BIN HENGECTL_BIN HENGE_PROXY_BIN
     trap stop_server EXIT
     for name in "${chosen[@]}"; do
         install "$name"

@@ -1,7 +1,7 @@
-//! The member: parse, build, run.
+//! The member, and what stands before it: parse, build, run.
 
 use henge::{
-    config::{self, Config, Invocation},
+    config::{self, Config, Invocation, LogSettings},
     process,
 };
 use std::process::ExitCode;
@@ -10,28 +10,30 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let (settings, mut warnings) = match config::parse(std::env::args().skip(1), std::env::vars()) {
-        Ok(Invocation::Run { settings, warnings }) => (settings, warnings),
-        Ok(Invocation::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
+    start().unwrap_or_else(|mistakes| {
+        for mistake in mistakes {
+            eprintln!("henge: {mistake}");
         }
-        Err(mistakes) => return complain(&mistakes),
-    };
-    let config = match Config::from_settings(&settings, &mut warnings) {
-        Ok(config) => config,
-        Err(mistakes) => return complain(&mistakes),
-    };
-    if let Err(mistake) = config::init_log(&config) {
-        return complain(&[mistake]);
-    }
-    process::run(config, &warnings)
+        eprintln!("Try 'henge --help'.");
+        ExitCode::FAILURE
+    })
 }
 
-fn complain(mistakes: &[String]) -> ExitCode {
-    for mistake in mistakes {
-        eprintln!("henge: {mistake}");
-    }
-    eprintln!("Try 'henge --help'.");
-    ExitCode::FAILURE
+fn start() -> Result<ExitCode, Vec<String>> {
+    let log = |settings: &LogSettings| config::init_log(settings).map_err(|mistake| vec![mistake]);
+    Ok(match config::parse(std::env::args().skip(1), std::env::vars())? {
+        Invocation::Run { settings, mut warnings } => {
+            let config = Config::from_settings(&settings, &mut warnings)?;
+            log(&config.log)?;
+            process::run(config, &warnings)
+        }
+        Invocation::Proxy { config, warnings } => log(&config.log).map(|()| process::run_proxy(config, &warnings))?,
+        Invocation::Gateway { config, warnings } => {
+            log(&config.log).map(|()| process::run_gateway(config, &warnings))?
+        }
+        Invocation::Print(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+    })
 }

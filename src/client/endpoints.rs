@@ -91,6 +91,16 @@ impl Endpoints {
         (turn, all[turn % all.len()].channel.clone())
     }
 
+    /// Calls go to `address` from now on, if it is one of these.
+    pub fn prefer(&self, address: &str) {
+        let (all, turn) = (self.now(), self.turn.load(Relaxed));
+        if let Some(steps) = (0..all.len()).find(|steps| all[turn.wrapping_add(*steps) % all.len()].address == address)
+        {
+            // Lost against a failure that was reported meanwhile: then that one knows better.
+            let _ = self.turn.compare_exchange(turn, turn.wrapping_add(steps), Relaxed, Relaxed);
+        }
+    }
+
     /// Says that the address of `turn` failed. Later calls go to the one after it, unless another call has already moved on.
     pub fn leave(&self, turn: usize) {
         let _ = self.turn.compare_exchange(turn, turn.wrapping_add(1), Relaxed, Relaxed);
@@ -144,6 +154,18 @@ mod tests {
         endpoints.leave(turn);
         endpoints.leave(turn);
         assert_eq!(endpoints.pick().0, turn + 1);
+    }
+
+    #[tokio::test]
+    async fn a_preferred_address_is_asked_until_it_fails() {
+        let endpoints = Endpoints::new(["a:1", "b:1", "c:1"], &ConnectOptions::default()).expect("good addresses");
+        for wanted in ["c:1", "a:1", "b:1", "b:1"] {
+            endpoints.prefer(wanted);
+            assert_eq!(endpoints.address(endpoints.pick().0), wanted);
+        }
+        endpoints.prefer("unknown:1");
+        endpoints.leave(endpoints.pick().0);
+        assert_eq!(endpoints.address(endpoints.pick().0), "c:1");
     }
 
     #[tokio::test]

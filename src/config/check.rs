@@ -1,7 +1,7 @@
 //! Texts into the typed [`Config`], with all complaints at once.
 
 use super::bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
-use super::flags::{FLAGS, Kind, Standing};
+use super::flags::{FLAGS, Flag, Kind, Standing};
 use super::tls::PeerTls;
 use super::value::{Url, duration, url};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -42,9 +42,7 @@ pub struct Config {
     pub socket_reuse_port: bool,
     pub pre_vote: bool,
     pub auto_compaction: Option<Compaction>,
-    pub log_level: String,
-    pub log_format: LogFormat,
-    pub log_outputs: Vec<String>,
+    pub log: LogSettings,
     pub warning_unary_request_duration: Duration,
     pub warning_apply_duration: Duration,
     pub compaction_batch_limit: usize,
@@ -65,6 +63,15 @@ pub enum Compaction {
     Periodic(Duration),
     /// Keep this many revisions.
     Revisions(i64),
+}
+
+/// What is logged, how, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // each field is the flag of the same name with `log-` before it
+pub struct LogSettings {
+    pub level: String,
+    pub format: LogFormat,
+    pub outputs: Vec<String>,
 }
 
 /// The shape of a log line.
@@ -94,7 +101,7 @@ impl Config {
         settings: &BTreeMap<&'static str, String>,
         warnings: &mut Vec<String>,
     ) -> Result<Config, Vec<String>> {
-        let mut read = Reader { settings, mistakes: Vec::new() };
+        let mut read = Reader::new(FLAGS, settings);
         read.standings(warnings);
         let config = read.config();
         warnings.extend(config.peer_tls.warnings(&config.listen_peer_urls));
@@ -102,12 +109,23 @@ impl Config {
     }
 }
 
+/// Reads settings by their rows in a table, and collects what is wrong with them.
 pub(super) struct Reader<'a> {
+    flags: &'a [Flag],
     settings: &'a BTreeMap<&'static str, String>,
-    mistakes: Vec<String>,
+    pub(super) mistakes: Vec<String>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(flags: &'a [Flag], settings: &'a BTreeMap<&'static str, String>) -> Reader<'a> {
+        Reader { flags, settings, mistakes: Vec::new() }
+    }
+
+    /// What holds if nobody says otherwise.
+    fn default(&self, name: &str) -> &'static str {
+        self.flags.iter().find(|flag| flag.name == name).expect("every setting has a row in the table").default
+    }
+
     fn config(&mut self) -> Config {
         let name = self.text("name");
         let data_dir = match self.text("data-dir") {
@@ -151,12 +169,7 @@ impl Reader<'_> {
             socket_reuse_port: self.bool("socket-reuse-port"),
             pre_vote: self.bool("pre-vote"),
             auto_compaction: self.compaction(),
-            log_level: self.one_of("log-level", &["debug", "info", "warn", "error", "panic", "fatal"]),
-            log_format: match self.one_of("log-format", &["json", "console"]).as_str() {
-                "console" => LogFormat::Console,
-                _ => LogFormat::Json,
-            },
-            log_outputs: self.text("log-outputs").split(',').map(str::to_owned).collect(),
+            log: self.log(),
             warning_unary_request_duration: self.duration("warning-unary-request-duration"),
             warning_apply_duration: self.duration("warning-apply-duration"),
             compaction_batch_limit: self.int("compaction-batch-limit", 1, 1_000_000) as usize,
@@ -173,10 +186,21 @@ impl Reader<'_> {
             wal_keep_all: self.bool("wal-keep-all"),
             name,
         };
-        self.one_of("logger", &["zap"]);
         self.mistakes.extend(config.peer_tls.mistakes(&config.listen_peer_urls));
         self.combinations(&config);
         config
+    }
+
+    pub(super) fn log(&mut self) -> LogSettings {
+        self.one_of("logger", &["zap"]);
+        LogSettings {
+            level: self.one_of("log-level", &["debug", "info", "warn", "error", "panic", "fatal"]),
+            format: match self.one_of("log-format", &["json", "console"]).as_str() {
+                "console" => LogFormat::Console,
+                _ => LogFormat::Json,
+            },
+            outputs: self.text("log-outputs").split(',').map(str::to_owned).collect(),
+        }
     }
 
     /// What only several settings together can get wrong.
@@ -195,13 +219,7 @@ impl Reader<'_> {
         if clients.is_empty() {
             self.wrong("--listen-client-urls must name at least one URL".to_owned());
         }
-        for url in clients.iter().chain(http).chain(&config.listen_metrics_urls).chain(&config.listen_peer_urls) {
-            let host = url.address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
-            let numeric = host.is_empty() || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok();
-            if url.scheme.starts_with("http") && !numeric {
-                self.wrong(format!("expected IP in URL for binding ({url})"));
-            }
-        }
+        self.bindable(clients.iter().chain(http).chain(&config.listen_metrics_urls).chain(&config.listen_peer_urls));
         let hostless = |urls: &[Url]| urls.iter().find(|url| url.address.starts_with(':')).map(ToString::to_string);
         let joined = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         if let Some(url) = hostless(&config.initial_advertise_peer_urls) {
@@ -228,6 +246,17 @@ impl Reader<'_> {
         }
     }
 
+    /// Names are resolved by whoever calls; one listens on addresses.
+    pub(super) fn bindable<'u>(&mut self, urls: impl IntoIterator<Item = &'u Url>) {
+        for url in urls {
+            let host = url.address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
+            let numeric = host.is_empty() || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok();
+            if url.scheme.starts_with("http") && !numeric {
+                self.wrong(format!("expected IP in URL for binding ({url})"));
+            }
+        }
+    }
+
     /// The founders by the flag; by default this member alone, at the URLs that it advertises.
     fn initial_cluster(&mut self, name: &str, advertised: &[Url]) -> Vec<(String, Vec<Url>)> {
         match initial_cluster(&self.text("initial-cluster")) {
@@ -242,8 +271,8 @@ impl Reader<'_> {
     }
 
     /// Flags that cannot do what they say.
-    fn standings(&mut self, warnings: &mut Vec<String>) {
-        for flag in FLAGS {
+    pub(super) fn standings(&mut self, warnings: &mut Vec<String>) {
+        for flag in self.flags {
             let Some(text) = self.settings.get(flag.name).filter(|text| *text != flag.default) else { continue };
             match flag.standing {
                 Standing::Works => {}
@@ -256,7 +285,7 @@ impl Reader<'_> {
         }
     }
 
-    fn is_set(&self, name: &str) -> bool {
+    pub(super) fn is_set(&self, name: &str) -> bool {
         self.settings.contains_key(name)
     }
 
@@ -264,10 +293,10 @@ impl Reader<'_> {
         self.mistakes.push(mistake);
     }
 
-    fn text(&mut self, name: &str) -> String {
+    pub(super) fn text(&mut self, name: &str) -> String {
         match self.settings.get(name) {
             Some(text) => text.clone(),
-            None => default(name).to_owned(),
+            None => self.default(name).to_owned(),
         }
     }
 
@@ -275,7 +304,7 @@ impl Reader<'_> {
     pub(super) fn value<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
         parse(&self.text(name)).unwrap_or_else(|what| {
             self.wrong(format!("invalid value for --{name}: {what}"));
-            parse(default(name)).expect("defaults are valid")
+            parse(self.default(name)).expect("defaults are valid")
         })
     }
 
@@ -300,15 +329,15 @@ impl Reader<'_> {
         self.text(name).split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
 
-    fn duration(&mut self, name: &str) -> Duration {
+    pub(super) fn duration(&mut self, name: &str) -> Duration {
         self.value(name, duration)
     }
 
-    fn urls(&mut self, name: &str) -> Vec<Url> {
+    pub(super) fn urls(&mut self, name: &str) -> Vec<Url> {
         self.value(name, |text| text.split(',').filter(|part| !part.is_empty()).map(url).collect())
     }
 
-    fn one_of(&mut self, name: &str, choices: &[&str]) -> String {
+    pub(super) fn one_of(&mut self, name: &str, choices: &[&str]) -> String {
         self.value(name, |text| match choices.contains(&text) {
             true => Ok(text.to_owned()),
             false => Err(format!("{text:?} is none of {}", choices.join(", "))),
@@ -330,10 +359,6 @@ impl Reader<'_> {
             },
         })
     }
-}
-
-fn default(name: &str) -> &'static str {
-    FLAGS.iter().find(|flag| flag.name == name).expect("every setting has a row in the table").default
 }
 
 fn go_bool(text: &str) -> Result<bool, String> {

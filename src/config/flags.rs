@@ -50,7 +50,7 @@ impl Flag {
     }
 }
 
-const fn flag(
+pub(super) const fn flag(
     name: &'static str,
     kind: Kind,
     default: &'static str,

@@ -1,6 +1,6 @@
 //! Log lines in the shape that etcd's supervisors and harnesses read: one JSON object a line, as zap writes them.
 
-use super::check::{Config, LogFormat};
+use super::check::{LogFormat, LogSettings};
 use serde_json::{Map, Value};
 use std::{
     fmt,
@@ -19,18 +19,18 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// Starts logging as `config` says. Panics are logged too, as lines of level `panic`.
+/// Starts logging as `settings` say. Panics are logged too, as lines of level `panic`.
 ///
 /// # Errors
 /// A sentence, if a log file can't be opened or logging was started before.
-pub fn init(config: &Config) -> Result<(), String> {
-    let level = match config.log_level.as_str() {
+pub fn init(settings: &LogSettings) -> Result<(), String> {
+    let level = match settings.level.as_str() {
         "panic" | "fatal" => "error",
         level => level,
     };
     let filter = EnvFilter::new(format!("{level},h2=warn,hyper=warn,hyper_util=warn,tower=warn,sled=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Outputs::open(&config.log_outputs)?);
-    let started = match config.log_format {
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Outputs::open(&settings.outputs)?);
+    let started = match settings.format {
         LogFormat::Json => builder.event_format(ZapJson::default()).try_init(),
         LogFormat::Console => builder.with_ansi(false).with_target(true).try_init(),
     };

@@ -4,21 +4,24 @@
 //! All complaints about a command line are reported at once. **May not know** what the settings do.
 //!
 //! `flags` is the one table from which parser, environment, file and help are derived; `parse` reads it; `check` turns texts
-//! into the typed [`Config`]; `bootstrap` reads who founds the cluster; `log` sets up the log lines that supervisors of etcd read.
+//! into the typed [`Config`]; `bootstrap` reads who founds the cluster; `proxy` has the tables of the programs that are no member;
+//! `log` sets up the log lines that supervisors of etcd read.
 
 mod bootstrap;
 mod check;
 mod flags;
 mod log;
 mod parse;
+mod proxy;
 mod tls;
 mod value;
 
 pub use bootstrap::{ClusterState, DiscoverySrv, initial_cluster, lead_alike};
-pub use check::{Compaction, Config, LogFormat, StorageEngine};
+pub use check::{Compaction, Config, LogFormat, LogSettings, StorageEngine};
 pub use flags::{FLAGS, Flag, Kind, Standing};
 pub use log::init as init_log;
 pub use parse::{Invocation, parse};
+pub use proxy::{GatewayConfig, ProxyConfig};
 pub use tls::{PeerTls, TlsVersion};
 pub use value::{Url, url as parse_url};
 

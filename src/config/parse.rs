@@ -1,6 +1,9 @@
 //! Command line, environment and file into one map of texts.
 
-use super::flags::{FLAGS, Flag, Kind};
+use super::{
+    flags::{FLAGS, Flag, Kind},
+    proxy::{GatewayConfig, Program, ProxyConfig},
+};
 use clap::{Arg, ArgAction, Command, error::ErrorKind};
 use std::{collections::BTreeMap, path::Path};
 
@@ -12,6 +15,20 @@ pub enum Invocation {
         /// Flag name to text; flags that nobody set are absent.
         settings: BTreeMap<&'static str, String>,
         /// Things that are odd but no reason to stop.
+        warnings: Vec<String>,
+    },
+    /// Run a proxy.
+    Proxy {
+        /// What it was told.
+        config: ProxyConfig,
+        /// As above.
+        warnings: Vec<String>,
+    },
+    /// Run a gateway.
+    Gateway {
+        /// What it was told.
+        config: GatewayConfig,
+        /// As above.
         warnings: Vec<String>,
     },
     /// Print this and exit with success (help, version).
@@ -27,7 +44,11 @@ pub fn parse(
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Invocation, Vec<String>> {
     let mut warnings = Vec::new();
-    let args = args.into_iter().map(|arg| go_style(arg, &mut warnings)).collect::<Vec<_>>();
+    let mut args = args.into_iter().peekable();
+    if let Some(program) = args.next_if(|first| Program::named(first).is_some()) {
+        return Program::named(&program).expect("it was looked at").parse(args);
+    }
+    let args = args.map(|arg| go_style(arg, &mut warnings)).collect::<Vec<_>>();
     if args.iter().any(|arg| arg == "--version" || arg == "version") {
         return Ok(Invocation::Print(super::version_text()));
     }
@@ -57,6 +78,29 @@ pub fn parse(
     Ok(Invocation::Run { settings, warnings })
 }
 
+/// Reads `args` by a table of their own: a map of what was set.
+///
+/// # Errors
+/// What clap says, as one sentence; `Ok(Err(text))` if the help was asked for.
+pub(super) fn by_table(
+    mut command: Command,
+    flags: &[Flag],
+    args: impl IntoIterator<Item = String>,
+    warnings: &mut Vec<String>,
+) -> Result<Result<BTreeMap<&'static str, String>, String>, Vec<String>> {
+    for flag in flags {
+        command = command.arg(argument(flag));
+    }
+    let args = args.into_iter().map(|arg| go_style(arg, warnings)).collect::<Vec<_>>();
+    let matches = match command.no_binary_name(true).disable_version_flag(true).try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Err(error.to_string())),
+        Err(error) => return Err(vec![error.to_string().trim_end().to_owned()]),
+    };
+    let set = flags.iter().filter_map(|flag| Some((flag.name, matches.get_one::<String>(flag.name)?.clone())));
+    Ok(Ok(set.collect()))
+}
+
 /// Go's flag package takes `-name` for `--name`; etcd 3.6 spelled young flags `--experimental-name`.
 fn go_style(arg: String, warnings: &mut Vec<String>) -> String {
     let Some(body) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else { return arg };
@@ -77,7 +121,9 @@ fn command() -> Command {
         .about("A Raft-replicated, persistent key-value store that speaks etcd's v3 API")
         .no_binary_name(true)
         .disable_version_flag(true)
-        .override_usage("henge [--flag value]…")
+        .override_usage(
+            "henge [--flag value]…          a member\n       henge proxy [--flag value]…    a proxy of a cluster, or of another proxy (--help for its flags)\n       henge gateway [--flag value]…  a plain TCP proxy (--help for its flags)",
+        )
         .after_help("Each flag can also be set by a variable: --data-dir is ETCD_DATA_DIR. The flag wins.");
     for flag in FLAGS {
         command = command.arg(argument(flag));
@@ -85,7 +131,7 @@ fn command() -> Command {
     command.arg(Arg::new("version").long("version").help("Prints the version and exits.").action(ArgAction::SetTrue))
 }
 
-fn argument(flag: &'static Flag) -> Arg {
+fn argument(flag: &Flag) -> Arg {
     let arg = Arg::new(flag.name)
         .long(flag.name)
         .help(flag.help)
@@ -160,7 +206,7 @@ mod tests {
         let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
         match parse(args, variables)? {
             Invocation::Run { settings, .. } => Ok(settings),
-            Invocation::Print(text) => panic!("printed {text}"),
+            other => panic!("not a member: {other:?}"),
         }
     }
 

@@ -6,6 +6,9 @@
 
 mod discovery;
 mod peers;
+mod proxy;
+
+pub use proxy::{run_gateway, run_proxy};
 
 use crate::{
     config::{Compaction, Config, StorageEngine, Url},
@@ -29,7 +32,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
@@ -43,15 +46,42 @@ pub fn run(config: Config, warnings: &[String]) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return give_up(&format!("cannot start the runtime: {error}")),
+        Err(why) => return give_up(&why),
     };
     let end = runtime.block_on(live(config));
     runtime.shutdown_timeout(Duration::from_millis(100));
     match end {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => give_up(&why),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|error| format!("cannot start the runtime: {error}"))
+}
+
+/// The signals that end a process in order.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, String> {
+        let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one of them.
+    async fn told(&mut self) {
+        let signal = tokio::select! {
+            _ = self.terminate.recv() => "terminated",
+            _ = self.interrupt.recv() => "interrupt",
+        };
+        tracing::info!(signal, "received signal; shutting down");
     }
 }
 
@@ -63,10 +93,7 @@ fn give_up(why: &str) -> ExitCode {
 }
 
 async fn live(config: Config) -> Result<(), String> {
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut signals = Signals::listen()?;
     tracing::info!(
         version = crate::config::claimed_version(),
         name = config.name,
@@ -108,8 +135,7 @@ async fn live(config: Config) -> Result<(), String> {
 
     let (mut fault, mut removed) = (handle.fault(), handle.removed());
     let end = tokio::select! {
-        _ = terminate.recv() => told("terminated"),
-        _ = interrupt.recv() => told("interrupt"),
+        () = signals.told() => Ok(()),
         found = fault.wait_for(Option::is_some) => {
             Err(found.ok().and_then(|found| found.clone()).unwrap_or_else(|| "the member is gone".to_owned()))
         }
@@ -143,15 +169,14 @@ async fn left(removed: &mut watch::Receiver<bool>) {
     tokio::time::sleep(DRAIN).await;
 }
 
-fn told(signal: &str) -> Result<(), String> {
-    tracing::info!(signal, "received signal; shutting down");
-    Ok(())
+async fn bind(config: &Config, urls: &[Url]) -> Result<Vec<Listener>, String> {
+    bind_all(urls, config.socket_reuse_port).await
 }
 
-async fn bind(config: &Config, urls: &[Url]) -> Result<Vec<Listener>, String> {
+async fn bind_all(urls: &[Url], share_port: bool) -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
     for url in urls {
-        let bound = Listener::bind_shared(&url.to_string(), config.socket_reuse_port).await;
+        let bound = Listener::bind_shared(&url.to_string(), share_port).await;
         listeners.push(bound.map_err(|error| error.to_string())?);
     }
     Ok(listeners)

@@ -47,6 +47,7 @@ pub use listen::{ListenError, Listener};
 pub use member::MemberBackend;
 pub use read_txn::read_txn;
 pub use reconfig::Rules;
+pub(crate) use serve::{Answer, Front, is_grpc, serve_front};
 pub use serve::{ConnectionSettings, Serving, serve, serve_http};
 pub use status::code;
 

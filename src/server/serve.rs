@@ -94,6 +94,11 @@ pub fn serve_http(listeners: Vec<Listener>, gateway: axum::Router, settings: &Co
     start(listeners, HttpOnly(gateway.with_state(())), settings, watch::Sender::new(None))
 }
 
+/// Serves whatever `front` answers: for those that are no member.
+pub(crate) fn serve_front(listeners: Vec<Listener>, front: impl Front, settings: &ConnectionSettings) -> Serving {
+    start(listeners, front, settings, watch::Sender::new(None))
+}
+
 fn start(
     listeners: Vec<Listener>,
     front: impl Front,
@@ -246,7 +251,7 @@ async fn converse(
 }
 
 /// What answers a connection.
-trait Front:
+pub(crate) trait Front:
     HyperService<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answer> + Clone + Send + 'static
 {
 }
@@ -266,10 +271,10 @@ impl HyperService<Request<Incoming>> for HttpOnly {
     fn call(&self, request: Request<Incoming>) -> Answer {
         if is_grpc(&request) {
             let refusal = Status::unimplemented("this port serves HTTP alone; gRPC is on another one");
-            return Answer(Box::pin(std::future::ready(Ok(refusal.into_http()))));
+            return Answer::new(std::future::ready(Ok(refusal.into_http())));
         }
         let answer = self.0.clone().call(request.map(axum::body::Body::new));
-        Answer(Box::pin(async { answer.await.map(|response| response.map(Body::new)) }))
+        Answer::new(async { answer.await.map(|response| response.map(Body::new)) })
     }
 }
 
@@ -302,13 +307,20 @@ impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
     }
 }
 
-fn is_grpc(request: &Request<Incoming>) -> bool {
+/// Whether this is for a gRPC service, rather than for plain HTTP.
+pub(crate) fn is_grpc(request: &Request<Incoming>) -> bool {
     let content = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     request.version() == Version::HTTP_2 && content.is_some_and(|content| content.starts_with(b"application/grpc"))
 }
 
 /// A reply to come.
-struct Answer(Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>);
+pub(crate) struct Answer(Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>);
+
+impl Answer {
+    pub(crate) fn new(reply: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static) -> Answer {
+        Answer(Box::pin(reply))
+    }
+}
 
 impl Future for Answer {
     type Output = Result<Response<Body>, Infallible>;

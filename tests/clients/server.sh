@@ -7,7 +7,9 @@
 #   server.sh restart   stop, then start: same data directory, same ports
 #   server.sh url       the client address, host:port
 #
-# INTEROP_DIR holds the state (ports, pid, data, log); HENGE_BIN is the server's program.
+# INTEROP_DIR holds the state (ports, pid, data, log); HENGE_BIN is the server's program. With HENGE_VIA=proxy clients speak to a
+# `henge proxy` before the server, with HENGE_VIA=proxy,proxy to a proxy before that one, and so on (HENGE_PROXY_BIN is their program).
+# Proxies live through a restart of the server, which advertises the address that clients use.
 set -euo pipefail
 
 : "${INTEROP_DIR:?the directory of this server}"
@@ -33,10 +35,15 @@ free_port() {
     die "found no free port"
 }
 
-# A process that has ended but was not yet reaped does not count: some containers' first process never reaps.
-running() {
+# Whether the process of a pid file runs. One that has ended but was not yet reaped does not count: some containers' first process
+# never reaps.
+alive() {
     local state
-    [[ -f $INTEROP_DIR/pid ]] && state=$(ps -o stat= -p "$(<"$INTEROP_DIR/pid")") && [[ $state != Z* ]]
+    [[ -f $1 ]] && state=$(ps -o stat= -p "$(<"$1")") && [[ $state != Z* ]]
+}
+
+running() {
+    alive "$INTEROP_DIR/pid"
 }
 
 # Waits up to $1 seconds for the command that follows to hold.
@@ -62,20 +69,56 @@ stopped() {
     ! running
 }
 
+# How many proxies stand before the server.
+proxies() {
+    local words
+    IFS=, read -ra words <<<"${HENGE_VIA:-}"
+    echo "${#words[@]}"
+}
+
+# The address of the server (0), or of the proxy that stands so far before it.
+address() {
+    case $1 in
+        0) echo "127.0.0.1:$(<"$INTEROP_DIR/client-port")" ;;
+        *) echo "127.0.0.1:$(<"$INTEROP_DIR/proxy-$1-port")" ;;
+    esac
+}
+
 client_address() {
-    echo "127.0.0.1:$(<"$INTEROP_DIR/client-port")"
+    address "$(proxies)"
+}
+
+# Starts the proxies that do not run.
+launch_proxies() {
+    local at
+    for ((at = 1; at <= $(proxies); at++)); do
+        alive "$INTEROP_DIR/proxy-$at-pid" && continue
+        setsid "${HENGE_PROXY_BIN:?the program of the proxies}" proxy \
+            --endpoints "http://$(address $((at - 1)))" \
+            --listen-client-urls "http://$(address "$at")" \
+            </dev/null >>"$INTEROP_DIR/proxy-$at-log" 2>&1 &
+        echo $! >"$INTEROP_DIR/proxy-$at-pid"
+    done
+}
+
+end_proxies() {
+    local file
+    for file in "$INTEROP_DIR"/proxy-*-pid; do
+        if alive "$file"; then kill -KILL "$(<"$file")"; fi
+        rm -f "$file"
+    done
 }
 
 launch() {
     local client peer
-    client="http://$(client_address)"
+    client="http://$(address 0)"
     peer="http://127.0.0.1:$(<"$INTEROP_DIR/peer-port")"
     # A session of its own: an interrupt at the terminal reaches the tests, which then stop the server in order.
     setsid "$HENGE_BIN" \
         --name interop \
         --data-dir "$INTEROP_DIR/data" \
         --listen-client-urls "$client" \
-        --advertise-client-urls "$client" \
+        --advertise-client-urls "http://$(client_address)" \
         --listen-peer-urls "$peer" \
         --initial-advertise-peer-urls "$peer" \
         --initial-cluster "interop=$peer" \
@@ -86,21 +129,26 @@ launch() {
 start() {
     running && die "already running"
     mkdir -p "$INTEROP_DIR"
-    local fresh=
+    local fresh= at
     for _ in {1..3}; do
         if [[ ! -f $INTEROP_DIR/client-port ]]; then
             fresh=yes
             free_port >"$INTEROP_DIR/client-port"
             free_port >"$INTEROP_DIR/peer-port"
         fi
+        for ((at = 1; at <= $(proxies); at++)); do
+            [[ -f $INTEROP_DIR/proxy-$at-port ]] || free_port >"$INTEROP_DIR/proxy-$at-port"
+        done
         launch
+        launch_proxies
         await "$START_SECONDS" healthy_or_gone || die "not healthy after $START_SECONDS s; see $INTEROP_DIR/log"
         if running; then
             return
         fi
         # Only before the first success may the ports change: somebody else may have taken one in between.
         [[ $fresh ]] || break
-        rm -rf "$INTEROP_DIR/client-port" "$INTEROP_DIR/peer-port" "$INTEROP_DIR/data"
+        end_proxies
+        rm -rf "$INTEROP_DIR/client-port" "$INTEROP_DIR/peer-port" "$INTEROP_DIR"/proxy-*-port "$INTEROP_DIR/data"
     done
     tail -n 5 "$INTEROP_DIR/log" >&2
     die "the server ended at once; see $INTEROP_DIR/log"
@@ -118,8 +166,8 @@ end_with() {
 
 case "${1:-}" in
     start) start ;;
-    stop) end_with TERM ;;
-    kill) end_with KILL ;;
+    stop) end_proxies && end_with TERM ;;
+    kill) end_proxies && end_with KILL ;;
     restart) end_with TERM && start ;;
     url) client_address ;;
     *) die "usage: server.sh start|stop|kill|restart|url" ;;

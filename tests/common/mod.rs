@@ -5,9 +5,12 @@
 #![allow(dead_code)] // each test file uses its own part
 
 mod cluster;
+mod proxy;
 
 #[allow(unused_imports)] // as above
 pub use cluster::{Cluster, PATIENCE, eventually};
+#[allow(unused_imports)] // as above
+pub use proxy::Proxy;
 
 use henge::pb::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, kv_client::KvClient,
@@ -36,7 +39,7 @@ pub struct Server {
 
 /// A port that nobody listens on. Not one that the system would give to an outgoing connection before the server has it: those are
 /// from 32768 on.
-fn free_url() -> String {
+pub fn free_url() -> String {
     loop {
         let port = rand::random_range(10_000..32_000);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -172,6 +175,11 @@ impl Server {
     /// SIGSTOP: it hangs, with its connections open.
     pub fn pause(&self) {
         self.signal("-STOP");
+        // On a busy machine it runs on until one of its threads has taken the signal.
+        eventually("the server is stopped", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("a running server");
+            stat.rsplit_once(')').expect("a name").1.starts_with(" T").then_some(())
+        });
     }
 
     /// SIGCONT.

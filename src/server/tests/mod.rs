@@ -64,7 +64,7 @@ impl World {
 }
 
 /// Status and body of a plain HTTP request.
-async fn http(url: &str, method: &str, path: &str) -> (u16, String) {
+pub(crate) async fn http(url: &str, method: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
     let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

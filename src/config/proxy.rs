@@ -1,0 +1,378 @@
+//! The programs that stand before a cluster: `henge proxy`, and `henge gateway`, each with its own table of flags and with etcd's
+//! spelling (`grpc-proxy start`, `gateway start`).
+//!
+//! Their flags come from the command line alone: a proxy often stands beside a member whose variables are not meant for it.
+
+use super::{
+    check::{LogSettings, Reader},
+    flags::{FLAGS, Flag, Kind, Standing, flag},
+    parse::{Invocation, by_table},
+    value::{Url, url},
+};
+use Kind::{Bool, Duration, Int, Text, Urls};
+use Standing::{Later, Meaningless, Works};
+use clap::Command;
+use std::time::Duration as Time;
+
+/// What a proxy can be told.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// What stands behind it: `host:port` or `http://host:port` each; at least one.
+    pub endpoints: Vec<String>,
+    /// Where it serves gRPC and HTTP.
+    pub listen_client_urls: Vec<Url>,
+    /// Where it serves HTTP alone.
+    pub listen_metrics_urls: Vec<Url>,
+    /// Where clients reach it.
+    pub advertise_client_urls: Vec<Url>,
+    /// `max-concurrent-streams` of one connection.
+    pub max_concurrent_streams: u32,
+    /// `grpc-keepalive-interval`
+    pub grpc_keepalive_interval: Time,
+    /// `grpc-keepalive-timeout`
+    pub grpc_keepalive_timeout: Time,
+    /// `socket-reuse-port`
+    pub socket_reuse_port: bool,
+    /// What is logged.
+    pub log: LogSettings,
+}
+
+/// What a gateway can be told.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// `host:port` each; at least one.
+    pub endpoints: Vec<String>,
+    /// `host:port`
+    pub listen_addr: String,
+    /// How long an endpoint that failed is left alone.
+    pub retry_delay: Time,
+    /// What is logged.
+    pub log: LogSettings,
+}
+
+/// A program that is no member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    Proxy,
+    GrpcProxy,
+    Gateway,
+}
+
+const NO_TLS: Standing = Later("TLS for clients is not there yet");
+const NO_SRV: Standing = Later("a proxy does not look for its endpoints in DNS yet; name them with --endpoints");
+const UNDECODED: &str = "messages pass through without being looked at";
+
+#[rustfmt::skip]
+const PROXY: &[Flag] = &[
+    flag("endpoints", Text, "127.0.0.1:2379", "Proxy", "What stands behind the proxy: members of a cluster, or another proxy; URLs or host:port, separated by commas.", Works),
+    flag("listen-client-urls", Urls, "http://127.0.0.1:23790", "Proxy", "URLs to listen on for clients (gRPC and HTTP).", Works),
+    flag("advertise-client-urls", Urls, "", "Proxy", "URLs at which clients reach this proxy (default: those it listens on).", Works),
+    flag("listen-metrics-urls", Urls, "", "Proxy", "More URLs for HTTP alone.", Works),
+    flag("data-dir", Text, "", "Proxy", "Folder of the proxy's data.", Meaningless("this version keeps nothing on disk")),
+];
+
+#[rustfmt::skip]
+const GRPC_PROXY: &[Flag] = &[
+    flag("endpoints", Text, "127.0.0.1:2379", "Proxy", "What stands behind the proxy, separated by commas.", Works),
+    flag("listen-addr", Text, "127.0.0.1:23790", "Proxy", "Address to listen on.", Works),
+    flag("advertise-client-url", Text, "", "Proxy", "Address at which clients reach this proxy (default: the one it listens on).", Works),
+    flag("metrics-addr", Text, "", "Proxy", "One more URL for HTTP alone.", Works),
+    flag("data-dir", Text, "default.proxy", "Proxy", "Folder of the proxy's data.", Meaningless("this version keeps nothing on disk")),
+    flag("debug", Bool, "false", "Proxy", "Logs more, as --log-level=debug.", Works),
+    flag("max-send-bytes", Int, "1572864", "Proxy", "Largest message to the cluster.", Meaningless(UNDECODED)),
+    flag("max-recv-bytes", Int, "2147483647", "Proxy", "Largest message from the cluster.", Meaningless(UNDECODED)),
+    flag("serializable-ordering", Bool, "false", "Proxy", "Serializable reads never go back in time.", Later("sessions that never go back are not there yet")),
+    flag("leasing-prefix", Text, "", "Proxy", "Prefix for the metadata of leased keys.", Later("the proxy writes nothing of its own into the cluster")),
+    flag("namespace", Text, "", "Proxy", "Prefix that is put before all keys.", Later("keys pass through as they are")),
+    flag("resolver-prefix", Text, "", "Proxy", "Prefix under which proxies register.", Later("the proxy writes nothing of its own into the cluster")),
+    flag("resolver-ttl", Int, "0", "Proxy", "Seconds that a registration lives.", Later("the proxy writes nothing of its own into the cluster")),
+    flag("discovery-srv", Text, "", "Discovery", "DNS domain whose SRV records name the endpoints.", NO_SRV),
+    flag("discovery-srv-name", Text, "", "Discovery", "Suffix of the service that is asked for.", NO_SRV),
+    flag("insecure-discovery", Bool, "false", "Discovery", "Accepts SRV records of plain HTTP.", NO_SRV),
+    flag("cert", Text, "", "Security", "Certificate towards the cluster.", NO_TLS),
+    flag("key", Text, "", "Security", "Key towards the cluster.", NO_TLS),
+    flag("cacert", Text, "", "Security", "CA of the cluster.", NO_TLS),
+    flag("insecure-skip-tls-verify", Bool, "false", "Security", "Trusts every certificate of the cluster.", NO_TLS),
+];
+
+#[rustfmt::skip]
+const GATEWAY: &[Flag] = &[
+    flag("endpoints", Text, "127.0.0.1:2379", "Gateway", "Where connections go, in turn; URLs or host:port, separated by commas.", Works),
+    flag("listen-addr", Text, "127.0.0.1:23790", "Gateway", "Address to listen on.", Works),
+    flag("retry-delay", Duration, "1m0s", "Gateway", "How long an endpoint that failed is left alone.", Works),
+    flag("discovery-srv", Text, "", "Discovery", "DNS domain whose SRV records name the endpoints.", NO_SRV),
+    flag("discovery-srv-name", Text, "", "Discovery", "Suffix of the service that is asked for.", NO_SRV),
+    flag("insecure-discovery", Bool, "false", "Discovery", "Accepts SRV records of plain HTTP.", NO_SRV),
+    flag("trusted-ca-file", Text, "", "Discovery", "CA of endpoints that were discovered.", NO_SRV),
+];
+
+/// Rows that a member's table has too, and that mean the same here.
+const CONNECTIONS: &[&str] = &[
+    "max-concurrent-streams",
+    "grpc-keepalive-min-time",
+    "grpc-keepalive-interval",
+    "grpc-keepalive-timeout",
+    "socket-reuse-port",
+    "socket-reuse-address",
+    "enable-pprof",
+    "cert-file",
+    "key-file",
+    "client-cert-auth",
+    "trusted-ca-file",
+    "client-crl-file",
+    "auto-tls",
+    "self-signed-cert-validity",
+];
+const LOGGING: &[&str] =
+    &["logger", "log-outputs", "log-level", "log-format", "enable-log-rotation", "log-rotation-config-json"];
+
+impl Program {
+    pub(super) fn named(word: &str) -> Option<Program> {
+        match word {
+            "proxy" => Some(Program::Proxy),
+            "grpc-proxy" => Some(Program::GrpcProxy),
+            "gateway" => Some(Program::Gateway),
+            _ => None,
+        }
+    }
+
+    fn flags(self) -> Vec<Flag> {
+        let (own, shared): (_, &[&[&str]]) = match self {
+            Program::Proxy => (PROXY, &[CONNECTIONS, LOGGING]),
+            Program::GrpcProxy => (GRPC_PROXY, &[CONNECTIONS, LOGGING]),
+            Program::Gateway => (GATEWAY, &[LOGGING]),
+        };
+        let shared = shared.iter().flat_map(|names| names.iter());
+        let row = |name: &&str| FLAGS.iter().find(|flag| flag.name == *name).expect("a row of the member's table");
+        own.iter().chain(shared.map(row)).copied().collect()
+    }
+
+    fn command(self) -> Command {
+        match self {
+            Program::Proxy => Command::new("henge proxy")
+                .about("Serves the whole API of a cluster, or of another proxy, from this host")
+                .override_usage("henge proxy --endpoints URL,… --listen-client-urls URL,… [--flag value]…"),
+            Program::GrpcProxy => Command::new("henge grpc-proxy start")
+                .about("The same as `henge proxy`, with etcd's flags")
+                .override_usage("henge grpc-proxy start --endpoints=… --listen-addr=… [--flag=value]…"),
+            Program::Gateway => Command::new("henge gateway start")
+                .about("Carries TCP connections to the endpoints in turn")
+                .override_usage("henge gateway [start] --endpoints=… --listen-addr=… [--flag=value]…"),
+        }
+    }
+
+    /// Reads what follows the program's name.
+    pub(super) fn parse(self, args: impl Iterator<Item = String>) -> Result<Invocation, Vec<String>> {
+        let mut args = args.peekable();
+        let starts = args.next_if(|word| word == "start").is_some();
+        let asks_for_help = |word: &String| ["-h", "--help", "-help", "help"].contains(&word.as_str());
+        match self {
+            Program::Proxy if starts => {
+                return Err(vec!["it is `henge proxy`, or `henge grpc-proxy start`".to_owned()]);
+            }
+            Program::GrpcProxy if !starts && !args.peek().is_some_and(asks_for_help) => {
+                return Err(vec!["it is `henge grpc-proxy start`".to_owned()]);
+            }
+            _ => {}
+        }
+        let (flags, mut warnings) = (self.flags(), Vec::new());
+        let settings = match by_table(self.command(), &flags, args, &mut warnings)? {
+            Ok(settings) => settings,
+            Err(help) => return Ok(Invocation::Print(help)),
+        };
+        let mut read = Reader::new(&flags, &settings);
+        read.standings(&mut warnings);
+        let invocation = match self {
+            Program::Proxy => Invocation::Proxy { config: read.proxy(), warnings },
+            Program::GrpcProxy => Invocation::Proxy { config: read.grpc_proxy(), warnings },
+            Program::Gateway => Invocation::Gateway { config: read.gateway(), warnings },
+        };
+        if read.mistakes.is_empty() { Ok(invocation) } else { Err(read.mistakes) }
+    }
+}
+
+impl Reader<'_> {
+    fn proxy(&mut self) -> ProxyConfig {
+        let listen = self.urls("listen-client-urls");
+        let advertised = self.urls("advertise-client-urls");
+        let metrics = self.urls("listen-metrics-urls");
+        self.proxy_of(listen, advertised, metrics)
+    }
+
+    fn grpc_proxy(&mut self) -> ProxyConfig {
+        let listen = self.value("listen-addr", |text| url(&format!("http://{text}")));
+        let with_scheme = |text: &str| match text {
+            "" => Ok(Vec::new()),
+            _ if text.contains("://") => url(text).map(|url| vec![url]),
+            _ => url(&format!("http://{text}")).map(|url| vec![url]),
+        };
+        let advertised = self.value("advertise-client-url", with_scheme);
+        let metrics = self.value("metrics-addr", with_scheme);
+        let mut config = self.proxy_of(vec![listen], advertised, metrics);
+        if self.bool("debug") {
+            config.log.level = "debug".to_owned();
+        }
+        config
+    }
+
+    fn proxy_of(&mut self, listen: Vec<Url>, advertised: Vec<Url>, metrics: Vec<Url>) -> ProxyConfig {
+        if listen.is_empty() {
+            self.wrong("--listen-client-urls must name at least one URL".to_owned());
+        }
+        self.bindable(listen.iter().chain(&metrics));
+        if let Some(url) = advertised.iter().find(|url| url.address.starts_with(':')) {
+            self.wrong(format!("the advertised URL {url} must have a host"));
+        }
+        let endpoints = self.endpoints(|text| match text.split_once("://") {
+            None => url(&format!("http://{text}")),
+            Some(("http", _)) => url(text),
+            Some(("https", _)) => Err("TLS towards the cluster is not there yet".to_owned()),
+            Some(_) => Err(format!("{text:?} is neither host:port nor http://host:port")),
+        });
+        let advertised = if advertised.is_empty() { listen.clone() } else { advertised };
+        for own in endpoints.iter().filter(|endpoint| listen.contains(endpoint) || advertised.contains(endpoint)) {
+            self.wrong(format!("--endpoints has {own}, which is this proxy itself"));
+        }
+        ProxyConfig {
+            endpoints: endpoints.iter().map(ToString::to_string).collect(),
+            listen_client_urls: listen,
+            listen_metrics_urls: metrics,
+            advertise_client_urls: advertised,
+            max_concurrent_streams: self.int("max-concurrent-streams", 1, i64::from(u32::MAX)) as u32,
+            grpc_keepalive_interval: self.duration("grpc-keepalive-interval"),
+            grpc_keepalive_timeout: self.duration("grpc-keepalive-timeout"),
+            socket_reuse_port: self.bool("socket-reuse-port"),
+            log: self.log(),
+        }
+    }
+
+    fn gateway(&mut self) -> GatewayConfig {
+        let listen = self.value("listen-addr", |text| url(&format!("http://{text}")));
+        self.bindable([&listen]);
+        // What the bytes mean is nobody's business here, so a scheme says nothing. etcd adds its port where there is none.
+        let endpoints = self.endpoints(|text| {
+            let address = text.split_once("://").map_or(text, |(_, address)| address).trim_end_matches('/');
+            let has_port =
+                address.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+            let port = if has_port { "" } else { ":2379" };
+            url(&format!("http://{address}{port}"))
+        });
+        if endpoints.contains(&listen) {
+            self.wrong(format!("--endpoints has {}, which is this gateway itself", listen.address));
+        }
+        GatewayConfig {
+            endpoints: endpoints.into_iter().map(|url| url.address).collect(),
+            listen_addr: listen.address,
+            retry_delay: self.duration("retry-delay"),
+            log: self.log(),
+        }
+    }
+
+    fn endpoints(&mut self, parse: impl Fn(&str) -> Result<Url, String>) -> Vec<Url> {
+        let mut endpoints = Vec::new();
+        for text in self.list("endpoints") {
+            match parse(text.trim()) {
+                Ok(endpoint) => endpoints.push(endpoint),
+                Err(why) => self.wrong(format!("invalid value for --endpoints: {why}")),
+            }
+        }
+        if endpoints.is_empty() && self.list("endpoints").is_empty() {
+            self.wrong("--endpoints must name at least one".to_owned());
+        }
+        endpoints
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<Invocation, Vec<String>> {
+        super::super::parse(words.split(' ').map(str::to_owned), [("ETCD_NAME".to_owned(), "x".to_owned())])
+    }
+
+    fn proxy(words: &str) -> ProxyConfig {
+        match parse(words) {
+            Ok(Invocation::Proxy { config, .. }) => config,
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+
+    fn texts(urls: &[Url]) -> Vec<String> {
+        urls.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_etcds_proxy() {
+        for words in ["proxy", "grpc-proxy start"] {
+            let config = proxy(words);
+            assert_eq!(config.endpoints, ["http://127.0.0.1:2379"], "{words}");
+            assert_eq!(texts(&config.listen_client_urls), ["http://127.0.0.1:23790"], "{words}");
+            assert_eq!(config.advertise_client_urls, config.listen_client_urls, "{words}");
+        }
+        for words in ["gateway start", "gateway"] {
+            let Ok(Invocation::Gateway { config, .. }) = parse(words) else { panic!("{words}") };
+            assert_eq!(
+                (config.endpoints, config.listen_addr),
+                (vec!["127.0.0.1:2379".into()], "127.0.0.1:23790".into())
+            );
+            assert_eq!(config.retry_delay, Time::from_secs(60));
+        }
+    }
+
+    #[test]
+    fn both_spellings_say_the_same() {
+        let ours = proxy("proxy --endpoints a:1,http://b:2 --listen-client-urls http://127.0.0.1:3 --log-level debug");
+        let etcds = proxy("grpc-proxy start -endpoints=a:1,http://b:2 --listen-addr=127.0.0.1:3 --debug");
+        assert_eq!(format!("{ours:?}"), format!("{etcds:?}"));
+        assert_eq!(ours.endpoints, ["http://a:1", "http://b:2"]);
+    }
+
+    #[test]
+    fn a_gateway_strips_schemes_and_adds_etcds_port() {
+        let Ok(Invocation::Gateway { config, .. }) = parse("gateway --endpoints=https://a,b:1 --retry-delay=5s") else {
+            panic!("a gateway")
+        };
+        assert_eq!(config.endpoints, ["a:2379", "b:1"]);
+        assert_eq!(config.retry_delay, Time::from_secs(5));
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once_and_what_cannot_be_honoured_is_one() {
+        let mistakes = parse(
+            "grpc-proxy start --namespace=x --endpoints=https://a:1,b --listen-addr=host:1 --cert=c --max-concurrent-streams=0",
+        );
+        assert_eq!(mistakes.as_ref().map(|_| ()).unwrap_err().len(), 6, "{mistakes:?}");
+        for words in [
+            "proxy --endpoints http://127.0.0.1:23790",
+            "proxy --endpoints=",
+            "proxy --no-such-flag",
+            "proxy start",
+            "grpc-proxy",
+            "gateway --endpoints 127.0.0.1:23790",
+            "gateway --listen-client-urls http://127.0.0.1:1",
+        ] {
+            assert_eq!(parse(words).map(|_| ()).unwrap_err().len(), 1, "{words}");
+        }
+    }
+
+    #[test]
+    fn each_has_help_and_the_members_help_names_them() {
+        for words in ["proxy --help", "grpc-proxy start --help", "grpc-proxy --help", "gateway -h", "--help"] {
+            let Ok(Invocation::Print(text)) = parse(words) else { panic!("{words}") };
+            let expected = if words == "--help" { "henge gateway" } else { "--endpoints" };
+            assert!(text.contains(expected), "{words}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_row_stands_in_a_table_once() {
+        for program in [Program::Proxy, Program::GrpcProxy, Program::Gateway] {
+            let mut names = program.flags().into_iter().map(|flag| flag.name).collect::<Vec<_>>();
+            names.sort_unstable();
+            let all = names.len();
+            names.dedup();
+            assert_eq!(names.len(), all, "{program:?}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Life and death of what stands before a cluster: the proxy, and the gateway.
+
+use super::{DRAIN, Signals, bind_all, give_up, runtime, texts};
+use crate::{
+    client::ConnectOptions,
+    config::{GatewayConfig, ProxyConfig},
+    proxy::{Ring, Upstream, tcp::Gateway},
+    server::ConnectionSettings,
+};
+use std::process::ExitCode;
+use tokio::net::TcpListener;
+
+/// Runs a proxy until it is told to stop.
+pub fn run_proxy(config: ProxyConfig, warnings: &[String]) -> ExitCode {
+    run(warnings, live_proxy(config))
+}
+
+/// Runs a gateway until it is told to stop.
+pub fn run_gateway(config: GatewayConfig, warnings: &[String]) -> ExitCode {
+    run(warnings, live_gateway(config))
+}
+
+fn run(warnings: &[String], life: impl Future<Output = Result<(), String>>) -> ExitCode {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    match runtime().and_then(|runtime| {
+        let end = runtime.block_on(life);
+        runtime.shutdown_background();
+        end
+    }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => give_up(&why),
+    }
+}
+
+async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
+    let mut signals = Signals::listen()?;
+    let clients = bind_all(&config.listen_client_urls, config.socket_reuse_port).await?;
+    let http = bind_all(&config.listen_metrics_urls, config.socket_reuse_port).await?;
+    let upstream = Upstream::new(&config.endpoints, ConnectOptions::default()).map_err(|error| error.to_string())?;
+    let ring = Ring::new(upstream, &texts(&config.advertise_client_urls))?;
+    let connections = ConnectionSettings {
+        streams_max: config.max_concurrent_streams,
+        keepalive_interval: config.grpc_keepalive_interval,
+        keepalive_timeout: config.grpc_keepalive_timeout,
+    };
+    let (serving, http) = (ring.serve(clients, &connections), ring.serve_http(http, &connections));
+    for url in &config.listen_client_urls {
+        tracing::info!(address = %url, endpoints = ?config.endpoints, "started gRPC proxy");
+    }
+    tracing::info!("ready to serve client requests");
+    signals.told().await;
+    ring.stop();
+    tokio::join!(serving.stop(DRAIN), http.stop(DRAIN));
+    Ok(())
+}
+
+async fn live_gateway(config: GatewayConfig) -> Result<(), String> {
+    let mut signals = Signals::listen()?;
+    let listener = TcpListener::bind(&config.listen_addr).await;
+    let listener = listener.map_err(|error| format!("cannot listen on {}: {error}", config.listen_addr))?;
+    tracing::info!(endpoints = ?config.endpoints, "ready to proxy client requests");
+    let gateway = Gateway::new(config.endpoints, config.retry_delay);
+    // A connection has no end that the gateway knows of: there is nothing to wait for.
+    tokio::select! {
+        () = gateway.serve(listener) => {}
+        () = signals.told() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! One match on the path: what the proxy answers itself, and what passes through.
+
+use super::{Ring, VIA, pass::said};
+use crate::{
+    pb::etcdserverpb::{RangeRequest, kv_client::KvClient},
+    server,
+    types::Error,
+};
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, CONTENT_TYPE},
+};
+use hyper::{body::Incoming, service::Service};
+use std::{convert::Infallible, time::Duration};
+use tokio::time::{Instant, timeout_at};
+use tonic::{Status, body::Body};
+
+/// Longest time for the read behind `/health`; etcd's proxy waits as long.
+const HEALTH_MAX: Duration = Duration::from_secs(1);
+
+/// What answers the connections of one proxy.
+#[derive(Clone)]
+pub(super) struct Front {
+    ring: Ring,
+    serves_grpc: bool,
+}
+
+impl Front {
+    /// Answers plain HTTP, and gRPC if `serves_grpc`.
+    pub(super) fn new(ring: Ring, serves_grpc: bool) -> Front {
+        Front { ring, serves_grpc }
+    }
+}
+
+impl server::Front for Front {}
+
+impl Service<Request<Incoming>> for Front {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = server::Answer;
+
+    fn call(&self, request: Request<Incoming>) -> server::Answer {
+        let ring = self.ring.clone();
+        if !server::is_grpc(&request) {
+            return server::Answer::new(async move { Ok(ring.plain(request).await) });
+        }
+        if !self.serves_grpc {
+            let refusal = Status::unimplemented("this port serves HTTP alone; gRPC is on another one");
+            return server::Answer::new(std::future::ready(Ok(refusal.into_http())));
+        }
+        server::Answer::new(async move { Ok(ring.call(request).await) })
+    }
+}
+
+impl Ring {
+    async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+        let shared = &self.shared;
+        match request.uri().path() {
+            "/etcdserverpb.Lease/LeaseKeepAlive" if shared.renewals.may_merge(request.headers()) => {
+                shared.renewals.serve(request, shared.stopping.subscribe()).await
+            }
+            "/etcdserverpb.Cluster/MemberList" => {
+                let mut response = self.pass(request).await;
+                // By this a proxy behind this one knows that these members are not its own to follow.
+                response.headers_mut().insert(VIA, shared.via.clone());
+                response
+            }
+            _ => self.pass(request).await,
+        }
+    }
+
+    async fn pass(&self, request: Request<Incoming>) -> Response<Body> {
+        self.shared.passage.call(request).await.unwrap_or_else(|status| status.into_http())
+    }
+
+    async fn plain(&self, request: Request<Incoming>) -> Response<Body> {
+        match request.uri().path() {
+            "/health" | "/proxy/health" => match *request.method() {
+                Method::GET => self.health().await,
+                _ => {
+                    let mut refusal = said(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+                    refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+                    refusal
+                }
+            },
+            _ => self.shared.passage.plain(request).await,
+        }
+    }
+
+    /// True if the upstream answers a linearizable read.
+    async fn health(&self) -> Response<Body> {
+        let (status, text) = match self.read().await {
+            Ok(()) => (StatusCode::OK, r#"{"health":"true","reason":""}"#.to_owned()),
+            Err(why) => {
+                tracing::warn!(reason = why, "serving /health false");
+                let why = why.replace('\\', "\\\\").replace('"', "\\\"").replace(char::is_control, " ");
+                (StatusCode::SERVICE_UNAVAILABLE, format!("{{\"health\":\"false\",\"reason\":\"GET ERROR:{why}\"}}\n"))
+            }
+        };
+        let mut response = Response::new(Body::new(http_body_util::Full::new(Bytes::from(text))));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+
+    async fn read(&self) -> Result<(), String> {
+        let upstream = &self.shared.upstream;
+        let deadline = Instant::now() + HEALTH_MAX;
+        let mut why = String::new();
+        for _ in 0..upstream.len() {
+            let (turn, channel) = upstream.pick();
+            let request = RangeRequest {
+                key: Bytes::from_static(b"health"),
+                keys_only: true,
+                limit: 1,
+                ..RangeRequest::default()
+            };
+            match timeout_at(deadline, KvClient::new(channel).range(request)).await {
+                Ok(Ok(_)) => return Ok(()),
+                // Who refuses for want of permission has asked a quorum first.
+                Ok(Err(status)) if status.message() == Error::PermissionDenied.text() => return Ok(()),
+                Ok(Err(status)) => why = format!("{}: {}", upstream.address(turn), crate::client::Error::from(status)),
+                Err(_) => {
+                    upstream.leave(turn);
+                    return Err(format!("{}: {}", upstream.address(turn), Error::DeadlineExceeded));
+                }
+            }
+            upstream.leave(turn);
+        }
+        Err(why)
+    }
+}

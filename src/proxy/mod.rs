@@ -1,0 +1,88 @@
+//! The ring: a process on a host that serves the whole API, with a core or another proxy behind it.
+//!
+//! **Promises.** What the proxy does not answer itself passes through undecoded: every call that the core knows, its exact errors, the
+//! client's identity. A call is sent once; it goes to another member only if it certainly never left. A core that is away is told within
+//! seconds, with what was tried; nothing hangs, and nothing spins. A renewal is never answered with an older renewal's answer, so no
+//! time to live is stretched. **May not know** how a command is replicated, or what a call means that passes through.
+//!
+//! ```text
+//!   clients ══▶ front ─┬─ pass ────────▶ link ══▶ core, or another proxy      what passes: one connection to each address
+//!                      ├─ leases ──────▶ a few streams                        renewals of all clients
+//!                      └─ /health                    upstream: which address; follow: where the members are
+//! ```
+//!
+//! `tcp` is the lesser sibling (`henge gateway`): it carries bytes, and knows nothing of HTTP.
+
+mod follow;
+mod front;
+mod leases;
+mod link;
+mod pass;
+pub mod tcp;
+mod upstream;
+
+pub use upstream::Upstream;
+
+use crate::server::{self, ConnectionSettings, Listener, Serving};
+use http::HeaderValue;
+use leases::Renewals;
+use pass::Passage;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The metadata by which the answer to a member list tells that a proxy gave it, and which.
+const VIA: &str = "henge-via";
+
+/// One proxy. Cheap to clone.
+#[derive(Clone)]
+pub struct Ring {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    upstream: Upstream,
+    passage: Passage,
+    renewals: Renewals,
+    /// What [`VIA`] says: where clients reach this proxy.
+    via: HeaderValue,
+    stopping: watch::Sender<bool>,
+}
+
+impl Ring {
+    /// A proxy of `upstream`, which clients reach at the URLs `advertised`. It begins to follow the members of `upstream`.
+    ///
+    /// # Errors
+    /// A sentence, if `advertised` can't stand in a header.
+    pub fn new(upstream: Upstream, advertised: &[String]) -> Result<Ring, String> {
+        let via = HeaderValue::from_str(&advertised.join(","))
+            .map_err(|_| format!("{advertised:?} has characters that no URL may have"))?;
+        follow::start(&upstream);
+        let stopping = watch::Sender::new(false);
+        let shared = Shared {
+            passage: Passage::new(upstream.clone(), stopping.subscribe()),
+            renewals: Renewals::start(&upstream),
+            upstream,
+            via,
+            stopping,
+        };
+        Ok(Ring { shared: Arc::new(shared) })
+    }
+
+    /// Serves gRPC and HTTP on `listeners`.
+    pub fn serve(&self, listeners: Vec<Listener>, settings: &ConnectionSettings) -> Serving {
+        server::serve_front(listeners, front::Front::new(self.clone(), true), settings)
+    }
+
+    /// Serves HTTP alone.
+    pub fn serve_http(&self, listeners: Vec<Listener>, settings: &ConnectionSettings) -> Serving {
+        server::serve_front(listeners, front::Front::new(self.clone(), false), settings)
+    }
+
+    /// Ends streams that would never end by themselves. Say this before [`Serving::stop`], which waits for what is under way.
+    pub fn stop(&self) {
+        self.shared.stopping.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! What stands behind the proxy: its addresses, and which of them to ask.
+
+use super::link::Link;
+use crate::client::{ConnectOptions, Endpoints, Error};
+use http::uri::Authority;
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
+use tonic::transport::Channel;
+
+/// The upstream. One of its addresses is asked until it fails, then the next. Cheap to clone.
+#[derive(Clone)]
+pub struct Upstream {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    endpoints: Endpoints,
+    options: ConnectOptions,
+    /// The addresses that a person named.
+    given: Vec<String>,
+    /// What passes through undecoded has connections of its own, one an address.
+    links: Mutex<BTreeMap<String, Link>>,
+}
+
+impl Upstream {
+    /// Takes `addresses` (`host:port` or `http://host:port`); connections are made when first used.
+    ///
+    /// # Errors
+    /// As [`Endpoints::new`].
+    pub fn new(addresses: &[String], options: ConnectOptions) -> Result<Upstream, Error> {
+        // One spelling, so that an address that is listed is known for the one that was given.
+        let given = addresses.iter().map(|address| spelled(address)).collect::<Vec<_>>();
+        let endpoints = Endpoints::new(&given, &options)?;
+        for address in &given {
+            authority(address).map_err(|error| Error::InvalidEndpoint(format!("bad endpoint {address:?}: {error}")))?;
+        }
+        Ok(Upstream { shared: Arc::new(Shared { endpoints, options, given, links: Mutex::default() }) })
+    }
+
+    /// The turn to ask at now, and the channel to its address: for calls that the proxy makes by itself.
+    pub fn pick(&self) -> (usize, Channel) {
+        self.shared.endpoints.pick()
+    }
+
+    /// Says that the address of `turn` failed; as [`Endpoints::leave`].
+    pub fn leave(&self, turn: usize) {
+        self.shared.endpoints.leave(turn);
+    }
+
+    /// How many addresses there are; at least one.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.shared.endpoints.len()
+    }
+
+    /// The address that is asked at `turn`.
+    pub fn address(&self, turn: usize) -> String {
+        self.shared.endpoints.address(turn)
+    }
+
+    /// All addresses.
+    pub fn addresses(&self) -> Vec<String> {
+        self.shared.endpoints.addresses()
+    }
+
+    /// The addresses that a person named.
+    pub(super) fn given(&self) -> &[String] {
+        &self.shared.given
+    }
+
+    pub(super) fn options(&self) -> &ConnectOptions {
+        &self.shared.options
+    }
+
+    /// The turn to ask at now, and the connection for what passes through.
+    pub(super) fn link(&self) -> (usize, Link) {
+        let turn = self.shared.endpoints.pick().0;
+        let address = self.address(turn);
+        let mut links = self.shared.links.lock();
+        let link = links.entry(address).or_insert_with_key(|address| {
+            Link::new(authority(address).expect("every address was looked at when it came"))
+        });
+        (turn, link.clone())
+    }
+
+    /// Takes other addresses from now on, and `preferred` among them first. Calls that are under way go on.
+    ///
+    /// # Errors
+    /// As [`Endpoints::replace`]; then nothing changes.
+    pub(super) fn replace(&self, addresses: &[String], preferred: &str) -> Result<(), Error> {
+        if let Some(bad) = addresses.iter().find(|address| authority(address).is_err()) {
+            return Err(Error::InvalidEndpoint(format!("bad endpoint {bad:?}")));
+        }
+        self.shared.endpoints.replace(addresses, &self.shared.options)?;
+        self.shared.endpoints.prefer(preferred);
+        self.shared.links.lock().retain(|address, _| addresses.contains(address));
+        Ok(())
+    }
+
+    /// For tasks that must not outlive the proxy.
+    pub(super) fn downgrade(&self) -> Weak<Shared> {
+        Arc::downgrade(&self.shared)
+    }
+
+    pub(super) fn upgrade(shared: &Weak<Shared>) -> Option<Upstream> {
+        shared.upgrade().map(|shared| Upstream { shared })
+    }
+}
+
+/// An address in its one spelling, `http://host:port`. What is no address stays what it is, and is refused.
+pub(super) fn spelled(address: &str) -> String {
+    let address = address.trim();
+    match address.split_once("://") {
+        Some(_) => address.trim_end_matches('/').to_owned(),
+        None if address.is_empty() => String::new(),
+        None => format!("http://{address}"),
+    }
+}
+
+fn authority(address: &str) -> Result<Authority, String> {
+    let authority = address.strip_prefix("http://").ok_or("not http")?;
+    let authority = authority.parse::<Authority>().map_err(|error| error.to_string())?;
+    match authority.port_u16() {
+        Some(_) => Ok(authority),
+        None => Err("no port".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(addresses: &[&str]) -> Result<Upstream, Error> {
+        let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+        Upstream::new(&addresses, ConnectOptions::default())
+    }
+
+    #[tokio::test]
+    async fn an_address_has_one_spelling_and_a_port() {
+        let known = upstream(&["127.0.0.1:1", " http://a:2/"]).unwrap();
+        assert_eq!(known.addresses(), ["http://127.0.0.1:1", "http://a:2"]);
+        for bad in [&["https://a:1"][..], &["a"], &["unix:///x"], &[""], &[]] {
+            assert!(upstream(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_that_go_take_their_connections_with_them() {
+        let upstream = upstream(&["a:1", "b:1"]).unwrap();
+        for _ in 0..2 {
+            upstream.leave(upstream.link().0);
+        }
+        assert_eq!(upstream.shared.links.lock().len(), 2);
+        upstream.replace(&["http://b:1".into(), "http://c:1".into()], "http://c:1").unwrap();
+        assert_eq!(upstream.shared.links.lock().len(), 1);
+        assert_eq!(upstream.link().1.authority(), "c:1");
+    }
+}

@@ -1,0 +1,106 @@
+//! What stands before a server: `henge proxy` or `henge gateway`, each a process on loopback.
+
+use super::{eventually, free_url};
+use henge::client::{Client, ConnectOptions};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::{Child, Command, ExitStatus, Stdio},
+};
+use tokio::runtime::Runtime;
+
+/// A process before a server. Dropping it kills it.
+pub struct Proxy {
+    dir: tempfile::TempDir,
+    url: String,
+    child: Child,
+    runtime: Runtime,
+}
+
+impl Proxy {
+    /// A proxy of `upstreams`, accepting.
+    pub fn of(upstreams: &[&str]) -> Proxy {
+        let url = free_url();
+        let flags = ["proxy", "--endpoints", &upstreams.join(","), "--listen-client-urls", &url];
+        Proxy::start(&url, &flags, "ready to serve client requests")
+    }
+
+    /// A gateway to `upstreams`, accepting, with more flags.
+    pub fn gateway(upstreams: &[&str], more: &[&str]) -> Proxy {
+        let url = free_url();
+        let endpoints = upstreams.join(",");
+        let listen = url.trim_start_matches("http://");
+        let flags = ["gateway", "start", "--endpoints", &endpoints, "--listen-addr", listen];
+        Proxy::start(&url, &[&flags, more].concat(), "ready to proxy client requests")
+    }
+
+    fn start(url: &str, args: &[&str], ready: &str) -> Proxy {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let log = std::fs::File::create(dir.path().join("log")).expect("a log");
+        // Always henge: HENGE_BIN may name another server behind it.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
+        let child = command.args(args).stdout(Stdio::null()).stderr(log).spawn().expect("the proxy starts");
+        let runtime = Runtime::new().expect("a runtime");
+        let mut proxy = Proxy { dir, url: url.to_owned(), child, runtime };
+        eventually("the proxy is ready", || {
+            let gone = proxy.child.try_wait().expect("its state");
+            assert!(gone.is_none(), "the proxy ended: {gone:?}\n{}", proxy.log());
+            proxy.log().contains(ready).then_some(())
+        });
+        proxy
+    }
+
+    /// Where it serves clients.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What it wrote to standard error so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// A client of it, for tasks on [`Proxy::runtime`].
+    pub fn client(&self, options: ConnectOptions) -> Client {
+        self.runtime.block_on(Client::connect([&self.url], options)).expect("a client")
+    }
+
+    /// Where its clients may run.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Status and body of a plain GET.
+    pub fn http(&self, path: &str) -> (u16, String) {
+        let address = self.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("a request");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("a reply");
+        let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
+        (head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status"), body.to_owned())
+    }
+
+    /// Processor time that it has used, in clock ticks (100 a second).
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a running proxy");
+        // After the name, which may hold anything, utime and stime are the 12th and 13th fields.
+        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect::<Vec<_>>();
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill(1)");
+        assert!(told.success());
+        self.child.wait().expect("the proxy is gone")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
