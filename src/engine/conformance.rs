@@ -371,3 +371,24 @@ macro_rules! suite {
 suite!(memory, InMemory(Memory::default()), 200);
 suite!(redb, on_disk(Kind::Redb), 12);
 suite!(sled, on_disk(Kind::Sled), 8);
+
+impl Subject for super::Volatile {
+    fn engine(&self) -> &dyn Engine {
+        self
+    }
+
+    fn reopen(self) -> super::Volatile {
+        super::Volatile::default()
+    }
+}
+
+/// All but what a flush saves from a crash: of this one, nothing is saved.
+#[test]
+fn volatile_is_an_engine_while_its_process_lives() {
+    tables_are_apart_and_rows_in_order(super::Volatile::default());
+    scans_keep_their_bounds(super::Volatile::default());
+    a_later_write_wins_and_a_deletion_hides(super::Volatile::default());
+    long_scans_meet_every_row_once(super::Volatile::default());
+    no_row_vanishes_during_a_flush(super::Volatile::default());
+    checkpoint_keeps_one_moment(super::Volatile::default());
+}

@@ -14,6 +14,7 @@ mod overlay;
 mod redb;
 mod sled;
 mod store;
+mod volatile;
 
 #[cfg(test)]
 mod conformance;
@@ -24,6 +25,7 @@ pub use home::{DirHome, Home};
 pub use memory::{Memory, MemoryHome};
 pub use open::{Kind, Options, open};
 pub use store::{Pin, Rows, Store};
+pub use volatile::Volatile;
 
 use crate::types::Fault;
 use bytes::Bytes;

@@ -16,6 +16,9 @@
 //!
 //! A *compaction* at R is a mark: reads below R are refused from then on. The *sweep* ([`Reader::compact_step`]) removes what
 //! nobody can read any more, in small steps, whenever it gets to it. A [`Pin`] holds the sweep below the revision it names.
+//!
+//! A store may be a *copy* of a part of another one: then it does not count revisions but repeats those of the other ([`Loader`],
+//! [`Store::repeat`], [`Store::advance`]).
 
 mod compact;
 mod hash;
@@ -26,6 +29,7 @@ mod open;
 mod pin;
 mod read;
 mod record;
+mod repeat;
 mod write;
 
 #[cfg(test)]
@@ -37,6 +41,7 @@ pub use history::History;
 pub use pin::Pin;
 pub use read::{Chunk, RangeQuery, RangeResult, Reader, SortOrder, SortTarget, is_before_any};
 pub use record::{Event, EventKind, KeyValue, read_row, write_row};
+pub use repeat::{Diverged, Loader};
 pub use write::WriteTxn;
 
 use crate::{

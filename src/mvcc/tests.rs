@@ -2,6 +2,7 @@
 
 mod hashes;
 mod model;
+mod repeat;
 
 use super::*;
 use crate::{

@@ -30,8 +30,13 @@ pub struct WriteTxn<'a> {
 
 impl<'a> WriteTxn<'a> {
     pub(super) fn new(store: &'a mut Store) -> WriteTxn<'a> {
-        let main = Revision(store.current).next().0;
-        WriteTxn { store, main, events: Vec::new(), undo: Vec::new() }
+        let main = Revision(store.current).next();
+        WriteTxn::at(store, main)
+    }
+
+    /// Writes at `revision`, which is after all that were written.
+    pub(super) fn at(store: &'a mut Store, revision: Revision) -> WriteTxn<'a> {
+        WriteTxn { store, main: revision.0, events: Vec::new(), undo: Vec::new() }
     }
 }
 
@@ -111,6 +116,11 @@ impl WriteTxn<'_> {
     /// The newest revision so far: that of the request, once it has written.
     pub fn revision(&self) -> Revision {
         Revision(if self.is_empty() { self.store.current } else { self.main })
+    }
+
+    /// The version that the last write made.
+    pub(super) fn last_written(&self) -> Option<&KeyValue> {
+        self.events.last().map(|event| &event.kv)
     }
 
     /// Whether nothing was written.

@@ -13,14 +13,24 @@
 //!
 //! `tcp` is the lesser sibling (`henge gateway`): it carries bytes, and knows nothing of HTTP.
 
+mod age;
+mod copies;
+mod copy;
+mod feed;
+mod fence;
 mod follow;
 mod front;
+mod kv;
 mod leases;
 mod link;
 mod pass;
+mod source;
 pub mod tcp;
 mod upstream;
 
+pub use copies::{Copies, Settings};
+pub use copy::Copy;
+pub use source::Source;
 pub use upstream::Upstream;
 
 use crate::server::{self, ConnectionSettings, Listener, Serving};

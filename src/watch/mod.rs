@@ -80,6 +80,9 @@ pub struct Options {
     pub watchers_max: usize,
     /// Replies to creates and cancels that a stream holds back before it stops to read requests.
     pub controls_max: usize,
+    /// The store is a copy of a part of another one, so that most revisions have no events here: one that is left out between two
+    /// is none that was missed.
+    pub is_partial: bool,
 }
 
 impl Default for Options {
@@ -91,6 +94,7 @@ impl Default for Options {
             near_revisions: 1_000,
             watchers_max: 10_000_000,
             controls_max: 128 << 10,
+            is_partial: false,
         }
     }
 }
@@ -260,7 +264,8 @@ impl Hub {
     /// Takes time for each watcher that an event is for, none for the others, and never waits for a reader of a stream.
     ///
     /// Revisions that are left out, as when a snapshot brought them, cost one walk over all watchers: they fall behind and read
-    /// them from history, or are told that they are compacted. Revisions that were published before are ignored.
+    /// them from history, or are told that they are compacted; unless [`Options::is_partial`] says that they had no events. Revisions
+    /// that were published before are ignored.
     pub fn publish(&self, events: Vec<(Revision, Vec<Event>)>, upto: Revision) {
         let mut woken = Vec::new();
         {
@@ -271,12 +276,16 @@ impl Hub {
                 if revision.0 <= published {
                     continue;
                 }
-                // There is no revision without an event.
-                state.miss(level + 1, revision.0 - 1);
+                // There is no revision without an event, if the store has all keys.
+                if !self.shared.options.is_partial {
+                    state.miss(level + 1, revision.0 - 1);
+                }
                 state.route(revision, events, self.shared.options.stream_bytes_max);
                 level = revision.0;
             }
-            state.miss(level + 1, upto.0);
+            if !self.shared.options.is_partial {
+                state.miss(level + 1, upto.0);
+            }
             let fallen = state.hand_over(&mut woken);
             self.shared.behind.fetch_add(fallen, Ordering::Relaxed);
             level = level.max(upto.0);

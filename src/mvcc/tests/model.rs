@@ -15,7 +15,7 @@ struct Model {
 }
 
 #[derive(Clone, Debug)]
-enum Write {
+pub(super) enum Write {
     Put(u8, u8),
     Delete(u8, u8),
 }
@@ -32,11 +32,11 @@ enum Step {
     Hash(i64),
 }
 
-fn name(number: u8) -> Key {
+pub(super) fn name(number: u8) -> Key {
     key(&format!("k{number:02}"))
 }
 
-fn span(from: u8, to: u8) -> KeyRange {
+pub(super) fn span(from: u8, to: u8) -> KeyRange {
     match (from, to) {
         (from, to) if from == to => KeyRange::One(name(from)),
         (from, 12..) => KeyRange::From(name(from)),
@@ -44,14 +44,14 @@ fn span(from: u8, to: u8) -> KeyRange {
     }
 }
 
-fn write() -> impl Strategy<Value = Write> {
+pub(super) fn write() -> impl Strategy<Value = Write> {
     prop_oneof![
         3 => (0..12_u8, any::<u8>()).prop_map(|(key, value)| Write::Put(key, value)),
         1 => (0..12_u8, 0..14_u8).prop_map(|(from, to)| Write::Delete(from, to)),
     ]
 }
 
-fn query() -> impl Strategy<Value = RangeQuery> {
+pub(super) fn query() -> impl Strategy<Value = RangeQuery> {
     let filter = || prop_oneof![3 => Just(0_i64), 1 => 1..20_i64];
     let target = prop_oneof![
         Just(SortTarget::Key),
@@ -191,7 +191,7 @@ impl Model {
 }
 
 /// Requests never write one key twice (DuplicateKey), so neither does the test.
-fn distinct(writes: Vec<Write>) -> Vec<Write> {
+pub(super) fn distinct(writes: Vec<Write>) -> Vec<Write> {
     let mut touched = std::collections::BTreeSet::new();
     let keys = |write: &Write| match write {
         Write::Put(number, _) => vec![*number],
@@ -200,7 +200,7 @@ fn distinct(writes: Vec<Write>) -> Vec<Write> {
     writes.into_iter().filter(|write| keys(write).into_iter().all(|number| touched.insert(number))).collect()
 }
 
-fn run_writes(txn: &mut WriteTxn<'_>, writes: &[Write]) {
+pub(super) fn run_writes(txn: &mut WriteTxn<'_>, writes: &[Write]) {
     for write in writes {
         match write {
             Write::Put(number, value) => {

@@ -1,0 +1,176 @@
+//! A proxy before a served backend, and a proxy before that, all in one process.
+
+use super::super::*;
+use crate::{
+    client::ConnectOptions,
+    pb::etcdserverpb::{
+        LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, MemberListRequest, PutRequest, RangeRequest,
+        WatchCreateRequest, WatchRequest, cluster_client::ClusterClient, kv_client::KvClient,
+        lease_client::LeaseClient, watch_client::WatchClient, watch_request::RequestUnion,
+    },
+    server::tests::{World, http, world},
+};
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, transport::Channel};
+
+/// A proxy that serves, and a connection to it.
+struct Proxied {
+    ring: Ring,
+    url: String,
+    channel: Channel,
+    _serving: Serving,
+}
+
+async fn proxy_of(url: &str) -> Proxied {
+    let listener = Listener::bind("http://127.0.0.1:0").await.unwrap();
+    let own = listener.url();
+    let upstream = Upstream::new(&[url.to_owned()], ConnectOptions::default()).unwrap();
+    let ring = Ring::new(upstream, std::slice::from_ref(&own)).unwrap();
+    let serving = ring.serve(vec![listener], &ConnectionSettings::default());
+    let channel = Channel::from_shared(own.clone()).unwrap().connect().await.unwrap();
+    Proxied { ring, url: own, channel, _serving: serving }
+}
+
+/// A member, a proxy before it, and one before that.
+async fn tiers() -> (World, Proxied, Proxied) {
+    let world = world().await;
+    let near = proxy_of(&world.url).await;
+    let far = proxy_of(&near.url).await;
+    (world, near, far)
+}
+
+fn b(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+#[tokio::test]
+async fn what_is_said_through_two_proxies_is_said_to_the_member_and_its_refusals_come_back_as_they_are() {
+    let (world, near, far) = tiers().await;
+    for channel in [&near.channel, &far.channel] {
+        let put = PutRequest { key: b("a"), value: Bytes::from(vec![7; 1_000_000]), ..PutRequest::default() };
+        let there = KvClient::new(channel.clone()).put(put).await.unwrap().into_inner().header.unwrap();
+        let get = RangeRequest { key: b("a"), ..RangeRequest::default() };
+        let direct = KvClient::new(world.channel.clone()).range(get.clone()).await.unwrap().into_inner();
+        let through = KvClient::new(channel.clone()).range(get).await.unwrap().into_inner();
+        assert_eq!(direct, through);
+        assert_eq!(through.kvs[0].mod_revision, there.revision);
+        let refused = KvClient::new(channel.clone()).range(RangeRequest::default()).await.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "etcdserver: key is not provided"));
+        let unknown = RangeRequest { key: b("a"), revision: 1_000, ..RangeRequest::default() };
+        let refused = KvClient::new(channel.clone()).range(unknown).await.unwrap_err();
+        assert_eq!(refused.code(), Code::OutOfRange);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_passes_both_ways_and_ends_with_the_proxy() {
+    let (world, near, far) = tiers().await;
+    let (requests, to_server) = mpsc::channel(4);
+    let create = WatchCreateRequest { key: b("a"), ..WatchCreateRequest::default() };
+    requests.send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }).await.unwrap();
+    let mut client = WatchClient::new(far.channel.clone());
+    let mut answers = client.watch(ReceiverStream::new(to_server)).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().unwrap().created);
+    let put = PutRequest { key: b("a"), value: b("1"), ..PutRequest::default() };
+    KvClient::new(world.channel.clone()).put(put).await.unwrap();
+    assert_eq!(answers.message().await.unwrap().unwrap().events.len(), 1);
+    near.ring.stop();
+    let end = timeout(Duration::from_secs(5), answers.message()).await.expect("an end").unwrap_err();
+    assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: server stopped"));
+}
+
+async fn grant(channel: &Channel) -> i64 {
+    let request = LeaseGrantRequest { ttl: 60, id: 0 };
+    LeaseClient::new(channel.clone()).lease_grant(request).await.unwrap().into_inner().id
+}
+
+#[tokio::test]
+async fn renewals_are_answered_in_their_order_and_a_lease_that_is_gone_has_no_time_to_live() {
+    let (world, near, far) = tiers().await;
+    for channel in [&near.channel, &far.channel] {
+        let mut leases = Vec::new();
+        for _ in 0..20 {
+            leases.push(grant(channel).await);
+        }
+        let gone = leases[3];
+        LeaseClient::new(world.channel.clone()).lease_revoke(LeaseRevokeRequest { id: gone }).await.unwrap();
+        // The same leases twice: the second time while the first is on its way.
+        let asked = leases.iter().chain(&leases).copied().collect::<Vec<_>>();
+        let requests = tokio_stream::iter(asked.clone().into_iter().map(|id| LeaseKeepAliveRequest { id }));
+        let mut answers = LeaseClient::new(channel.clone()).lease_keep_alive(requests).await.unwrap().into_inner();
+        for id in asked {
+            let answer = answers.message().await.unwrap().expect("an answer to each");
+            assert_eq!((answer.id, answer.ttl), (id, if id == gone { 0 } else { 60 }));
+            assert!(answer.header.is_some_and(|header| header.member_id != 0));
+        }
+        assert!(answers.message().await.unwrap().is_none(), "the stream ends with the requests");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_with_a_token_travels_alone() {
+    let (_world, near, _far) = tiers().await;
+    let renewals = &near.ring.shared.renewals;
+    let mut metadata = http::HeaderMap::new();
+    assert!(renewals.may_merge(&metadata));
+    metadata.insert("token", HeaderValue::from_static("x"));
+    assert!(!renewals.may_merge(&metadata));
+    let id = grant(&near.channel).await;
+    let mut request = Request::new(tokio_stream::once(LeaseKeepAliveRequest { id }));
+    request.metadata_mut().insert("hasleader", "true".parse().unwrap());
+    let mut answers = LeaseClient::new(near.channel.clone()).lease_keep_alive(request).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap().unwrap().ttl, 60);
+}
+
+#[tokio::test]
+async fn without_an_upstream_calls_fail_at_once_and_say_what_was_tried() {
+    // Bound and dropped: nobody listens there.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let near = proxy_of(&format!("http://{nobody}")).await;
+    let far = proxy_of(&near.url).await;
+    for channel in [&near.channel, &far.channel] {
+        let get = RangeRequest { key: b("a"), ..RangeRequest::default() };
+        let call = timeout(Duration::from_secs(3), async { KvClient::new(channel.clone()).range(get).await });
+        let refused = call.await.expect("an answer in time").unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable);
+        assert!(refused.message().contains(&nobody.to_string()), "{refused:?}");
+        let requests = tokio_stream::once(LeaseKeepAliveRequest { id: 7 });
+        let renewal = async {
+            let mut answers = LeaseClient::new(channel.clone()).lease_keep_alive(requests).await?.into_inner();
+            answers.message().await
+        };
+        let refused = timeout(Duration::from_secs(5), renewal).await.expect("an answer in time").unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable);
+    }
+    let (status, text) = http(&far.url, "GET", "/health").await;
+    assert_eq!(status, 503);
+    assert!(text.starts_with(r#"{"health":"false","reason":"GET ERROR:"#), "{text}");
+    assert_eq!(http(&near.url, "GET", "/version").await.0, 503);
+}
+
+#[tokio::test]
+async fn health_is_the_proxys_own_and_all_other_http_is_the_members() {
+    let (world, _near, far) = tiers().await;
+    assert_eq!(http(&far.url, "GET", "/health").await, (200, r#"{"health":"true","reason":""}"#.to_owned()));
+    for path in ["/version", "/readyz?verbose", "/nothing"] {
+        assert_eq!(http(&far.url, "GET", path).await, world.http("GET", path).await, "{path}");
+    }
+    assert_eq!(http(&far.url, "POST", "/health").await.0, 405);
+    world.backend.set_leader(None);
+    let health = http(&far.url, "GET", "/readyz").await;
+    assert_eq!(health.0, 503);
+}
+
+#[tokio::test]
+async fn only_proxies_say_that_they_are_ones_when_they_list_members() {
+    let (world, near, far) = tiers().await;
+    for (channel, via) in [(&world.channel, None), (&near.channel, Some(&near.url)), (&far.channel, Some(&far.url))] {
+        let request = MemberListRequest { linearizable: true };
+        let answer = ClusterClient::new(channel.clone()).member_list(request).await.unwrap();
+        let said = answer.metadata().get(VIA).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(said.as_ref(), via);
+    }
+}
