@@ -9,8 +9,10 @@ use super::{
     parse::{Invocation, by_table},
     value::{Url, url},
 };
+use crate::types::KeyRange;
 use Kind::{Bool, Duration, Int, Text, Urls};
 use Standing::{Later, Meaningless, Works};
+use bytes::Bytes;
 use clap::Command;
 use std::time::Duration as Time;
 
@@ -25,6 +27,10 @@ pub struct ProxyConfig {
     pub listen_metrics_urls: Vec<Url>,
     /// Where clients reach it.
     pub advertise_client_urls: Vec<Url>,
+    /// Ranges that it keeps copies of.
+    pub cache: Vec<KeyRange>,
+    /// Memory for these copies, in bytes.
+    pub cache_bytes_max: usize,
     /// `max-concurrent-streams` of one connection.
     pub max_concurrent_streams: u32,
     /// `grpc-keepalive-interval`
@@ -60,6 +66,22 @@ pub(super) enum Program {
 
 const NO_TLS: Standing = Later("TLS for clients is not there yet");
 const NO_SRV: Standing = Later("a proxy does not look for its endpoints in DNS yet; name them with --endpoints");
+const CACHE_PREFIX: Flag = flag(
+    "cache-prefix",
+    Text,
+    "",
+    "Copies",
+    "Prefixes of keys, separated by commas, that the proxy keeps a copy of: reads and watches of them cost the cluster next to nothing. --cache-prefix= copies all keys.",
+    Works,
+);
+const CACHE_BYTES: Flag = flag(
+    "cache-bytes",
+    Int,
+    "536870912",
+    "Copies",
+    "Memory for all copies, in bytes; a range that does not fit passes through.",
+    Works,
+);
 const UNDECODED: &str = "messages pass through without being looked at";
 
 #[rustfmt::skip]
@@ -68,6 +90,8 @@ const PROXY: &[Flag] = &[
     flag("listen-client-urls", Urls, "http://127.0.0.1:23790", "Proxy", "URLs to listen on for clients (gRPC and HTTP).", Works),
     flag("advertise-client-urls", Urls, "", "Proxy", "URLs at which clients reach this proxy (default: those it listens on).", Works),
     flag("listen-metrics-urls", Urls, "", "Proxy", "More URLs for HTTP alone.", Works),
+    CACHE_PREFIX,
+    CACHE_BYTES,
     flag("data-dir", Text, "", "Proxy", "Folder of the proxy's data.", Meaningless("this version keeps nothing on disk")),
 ];
 
@@ -77,6 +101,8 @@ const GRPC_PROXY: &[Flag] = &[
     flag("listen-addr", Text, "127.0.0.1:23790", "Proxy", "Address to listen on.", Works),
     flag("advertise-client-url", Text, "", "Proxy", "Address at which clients reach this proxy (default: the one it listens on).", Works),
     flag("metrics-addr", Text, "", "Proxy", "One more URL for HTTP alone.", Works),
+    CACHE_PREFIX,
+    CACHE_BYTES,
     flag("data-dir", Text, "default.proxy", "Proxy", "Folder of the proxy's data.", Meaningless("this version keeps nothing on disk")),
     flag("debug", Bool, "false", "Proxy", "Logs more, as --log-level=debug.", Works),
     flag("max-send-bytes", Int, "1572864", "Proxy", "Largest message to the cluster.", Meaningless(UNDECODED)),
@@ -238,12 +264,22 @@ impl Reader<'_> {
             listen_client_urls: listen,
             listen_metrics_urls: metrics,
             advertise_client_urls: advertised,
+            cache: self.cache(),
+            cache_bytes_max: self.int("cache-bytes", 0, i64::MAX) as usize,
             max_concurrent_streams: self.int("max-concurrent-streams", 1, i64::from(u32::MAX)) as u32,
             grpc_keepalive_interval: self.duration("grpc-keepalive-interval"),
             grpc_keepalive_timeout: self.duration("grpc-keepalive-timeout"),
             socket_reuse_port: self.bool("socket-reuse-port"),
             log: self.log(),
         }
+    }
+
+    fn cache(&mut self) -> Vec<KeyRange> {
+        if !self.is_set("cache-prefix") {
+            return Vec::new();
+        }
+        let text = self.text("cache-prefix");
+        text.split(',').map(|prefix| KeyRange::prefix(Bytes::copy_from_slice(prefix.trim().as_bytes()))).collect()
     }
 
     fn gateway(&mut self) -> GatewayConfig {

@@ -4,7 +4,7 @@ use super::{DRAIN, Signals, bind_all, give_up, runtime, texts};
 use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
-    proxy::{Ring, Upstream, tcp::Gateway},
+    proxy::{self, Ring, Upstream, tcp::Gateway},
     server::ConnectionSettings,
 };
 use std::process::ExitCode;
@@ -39,7 +39,9 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     let clients = bind_all(&config.listen_client_urls, config.socket_reuse_port).await?;
     let http = bind_all(&config.listen_metrics_urls, config.socket_reuse_port).await?;
     let upstream = Upstream::new(&config.endpoints, ConnectOptions::default()).map_err(|error| error.to_string())?;
-    let ring = Ring::new(upstream, &texts(&config.advertise_client_urls))?;
+    let copies =
+        proxy::Settings { ranges: config.cache, bytes_max: config.cache_bytes_max, ..proxy::Settings::default() };
+    let ring = Ring::new(upstream, &texts(&config.advertise_client_urls), copies)?;
     let connections = ConnectionSettings {
         streams_max: config.max_concurrent_streams,
         keepalive_interval: config.grpc_keepalive_interval,

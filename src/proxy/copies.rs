@@ -100,6 +100,11 @@ impl Copies {
         place.copy.read().clone().filter(|copy| !copy.is_over())
     }
 
+    /// Whether there is anything that could be answered here, now or later.
+    pub fn answers_anything(&self) -> bool {
+        !self.shared.places.is_empty()
+    }
+
     /// The fence of this upstream.
     pub fn fence(&self) -> &Fence {
         &self.shared.fence

@@ -1,6 +1,6 @@
 //! One match on the path: what the proxy answers itself, and what passes through.
 
-use super::{Ring, VIA, pass::said};
+use super::{Ring, VIA, local, pass::said};
 use crate::{
     pb::etcdserverpb::{RangeRequest, kv_client::KvClient},
     server,
@@ -57,20 +57,24 @@ impl Ring {
     async fn call(&self, request: Request<Incoming>) -> Response<Body> {
         let shared = &self.shared;
         match request.uri().path() {
+            "/etcdserverpb.KV/Range" => match local::range(&shared.copies, request).await {
+                Ok(answer) => answer,
+                Err(request) => self.pass(request).await,
+            },
             "/etcdserverpb.Lease/LeaseKeepAlive" if shared.renewals.may_merge(request.headers()) => {
                 shared.renewals.serve(request, shared.stopping.subscribe()).await
             }
             "/etcdserverpb.Cluster/MemberList" => {
-                let mut response = self.pass(request).await;
+                let mut response = self.pass(request.map(Body::new)).await;
                 // By this a proxy behind this one knows that these members are not its own to follow.
                 response.headers_mut().insert(VIA, shared.via.clone());
                 response
             }
-            _ => self.pass(request).await,
+            _ => self.pass(request.map(Body::new)).await,
         }
     }
 
-    async fn pass(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn pass(&self, request: Request<Body>) -> Response<Body> {
         self.shared.passage.call(request).await.unwrap_or_else(|status| status.into_http())
     }
 

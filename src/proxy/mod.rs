@@ -23,6 +23,7 @@ mod front;
 mod kv;
 mod leases;
 mod link;
+mod local;
 mod pass;
 mod source;
 pub mod tcp;
@@ -51,6 +52,7 @@ pub struct Ring {
 
 struct Shared {
     upstream: Upstream,
+    copies: Copies,
     passage: Passage,
     renewals: Renewals,
     /// What [`VIA`] says: where clients reach this proxy.
@@ -59,11 +61,12 @@ struct Shared {
 }
 
 impl Ring {
-    /// A proxy of `upstream`, which clients reach at the URLs `advertised`. It begins to follow the members of `upstream`.
+    /// A proxy of `upstream`, which clients reach at the URLs `advertised`. It begins to follow the members of `upstream`, and to copy
+    /// what `settings` names.
     ///
     /// # Errors
     /// A sentence, if `advertised` can't stand in a header.
-    pub fn new(upstream: Upstream, advertised: &[String]) -> Result<Ring, String> {
+    pub fn new(upstream: Upstream, advertised: &[String], settings: Settings) -> Result<Ring, String> {
         let via = HeaderValue::from_str(&advertised.join(","))
             .map_err(|_| format!("{advertised:?} has characters that no URL may have"))?;
         follow::start(&upstream);
@@ -71,6 +74,7 @@ impl Ring {
         let shared = Shared {
             passage: Passage::new(upstream.clone(), stopping.subscribe()),
             renewals: Renewals::start(&upstream),
+            copies: Copies::start(Arc::new(upstream.clone()), settings),
             upstream,
             via,
             stopping,

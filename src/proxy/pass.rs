@@ -65,14 +65,13 @@ impl Passage {
     ///
     /// # Errors
     /// What the proxy itself has to say: UNAVAILABLE if the call did not reach an upstream, or the connection was lost under it.
-    pub(super) async fn call(&self, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+    pub(super) async fn call(&self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
         let Ok(permit) = Arc::clone(&self.calls).try_acquire_owned() else {
             return Err(types::Error::RequestTooManyRequests.into());
         };
         let mut stopping = self.stopping.clone();
         let end =
             ENDLESS.contains(&request.uri().path()).then(|| Box::pin(async move { told(&mut stopping).await }) as End);
-        let mut request = request.map(Body::new);
         let mut tried = Tried::default();
         let deadline = Instant::now() + REACH_MAX;
         let count = self.upstream.len();

@@ -1,6 +1,6 @@
 //! What stands behind the proxy: its addresses, and which of them to ask.
 
-use super::link::Link;
+use super::{Source, link::Link};
 use crate::client::{ConnectOptions, Endpoints, Error};
 use http::uri::Authority;
 use parking_lot::Mutex;
@@ -107,6 +107,20 @@ impl Upstream {
 
     pub(super) fn upgrade(shared: &Weak<Shared>) -> Option<Upstream> {
         shared.upgrade().map(|shared| Upstream { shared })
+    }
+}
+
+impl Source for Upstream {
+    fn pick(&self) -> (usize, Channel) {
+        Upstream::pick(self)
+    }
+
+    fn leave(&self, turn: usize) {
+        Upstream::leave(self, turn);
+    }
+
+    fn ways(&self) -> usize {
+        self.len()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
         lease_client::LeaseClient, watch_client::WatchClient, watch_request::RequestUnion,
     },
     server::tests::{World, http, world},
+    types::KeyRange,
 };
 use bytes::Bytes;
 use std::time::Duration;
@@ -24,21 +25,25 @@ struct Proxied {
     _serving: Serving,
 }
 
-async fn proxy_of(url: &str) -> Proxied {
+async fn proxy_of(url: &str, settings: Settings) -> Proxied {
     let listener = Listener::bind("http://127.0.0.1:0").await.unwrap();
     let own = listener.url();
     let upstream = Upstream::new(&[url.to_owned()], ConnectOptions::default()).unwrap();
-    let ring = Ring::new(upstream, std::slice::from_ref(&own)).unwrap();
+    let ring = Ring::new(upstream, std::slice::from_ref(&own), settings).unwrap();
     let serving = ring.serve(vec![listener], &ConnectionSettings::default());
     let channel = Channel::from_shared(own.clone()).unwrap().connect().await.unwrap();
     Proxied { ring, url: own, channel, _serving: serving }
 }
 
-/// A member, a proxy before it, and one before that.
+fn all_keys() -> Settings {
+    Settings { ranges: vec![KeyRange::prefix(Bytes::new())], ..Settings::default() }
+}
+
+/// A member, a proxy before it that copies nothing, and one before that that copies everything.
 async fn tiers() -> (World, Proxied, Proxied) {
     let world = world().await;
-    let near = proxy_of(&world.url).await;
-    let far = proxy_of(&near.url).await;
+    let near = proxy_of(&world.url, Settings::default()).await;
+    let far = proxy_of(&near.url, all_keys()).await;
     (world, near, far)
 }
 
@@ -129,8 +134,8 @@ async fn a_stream_with_a_token_travels_alone() {
 async fn without_an_upstream_calls_fail_at_once_and_say_what_was_tried() {
     // Bound and dropped: nobody listens there.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let near = proxy_of(&format!("http://{nobody}")).await;
-    let far = proxy_of(&near.url).await;
+    let near = proxy_of(&format!("http://{nobody}"), Settings::default()).await;
+    let far = proxy_of(&near.url, all_keys()).await;
     for channel in [&near.channel, &far.channel] {
         let get = RangeRequest { key: b("a"), ..RangeRequest::default() };
         let call = timeout(Duration::from_secs(3), async { KvClient::new(channel.clone()).range(get).await });
@@ -173,4 +178,28 @@ async fn only_proxies_say_that_they_are_ones_when_they_list_members() {
         let said = answer.metadata().get(VIA).map(|value| value.to_str().unwrap().to_owned());
         assert_eq!(said.as_ref(), via);
     }
+}
+
+#[tokio::test]
+async fn what_is_copied_is_answered_here_and_says_so() {
+    let (_world, near, far) = tiers().await;
+    let put = PutRequest { key: b("a"), value: b("1"), ..PutRequest::default() };
+    let written = KvClient::new(near.channel.clone()).put(put).await.unwrap().into_inner().header.unwrap().revision;
+    let get = RangeRequest { key: b("a"), ..RangeRequest::default() };
+    let mut reader = KvClient::new(far.channel.clone());
+    // The copy begins when it begins; until then reads pass through.
+    let answer = loop {
+        let answer = reader.range(get.clone()).await.unwrap();
+        assert_eq!(answer.get_ref().kvs[0].mod_revision, written);
+        if answer.metadata().contains_key("henge-served-by") {
+            break answer;
+        }
+        tokio::task::yield_now().await;
+    };
+    let said = |name: &str| answer.metadata().get(name).unwrap().to_str().unwrap();
+    assert_eq!(said("henge-served-by"), "copy");
+    assert_eq!(said("henge-revision"), written.to_string());
+    let direct = KvClient::new(near.channel.clone()).range(get).await.unwrap();
+    assert!(!direct.metadata().contains_key("henge-served-by"));
+    assert_eq!(direct.into_inner(), answer.into_inner());
 }

@@ -1,0 +1,88 @@
+//! A call of `Range` at the front: decoded, answered from a copy if one can, and otherwise passed on as it came.
+
+use super::Copies;
+use crate::pb::etcdserverpb::RangeRequest;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use prost::Message;
+use std::{convert::Infallible, time::Duration};
+use tonic::{Code, Status, body::Body, metadata::MetadataMap};
+
+/// What precedes a message on the wire: one byte that tells whether it is compressed, and its length in four.
+const PREFIX_BYTES: usize = 5;
+/// A request for a range is two keys and some numbers. Whoever sends more is let through, for upstream to refuse.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Longest wait for the body of a request after its headers.
+const BODY_MAX: Duration = Duration::from_secs(30);
+
+/// Answers `request`, or gives it back.
+///
+/// # Errors
+/// The request, to be passed on.
+pub(super) async fn range(copies: &Copies, request: Request<Incoming>) -> Result<Response<Body>, Request<Body>> {
+    if !copies.answers_anything() {
+        return Err(request.map(Body::new));
+    }
+    let (parts, body) = request.into_parts();
+    let body = match tokio::time::timeout(BODY_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) => return Ok(Status::internal(format!("the request did not come whole: {error}")).into_http()),
+        Err(_) => return Ok(Status::deadline_exceeded("the request did not come whole").into_http()),
+    };
+    let metadata = MetadataMap::from_headers(parts.headers.clone());
+    let asked = message(&body).and_then(|message| RangeRequest::decode(message).ok());
+    let answered = match asked {
+        Some(asked) => copies.range(&metadata, asked).await,
+        None => None,
+    };
+    match answered {
+        Some(Ok(answer)) => Ok(to_http(answer)),
+        Some(Err(status)) => Ok(status.into_http()),
+        None => Err(Request::from_parts(parts, Body::new(Full::new(body)))),
+    }
+}
+
+/// The one message of a body, if it is not compressed.
+fn message(body: &Bytes) -> Option<Bytes> {
+    let (prefix, _) = body.split_first_chunk::<PREFIX_BYTES>()?;
+    let [compressed, length @ ..] = *prefix;
+    let message = body.slice(PREFIX_BYTES..);
+    (compressed == 0 && u32::from_be_bytes(length) as usize == message.len()).then_some(message)
+}
+
+fn to_http(answer: tonic::Response<impl Message>) -> Response<Body> {
+    let (metadata, message, _) = answer.into_parts();
+    let length = message.encoded_len();
+    let Ok(prefix) = u32::try_from(length) else {
+        return Status::resource_exhausted("the answer is larger than a message can be").into_http();
+    };
+    let mut framed = BytesMut::with_capacity(PREFIX_BYTES + length);
+    framed.put_u8(0);
+    framed.put_u32(prefix);
+    message.encode_raw(&mut framed);
+    let trailers = async {
+        let ok = HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from(Code::Ok as i32))]);
+        Some(Ok::<_, Infallible>(ok))
+    };
+    let mut response = Response::new(Body::new(Full::new(framed.freeze()).with_trailers(trailers)));
+    *response.headers_mut() = metadata.into_headers();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_one_whole_message_or_not_for_us() {
+        let body = |bytes: &'static [u8]| message(&Bytes::from_static(bytes));
+        assert_eq!(body(b"\0\0\0\0\x02ab").as_deref(), Some(&b"ab"[..]));
+        assert_eq!(body(b"\0\0\0\0\0").as_deref(), Some(&b""[..]));
+        for odd in [&b""[..], b"\0\0\0\0", b"\x01\0\0\0\x02ab", b"\0\0\0\0\x02a", b"\0\0\0\0\x02abc"] {
+            assert_eq!(body(odd), None, "{odd:?}");
+        }
+    }
+}
