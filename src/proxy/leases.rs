@@ -180,6 +180,8 @@ struct Line {
     failures: u32,
     /// No stream is opened before that.
     not_before: Instant,
+    /// [`ANSWER_MAX`], but for tests.
+    answer_max: Duration,
 }
 
 /// An open stream, or one that opens: a member sends nothing, not even headers, before its first answer.
@@ -221,6 +223,7 @@ impl Line {
             stream: None,
             failures: 0,
             not_before: Instant::now(),
+            answer_max: ANSWER_MAX,
         }
     }
 
@@ -261,7 +264,7 @@ impl Line {
                 Some(Err(status)) => Event::Lost(status),
                 None => Event::Lost(Status::unavailable("henge proxy: the upstream ended the stream")),
             },
-            () = sleep_until(stream.heard + ANSWER_MAX), if stream.owed > 0 => {
+            () = sleep_until(stream.heard + self.answer_max), if stream.owed > 0 => {
                 let address = self.upstream.address(stream.turn);
                 Event::Lost(Status::unavailable(format!("henge proxy: {address} does not answer renewals")))
             }
@@ -364,3 +367,6 @@ fn open(upstream: &Upstream) -> Stream {
     });
     Stream { turn, requests, answers, reader, owed: 0, heard: Instant::now() }
 }
+
+#[cfg(test)]
+mod tests;
