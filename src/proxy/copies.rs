@@ -4,7 +4,7 @@ use super::{
     Source,
     copy::Copy,
     feed::{Feed, Rules},
-    fence::Fence,
+    fence::{Fence, Refusal},
 };
 use crate::types::KeyRange;
 use bytes::Bytes;
@@ -128,7 +128,15 @@ async fn feel(places: Arc<[Place]>, fence: Fence, pulse: Duration) {
         tokio::time::sleep(pulse.mul_f64(rand::random_range(1.0..1.2))).await;
         let copies: Vec<_> = places.iter().filter_map(|place| place.copy.read().clone()).collect();
         let before: Vec<_> = copies.iter().map(|copy| copy.revision()).collect();
-        let Ok(proof) = fence.pass().await else { continue };
+        let proof = match fence.pass().await {
+            Ok(proof) => proof,
+            // Who may read here, or watch, is upstream's to say from now on.
+            Err(Refusal::Locked) => {
+                copies.iter().for_each(|copy| copy.end());
+                continue;
+            }
+            Err(_) => continue,
+        };
         for (copy, before) in copies.iter().zip(before) {
             if copy.agrees(before, &proof) {
                 copy.want(proof.header.revision);

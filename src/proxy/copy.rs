@@ -168,6 +168,11 @@ impl Loading {
         self.proof.header.revision
     }
 
+    /// Whether a page with this header can belong to it.
+    pub fn is_of(&self, header: &Header) -> bool {
+        header.cluster_id == self.proof.header.cluster_id
+    }
+
     /// What has not come yet.
     pub fn rest(&self) -> KeyRange {
         let Some(last) = &self.last_key else { return self.range.clone() };

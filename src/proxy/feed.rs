@@ -1,6 +1,6 @@
 //! Keeps a copy of one range: loads it, then follows it, for as long as the ring lives.
 //!
-//! The load is paged, at the revision of a fence. Then one watch of upstream begins after it. When the stream breaks, another member
+//! The load streams by, or comes in pages from an upstream that knows no streams, at the revision of a fence. Then one watch of upstream begins after it. When the stream breaks, another member
 //! is asked to go on after the last revision that is here: nothing is lost and nothing comes twice, also if that member lags behind. A
 //! fence says before whether upstream is still what it was. Where the history has a hole the copy ends, and another one is loaded.
 //!
@@ -28,7 +28,7 @@ use parking_lot::RwLock;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Streaming, metadata::MetadataValue};
+use tonic::{Code, Request, Status, Streaming, metadata::MetadataValue, transport::Channel};
 
 /// Keys of the first page; later ones follow the size of what came.
 const PAGE_KEYS_FIRST: usize = 64;
@@ -47,6 +47,8 @@ const ASK_GAP_MAX: Duration = Duration::from_millis(100);
 pub struct Rules {
     /// How much history is kept.
     pub keep: Keep,
+    /// Whether to load by RangeStream where upstream has it; else in pages.
+    pub streams: bool,
     /// The hub's bounds.
     pub hub: hub::Options,
     /// Longest wait for a page, or for a watch to begin.
@@ -63,6 +65,7 @@ impl Default for Rules {
     fn default() -> Rules {
         Rules {
             keep: Keep::default(),
+            streams: true,
             hub: hub::Options::default(),
             call_max: Duration::from_secs(5),
             lag_max: Duration::from_secs(2),
@@ -102,12 +105,16 @@ impl Feed {
             let mut held = self.budget.claim();
             let end = match self.load(&mut held).await {
                 Ok(mut writer) => {
-                    pauses.reset();
+                    let began = Instant::now();
                     tracing::info!(range = ?self.range, revision = %writer.revision(), bytes = writer.bytes(), "a copy begins");
                     *self.place.write() = Some(Arc::clone(writer.copy()));
                     let end = self.follow(&mut writer, &mut held).await;
                     // Before the copy is over: nobody is to find it then.
                     *self.place.write() = None;
+                    // One that ends at once, again and again, must not cost upstream a load each time.
+                    if began.elapsed() > self.rules.call_max {
+                        pauses.reset();
+                    }
                     end
                 }
                 Err(end) => end,
@@ -136,54 +143,80 @@ impl Feed {
         let mut loading = Loading::new(self.range.clone(), proof);
         let mut limit = PAGE_KEYS_FIRST;
         let mut failures_left = 2 * self.source.ways();
+        // A page of the past makes upstream count all that is left of the range; a stream does not.
+        let mut streams = self.rules.streams;
         loop {
-            let page = match self.page(&loading, limit).await {
-                Ok(page) => page,
-                Err(End::Lost(why)) if failures_left > 0 => {
-                    tracing::debug!(why, "a page is asked for again");
-                    failures_left -= 1;
-                    continue;
-                }
-                Err(end) => return Err(end),
+            let (turn, channel) = self.source.pick();
+            let client = KvClient::new(channel).max_decoding_message_size(usize::MAX);
+            let part = match streams {
+                true => self.stream(client, &mut loading, held).await,
+                false => self.page(client, &mut loading, held, &mut limit).await,
             };
-            if header(page.header).is_none_or(|header| header.cluster_id != proof.header.cluster_id) {
-                return Err(End::Over("pages came from several clusters".into()));
-            }
-            let more = page.more && !page.kvs.is_empty();
-            let kvs: Vec<KeyValue> = page.kvs.into_iter().map(key_value).collect();
-            let bytes: usize = kvs.iter().map(|kv| kv.key.len() + kv.value.len() + 1).sum();
-            limit = (kvs.len() * PAGE_BYTES / bytes.max(1)).clamp(1, PAGE_KEYS_MAX);
-            sound(loading.page(&kvs))?;
-            if !held.resize(loading.bytes()) {
-                return Err(End::TooLarge);
-            }
-            if !more {
-                return loading.finish(self.rules.keep, self.rules.hub.clone()).map_err(fault);
+            match part {
+                Ok(true) => return loading.finish(self.rules.keep, self.rules.hub.clone()).map_err(fault),
+                Ok(false) => {}
+                Err(Part::Unknown) if streams => streams = false,
+                Err(Part::Ends(End::Lost(why))) if failures_left > 0 => {
+                    tracing::debug!(why, "the rest of a range is asked for again");
+                    failures_left -= 1;
+                    self.source.leave(turn);
+                }
+                Err(Part::Ends(end)) => return Err(end),
+                Err(Part::Unknown) => return Err(End::Lost("upstream knows no ranges".into())),
             }
         }
     }
 
-    async fn page(&self, loading: &Loading, limit: usize) -> Result<pb::RangeResponse, End> {
-        let (key, range_end) = to_wire(&loading.rest());
-        let (limit, revision) = (limit as i64, loading.revision().0);
-        let request = pb::RangeRequest { key, range_end, limit, revision, ..Default::default() };
-        let (turn, channel) = self.source.pick();
-        let mut client = KvClient::new(channel).max_decoding_message_size(usize::MAX);
-        match tokio::time::timeout(self.rules.call_max, client.range(request)).await {
-            Ok(Ok(reply)) => Ok(reply.into_inner()),
-            // Compacted meanwhile, or locked: begin again.
-            Ok(Err(status)) if status.code() == tonic::Code::OutOfRange || asks_who(&status) => {
-                Err(End::Over(status.message().to_owned()))
+    /// Takes the rest of the range in as it streams by: true at the end.
+    async fn stream(
+        &self,
+        mut client: KvClient<Channel>,
+        loading: &mut Loading,
+        held: &mut Held,
+    ) -> Result<bool, Part> {
+        let request = rest_of(loading, 0);
+        let mut chunks = self.in_time(client.range_stream(request)).await?.into_inner();
+        let mut is_of_cluster = false;
+        while let Some(chunk) = self.in_time(chunks.message()).await? {
+            let chunk = chunk.range_response.unwrap_or_default();
+            if let Some(header) = header(chunk.header) {
+                is_of_cluster = loading.is_of(&header);
             }
-            Ok(Err(status)) => {
-                self.source.leave(turn);
-                Err(End::Lost(status.message().to_owned()))
-            }
-            Err(_) => {
-                self.source.leave(turn);
-                Err(End::Lost("no page in time".into()))
-            }
+            take(loading, held, chunk.kvs)?;
         }
+        // The last chunk has the header: without it something broke off.
+        if is_of_cluster { Ok(true) } else { Err(Part::Ends(End::Lost("a stream without its end".into()))) }
+    }
+
+    /// Takes the next page in: true at the end.
+    async fn page(
+        &self,
+        mut client: KvClient<Channel>,
+        loading: &mut Loading,
+        held: &mut Held,
+        limit: &mut usize,
+    ) -> Result<bool, Part> {
+        let page = self.in_time(client.range(rest_of(loading, *limit))).await?.into_inner();
+        if header(page.header).is_none_or(|header| !loading.is_of(&header)) {
+            return Err(Part::Ends(End::Over("pages came from several clusters".into())));
+        }
+        let (keys, more) = (page.kvs.len(), page.more && !page.kvs.is_empty());
+        let bytes = take(loading, held, page.kvs)?;
+        *limit = (keys * PAGE_BYTES / bytes.max(1)).clamp(1, PAGE_KEYS_MAX);
+        Ok(!more)
+    }
+
+    /// The outcome of one call, or of one step of a stream.
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Part> {
+        let result = tokio::time::timeout(self.rules.call_max, call).await;
+        result.unwrap_or_else(|_| Err(crate::types::Error::Timeout.into())).map_err(|status| match status.code() {
+            Code::Unimplemented => Part::Unknown,
+            // Compacted meanwhile, or locked: begin again.
+            _ if status.code() == Code::OutOfRange || asks_who(&status) => {
+                Part::Ends(End::Over(status.message().to_owned()))
+            }
+            _ => Part::Ends(End::Lost(status.message().to_owned())),
+        })
     }
 
     /// Brings events in until nothing can any more.
@@ -312,6 +345,34 @@ impl Feed {
     }
 }
 
+/// Why a part of a range did not come.
+enum Part {
+    Ends(End),
+    /// Upstream does not know this call.
+    Unknown,
+}
+
+impl From<End> for Part {
+    fn from(end: End) -> Part {
+        Part::Ends(end)
+    }
+}
+
+fn rest_of(loading: &Loading, limit: usize) -> pb::RangeRequest {
+    let (key, range_end) = to_wire(&loading.rest());
+    pb::RangeRequest { key, range_end, limit: limit as i64, revision: loading.revision().0, ..Default::default() }
+}
+
+/// Takes keys in, if there is room; their bytes.
+fn take(loading: &mut Loading, held: &mut Held, kvs: Vec<mvccpb::KeyValue>) -> Result<usize, End> {
+    let kvs: Vec<KeyValue> = kvs.into_iter().map(key_value).collect();
+    sound(loading.page(&kvs))?;
+    if !held.resize(loading.bytes()) {
+        return Err(End::TooLarge);
+    }
+    Ok(kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum())
+}
+
 /// Returns once the copy has ended.
 fn over(writer: &Writer) -> impl Future<Output = ()> + use<> {
     let copy = Arc::clone(writer.copy());
@@ -409,6 +470,10 @@ impl Inbox {
             };
         }
         if reply.created {
+            return News::Nothing;
+        }
+        if reply.events.is_empty() && !self.unfinished.is_empty() && reply.watch_id == NO_WATCHER {
+            // Between two fragments: the revision that is on its way may be below.
             return News::Nothing;
         }
         if reply.events.is_empty() && !reply.fragment && self.unfinished.is_empty() {

@@ -3,7 +3,7 @@
 use super::{
     Copies, Copy,
     age::{Staleness, Wishes},
-    fence::Refusal,
+    fence::{Proof, Refusal},
 };
 use crate::{
     mvcc::{RangeQuery, RangeResult},
@@ -94,16 +94,7 @@ impl Copies {
             // Whether there is a leader is not known here.
             return if wishes.leader { Err(Stop::PassOn) } else { Ok(()) };
         }
-        let proof = self.fence().pass().await.map_err(|refusal| match refusal {
-            Refusal::Locked => Stop::PassOn,
-            Refusal::TimedOut => Stop::Answer(Error::Timeout.into()),
-            Refusal::Refused(status) => Stop::Answer(status),
-        })?;
-        if !copy.agrees(before, &proof) {
-            self.fence().forget();
-            copy.end();
-            return Err(Stop::PassOn);
-        }
+        let proof = self.proof(copy, before).await?;
         let now = proof.header.revision;
         if now < floor {
             return Err(Stop::Answer(Error::FutureRev.into()));
@@ -111,6 +102,36 @@ impl Copies {
         let enough = if must_be_now { now } else { floor };
         // A feed that does not come so far is no reason to fail: upstream is there.
         if copy.reach(enough, self.shared.wait_max).await && !copy.is_over() { Ok(()) } else { Err(Stop::PassOn) }
+    }
+}
+
+impl Copies {
+    /// Waits until `copy` has all that was committed before the call: who attaches to its hub then is not told of what it has seen.
+    /// False if upstream cannot be asked, or the copy does not come so far: then it is of no use for that.
+    pub async fn be_level(&self, copy: &Copy) -> bool {
+        let before = copy.revision();
+        match self.proof(copy, before).await {
+            Ok(proof) => copy.reach(proof.header.revision, self.shared.wait_max).await,
+            Err(_) => false,
+        }
+    }
+
+    /// Asks upstream how far it is; ends `copy` if that cannot be its upstream any more. `before` is where the copy was.
+    async fn proof(&self, copy: &Copy, before: Revision) -> Result<Proof, Stop> {
+        let proof = self.fence().pass().await.map_err(|refusal| match refusal {
+            Refusal::Locked => {
+                copy.end();
+                Stop::PassOn
+            }
+            Refusal::TimedOut => Stop::Answer(Error::Timeout.into()),
+            Refusal::Refused(status) => Stop::Answer(status),
+        })?;
+        if copy.agrees(before, &proof) {
+            return Ok(proof);
+        }
+        self.fence().forget();
+        copy.end();
+        Err(Stop::PassOn)
     }
 }
 

@@ -8,11 +8,12 @@ use crate::{
     client::{ConnectOptions, Endpoints},
     pb::etcdserverpb::{self as pb, kv_client::KvClient},
     server::tests::{World, world},
-    types::{KeyRange, Revision},
+    types::{Error, KeyRange, Revision},
     watch::WatchSpec,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rand::{RngExt, SeedableRng};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     io::copy_bidirectional,
@@ -390,13 +391,140 @@ async fn a_range_that_does_not_fit_is_passed_through() {
 }
 
 #[tokio::test]
-async fn large_ranges_come_in_pages() {
+async fn large_ranges_come_in_parts_and_whole() {
     let world = world().await;
     for n in 0..300 {
-        put(&world, &format!("jobs/{n:04}"), "v").await;
+        // Of different sizes, so that pages are too.
+        put(&world, &format!("jobs/{n:04}"), &"v".repeat(n * 50)).await;
     }
-    let copies = Copies::start(Wire::to(&world).await.source(), settings());
+    for streams in [true, false] {
+        let mut settings = settings();
+        settings.rules.streams = streams;
+        let copies = Copies::start(Wire::to(&world).await.source(), settings);
+        covered(&copies).await;
+        let request = range("jobs/", "jobs0");
+        let here = copies.range(&MetadataMap::new(), request.clone()).await.expect("answered here").expect("no error");
+        assert_eq!(here.into_inner(), kv(&world).range(request).await.unwrap().into_inner(), "streams: {streams}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_asks_who_we_are_is_left_to_answer_by_itself() {
+    let world = world().await;
+    put(&world, "jobs/a", "1").await;
+    let mut settings = settings();
+    settings.pulse = Duration::from_millis(50);
+    let copies = Copies::start(Wire::to(&world).await.source(), settings);
+    let copy = covered(&copies).await;
+    world.backend.set_refusal(Some(Error::UserEmpty));
+    // Nobody has asked for a linearizable read: it is found out all the same.
+    copy.over().await;
+    let serializable = pb::RangeRequest { serializable: true, ..range("jobs/a", "") };
+    assert!(copies.range(&MetadataMap::new(), serializable.clone()).await.is_none());
+    world.backend.set_refusal(None);
     covered(&copies).await;
-    let all = local(&copies, range("jobs/", "jobs0")).await;
-    assert_eq!((all.len(), &all[299].0), (300, &b("jobs/0299")));
+    assert_eq!(local(&copies, serializable).await, [(b("jobs/a"), b("1"))]);
+}
+
+#[tokio::test]
+async fn a_refusal_of_upstream_is_the_answer_to_a_linearizable_read() {
+    let world = world().await;
+    put(&world, "jobs/a", "1").await;
+    let copies = Copies::start(Wire::to(&world).await.source(), settings());
+    let copy = covered(&copies).await;
+    for refusal in [Error::NoLeader, Error::RequestTooManyRequests, Error::Corrupt] {
+        world.backend.set_refusal(Some(refusal.clone()));
+        let answer = copies.range(&MetadataMap::new(), range("jobs/a", "")).await.expect("answered here");
+        assert_eq!(answer.unwrap_err().message(), refusal.text());
+    }
+    assert!(!copy.is_over());
+}
+
+#[tokio::test]
+async fn who_begins_to_watch_now_is_level_with_what_was_written() {
+    let world = world().await;
+    let copies = Copies::start(Wire::to(&world).await.source(), settings());
+    let copy = covered(&copies).await;
+    for key in ["jobs/a", "other"] {
+        let written = put(&world, key, "1").await;
+        assert!(copies.be_level(&copy).await);
+        assert!(copy.revision().0 >= written);
+    }
+    world.backend.set_refusal(Some(Error::NoLeader));
+    assert!(!copies.be_level(&copy).await);
+}
+
+/// One step of a random life of upstream.
+async fn live(world: &World, wire: &Wire, random: &mut impl rand::RngExt) {
+    let key = |random: &mut _| {
+        let room = ["jobs/", "jobs/", "other/"][rand::RngExt::random_range(random, 0..3)];
+        b(&format!("{room}{}", rand::RngExt::random_range(random, 0..6)))
+    };
+    match random.random_range(0..20) {
+        0..8 => {
+            let value = b(&random.random_range(0..1_000).to_string());
+            kv(world).put(pb::PutRequest { key: key(random), value, ..Default::default() }).await.map(drop).unwrap();
+        }
+        8..11 => {
+            let key = key(random);
+            kv(world).delete_range(pb::DeleteRangeRequest { key, ..Default::default() }).await.map(drop).unwrap();
+        }
+        11..14 => {
+            let mut keys: Vec<Bytes> = (0..4).map(|_| key(random)).collect();
+            keys.sort();
+            keys.dedup();
+            let op = |key| {
+                let put = pb::PutRequest { key, value: b("txn"), ..Default::default() };
+                pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }
+            };
+            let success = keys.into_iter().map(op).collect();
+            kv(world).txn(pb::TxnRequest { success, ..Default::default() }).await.map(drop).unwrap();
+        }
+        14..16 => wire.cut(),
+        16..19 => wire.lead_to(world),
+        _ => {
+            let now = kv(world).range(range("x", "")).await.unwrap().into_inner().header.unwrap().revision;
+            let at = now - random.random_range(0..5);
+            let request = pb::CompactionRequest { revision: at, physical: true };
+            let _ = kv(world).compact(request).await; // compacted already
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_happens_upstream_answers_are_upstreams() {
+    for seed in 0..3 {
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let world = world().await;
+        let wire = Wire::to(&world).await;
+        let mut settings = settings();
+        settings.wait_max = Duration::from_secs(20);
+        (settings.rules.keep.revisions, settings.rules.pauses.pause_max) = (20, Duration::from_millis(50));
+        let copies = Copies::start(wire.source(), settings);
+        let (mut seen, mut answered) = (0, 0);
+        for step in 0..250 {
+            live(&world, &wire, &mut random).await;
+            if step % 5 > 0 {
+                continue;
+            }
+            wire.lead_to(&world);
+            let copy = covered(&copies).await;
+            let past = random.random_range(0..4) == 0;
+            let revision = if past { copy.revision().0 - random.random_range(0..6) } else { 0 };
+            let limit = random.random_range(0..4);
+            let request = pb::RangeRequest { revision, limit, ..range("jobs/", "jobs0") };
+            let Some(here) = copies.range(&MetadataMap::new(), request.clone()).await else { continue };
+            // Cut in the middle of a fence: no answer is no wrong answer.
+            let Ok(here) = here else { continue };
+            match kv(&world).range(request).await {
+                Ok(there) => assert_eq!(*here.get_ref(), there.into_inner(), "seed {seed}, step {step}"),
+                // Kept here, and compacted there.
+                Err(status) => assert_eq!(status.code(), Code::OutOfRange, "seed {seed}, step {step}"),
+            }
+            let revision = here.get_ref().header.unwrap().revision;
+            assert!(revision >= seen, "seed {seed}, step {step}");
+            (seen, answered) = (revision, answered + 1);
+        }
+        assert!(answered > 25, "seed {seed}: only {answered}");
+    }
 }

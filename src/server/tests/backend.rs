@@ -95,6 +95,7 @@ struct Shared {
     next_lease: AtomicI64,
     connected: Mutex<BTreeSet<MemberId>>,
     ready: AtomicBool,
+    refusal: Mutex<Option<Error>>,
 }
 
 pub(crate) const ME: MemberId = MemberId(0x8e9e05c52164694d);
@@ -125,6 +126,7 @@ impl TestBackend {
             next_lease: AtomicI64::new(0x1000),
             connected: Mutex::default(),
             ready: AtomicBool::new(true),
+            refusal: Mutex::default(),
         };
         let backend = TestBackend { shared: Arc::new(shared) };
         backend.found();
@@ -172,6 +174,11 @@ impl TestBackend {
         self.shared.ready.store(ready, Relaxed);
     }
 
+    /// Answers linearizable reads, and what is proposed, with this from now on.
+    pub(crate) fn set_refusal(&self, refusal: Option<Error>) {
+        *self.shared.refusal.lock() = refusal;
+    }
+
     fn judge(&self, verdict: impl FnOnce(Rules, &Situation<'_>) -> Result<(), Error>) -> Result<(), Error> {
         let connected = self.shared.connected.lock().clone();
         let connected_for = |id| connected.contains(&id).then_some(Duration::from_secs(60));
@@ -197,7 +204,13 @@ impl TestBackend {
     }
 
     fn confirm(&self, serializable: bool) -> Result<(), Error> {
-        if !serializable && self.shared.leader.borrow().is_none() { Err(Error::Timeout) } else { Ok(()) }
+        if serializable {
+            return Ok(());
+        }
+        if let Some(refusal) = self.shared.refusal.lock().clone() {
+            return Err(refusal);
+        }
+        if self.shared.leader.borrow().is_none() { Err(Error::Timeout) } else { Ok(()) }
     }
 
     fn answered<T>(&self, result: Result<Result<T, Error>, Fault>) -> Result<T, Error> {
