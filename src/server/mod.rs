@@ -49,6 +49,7 @@ pub use read_txn::read_txn;
 pub use reconfig::Rules;
 pub use serve::{ConnectionSettings, Serving, serve, serve_http};
 pub use status::code;
+pub(crate) use watch::{Answer, WatchCodec, discard, interval, run, spec};
 
 #[cfg(test)]
 pub(crate) mod tests;
