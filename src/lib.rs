@@ -56,6 +56,9 @@ pub mod process;
 
 pub mod client;
 
+#[cfg(feature = "server")]
+pub mod proxy;
+
 #[cfg(feature = "ctl")]
 pub mod ctl;
 

@@ -32,6 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["types", "io", "engine", "membership", "watch", "replica", "peer", "server", "gateway", "config", "dns"],
     ),
     ("client", &["types", "pb"]),
+    ("proxy", &["types", "watch", "server", "client", "pb"]),
     ("ctl", &["types", "pb", "client", "backup", "engine", "config", "dns"]),
     (
         "sim",
