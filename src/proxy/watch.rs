@@ -58,6 +58,8 @@ pub struct Local {
     pub hub: Hub,
     /// What replies say of cluster, member and term; the revision in it is not looked at.
     pub header: Arc<dyn Fn() -> Header + Send + Sync>,
+    /// Somebody wants to know how far the hub is. A copy hears of its own keys alone: this has it ask upstream, and not wait for that.
+    pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// Becomes `true`, or loses its sender, when nothing will come through the hub any more: its watchers go elsewhere.
     pub ended: watch::Receiver<bool>,
 }

@@ -200,7 +200,9 @@ impl<L: Locals> Homes for Hubs<L> {
     }
 
     fn ask(&mut self, home: Home) {
-        self.opened[&home].control.request_progress();
+        let Opened { local, control } = &self.opened[&home];
+        (local.refresh)();
+        control.request_progress();
     }
 
     fn header(&self, home: Home) -> Header {
