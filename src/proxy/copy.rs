@@ -106,6 +106,11 @@ impl Copy {
         *self.over.borrow()
     }
 
+    /// Becomes `true` when the copy ends.
+    pub fn ended(&self) -> watch::Receiver<bool> {
+        self.over.subscribe()
+    }
+
     /// Returns once the copy has ended. Whoever watches here goes on elsewhere, from what it saw last.
     pub async fn over(&self) {
         // The sender is in `self`.

@@ -1,6 +1,6 @@
 //! One match on the path: what the proxy answers itself, and what passes through.
 
-use super::{Ring, VIA, local, pass::said};
+use super::{Ring, VIA, local, pass::said, watch};
 use crate::{
     pb::etcdserverpb::{RangeRequest, kv_client::KvClient},
     server,
@@ -61,6 +61,12 @@ impl Ring {
                 Ok(answer) => answer,
                 Err(request) => self.pass(request).await,
             },
+            "/etcdserverpb.Watch/Watch" if shared.copies.answers_anything() && watch::takes(request.headers()) => {
+                match shared.watch.clone().call(request).await {
+                    Ok(answer) => answer,
+                    Err(never) => match never {},
+                }
+            }
             "/etcdserverpb.Lease/LeaseKeepAlive" if shared.renewals.may_merge(request.headers()) => {
                 shared.renewals.serve(request, shared.stopping.subscribe()).await
             }

@@ -24,10 +24,12 @@ mod kv;
 mod leases;
 mod link;
 mod local;
+mod locals;
 mod pass;
 mod source;
 pub mod tcp;
 mod upstream;
+mod watch;
 
 pub use copies::{Copies, Settings};
 pub use copy::Copy;
@@ -39,7 +41,8 @@ use http::HeaderValue;
 use leases::Renewals;
 use pass::Passage;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::watch as signal;
+use watch::{ProxyWatch, WatchSettings};
 
 /// The metadata by which the answer to a member list tells that a proxy gave it, and which.
 const VIA: &str = "henge-via";
@@ -57,7 +60,8 @@ struct Shared {
     renewals: Renewals,
     /// What [`VIA`] says: where clients reach this proxy.
     via: HeaderValue,
-    stopping: watch::Sender<bool>,
+    watch: ProxyWatch<Copies, Upstream>,
+    stopping: signal::Sender<bool>,
 }
 
 impl Ring {
@@ -70,11 +74,13 @@ impl Ring {
         let via = HeaderValue::from_str(&advertised.join(","))
             .map_err(|_| format!("{advertised:?} has characters that no URL may have"))?;
         follow::start(&upstream);
-        let stopping = watch::Sender::new(false);
+        let stopping = signal::Sender::new(false);
+        let copies = Copies::start(Arc::new(upstream.clone()), settings);
         let shared = Shared {
             passage: Passage::new(upstream.clone(), stopping.subscribe()),
             renewals: Renewals::start(&upstream),
-            copies: Copies::start(Arc::new(upstream.clone()), settings),
+            watch: ProxyWatch::new(copies.clone(), upstream.clone(), WatchSettings::default(), stopping.subscribe()),
+            copies,
             upstream,
             via,
             stopping,

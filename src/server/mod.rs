@@ -50,6 +50,7 @@ pub use reconfig::Rules;
 pub(crate) use serve::{Answer, Front, is_grpc, serve_front};
 pub use serve::{ConnectionSettings, Serving, serve, serve_http};
 pub use status::code;
+pub(crate) use watch::{WatchCodec, WatchReply, discard, interval, run, spec};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -13,6 +13,7 @@ use crate::{
 use bytes::Bytes;
 use http::{Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
+use prost::Message;
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
@@ -91,7 +92,7 @@ impl<B: Backend> WatchService<B> {
 }
 
 impl<B: Backend> StreamingService<WatchRequest> for WatchService<B> {
-    type Response = Answer;
+    type Response = WatchReply;
     type ResponseStream = Answers<B>;
     type Future = std::future::Ready<Result<Response<Answers<B>>, Status>>;
 
@@ -101,7 +102,7 @@ impl<B: Backend> StreamingService<WatchRequest> for WatchService<B> {
 }
 
 /// The time between two notifications, with a little chance: streams that began together must not all be told at once.
-fn interval(configured: Duration) -> Duration {
+pub(crate) fn interval(configured: Duration) -> Duration {
     let least = configured.max(PROGRESS_INTERVAL_MIN);
     least + least.mul_f64(rand::random::<f64>() / 10.0)
 }
@@ -128,26 +129,30 @@ async fn read_requests(
 }
 
 fn create_watcher(control: &Control, identity: &Identity, create: pb::WatchCreateRequest) {
+    let spec = spec(create);
+    if let Err(error) = identity.may(Access::Read, Some(&spec.range)) {
+        return control.refuse(&as_rpc_error(&error));
+    }
+    // Whether it worked is in the reply.
+    let _ = control.create(spec);
+}
+
+/// What a request asks the hub for.
+pub(crate) fn spec(create: pb::WatchCreateRequest) -> WatchSpec {
     let wants = |filter: FilterType| create.filters.contains(&i32::from(filter));
     let (no_put, no_delete) = (wants(FilterType::Noput), wants(FilterType::Nodelete));
     // No key is the smallest key.
     let key = if create.key.is_empty() { Bytes::from_static(&[0]) } else { create.key };
-    let range = KeyRange::from_wire(key, create.range_end);
-    if let Err(error) = identity.may(Access::Read, Some(&range)) {
-        return control.refuse(&as_rpc_error(&error));
-    }
-    let spec = WatchSpec {
+    WatchSpec {
         id: Some(create.watch_id).filter(|id| *id != 0),
-        range,
+        range: KeyRange::from_wire(key, create.range_end),
         start: Revision(create.start_revision),
         no_put,
         no_delete,
         prev_kv: create.prev_kv,
         fragment: create.fragment,
         progress_notify: create.progress_notify,
-    };
-    // Whether it worked is in the reply.
-    let _ = control.create(spec);
+    }
 }
 
 /// How etcd words a lack of permission on this stream: as Go prints an error of a call.
@@ -180,13 +185,17 @@ impl<B> Unpin for Answers<B> {}
 impl<B> Drop for Answers<B> {
     fn drop(&mut self) {
         self.reading.abort();
-        let Some(deliveries) = self.deliveries.take() else { return };
-        // Not on a thread that others wait for. Without a runtime the program ends, and nobody waits.
-        if deliveries.watchers() > WATCHERS_FEW
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn_blocking(move || drop(deliveries));
-        }
+        self.deliveries.take().into_iter().for_each(discard);
+    }
+}
+
+/// Ends a stream's watchers, not on a thread that others wait for if they are many.
+pub(crate) fn discard(deliveries: Deliveries) {
+    // Without a runtime the program ends, and nobody waits.
+    if deliveries.watchers() > WATCHERS_FEW
+        && let Ok(runtime) = Handle::try_current()
+    {
+        runtime.spawn_blocking(move || drop(deliveries));
     }
 }
 
@@ -197,7 +206,7 @@ const WATCHERS_FEW: usize = 500;
 const LOOK_EVERY: u32 = 64;
 
 impl<B: Backend> Stream for Answers<B> {
-    type Item = Result<Answer, Status>;
+    type Item = Result<WatchReply, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -211,7 +220,7 @@ impl<B: Backend> Stream for Answers<B> {
 }
 
 impl<B: Backend> Answers<B> {
-    fn next(&mut self, context: &mut Context<'_>) -> Poll<Result<Answer, Status>> {
+    fn next(&mut self, context: &mut Context<'_>) -> Poll<Result<WatchReply, Status>> {
         loop {
             if self.since_look == 0 {
                 self.look_around(context)?;
@@ -220,7 +229,7 @@ impl<B: Backend> Answers<B> {
             match self.deliveries().poll(context) {
                 Poll::Ready(Turn::Deliver(delivery)) => {
                     let header = self.backend.header().at(delivery.revision());
-                    return Poll::Ready(Ok(Answer { header, delivery }));
+                    return Poll::Ready(Ok(WatchReply::Made { header, delivery }));
                 }
                 Poll::Ready(Turn::Read(job)) => {
                     self.job = Some(tokio::spawn(run(job, Arc::clone(&self.readers))));
@@ -271,16 +280,23 @@ impl<B: Backend> Answers<B> {
 }
 
 /// Runs a job on a thread that may block, as soon as there is one to spare.
-async fn run(job: Job, readers: Arc<Semaphore>) -> Done {
+pub(crate) async fn run(job: Job, readers: Arc<Semaphore>) -> Done {
     let _permit = readers.acquire().await.expect("it is never closed");
     tokio::task::spawn_blocking(move || job.run()).await.expect("a job ends, and is not cancelled")
 }
 
-/// A reply with its header.
+/// A reply on its way to a client.
 #[derive(Debug)]
-pub struct Answer {
-    header: Header,
-    delivery: Delivery,
+pub enum WatchReply {
+    /// Of a hub of this process.
+    Made {
+        /// At the revision of the delivery.
+        header: Header,
+        /// Its events are encoded already.
+        delivery: Delivery,
+    },
+    /// Of another server, as a proxy passes it on.
+    Passed(pb::WatchResponse),
 }
 
 /// Requests as everywhere; replies by joining bytes that were encoded once for all streams.
@@ -288,7 +304,7 @@ pub struct Answer {
 pub struct WatchCodec;
 
 impl Codec for WatchCodec {
-    type Encode = Answer;
+    type Encode = WatchReply;
     type Decode = WatchRequest;
     type Encoder = WatchCodec;
     type Decoder = ProstDecoder<WatchRequest>;
@@ -303,12 +319,17 @@ impl Codec for WatchCodec {
 }
 
 impl Encoder for WatchCodec {
-    type Item = Answer;
+    type Item = WatchReply;
     type Error = Status;
 
-    fn encode(&mut self, answer: Answer, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.reserve(answer.delivery.size_hint());
-        answer.delivery.encode(answer.header.to_wire(), out);
+    fn encode(&mut self, answer: WatchReply, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        match answer {
+            WatchReply::Made { header, delivery } => {
+                out.reserve(delivery.size_hint());
+                delivery.encode(header.to_wire(), out);
+            }
+            WatchReply::Passed(reply) => reply.encode(out).expect("the buffer grows"),
+        }
         Ok(())
     }
 }

@@ -92,9 +92,10 @@ struct Reply {
     events: Vec<Bytes>,
     bytes: usize,
     cost: usize,
-    /// The revision of the last event, and where its events begin.
+    /// The revision of the last event, and where its events begin; the revision of the event before that.
     last: i64,
     last_begins: usize,
+    before_last: i64,
 }
 
 impl<'a> Replies<'a> {
@@ -122,7 +123,8 @@ impl<'a> Replies<'a> {
             }
         }
         if happening.revision != reply.last {
-            (reply.last, reply.last_begins) = (happening.revision, reply.events.len());
+            (reply.before_last, reply.last) = (reply.last, happening.revision);
+            reply.last_begins = reply.events.len();
         }
         reply.bytes += encoded.len();
         reply.cost += *cost as usize;
@@ -160,6 +162,7 @@ impl<'a> Replies<'a> {
                 cost: 0,
                 last: 0,
                 last_begins: 0,
+                before_last: 0,
             });
             self.open.len() - 1
         })
@@ -172,10 +175,11 @@ const REPLY_OVERHEAD: usize = 64;
 impl Reply {
     /// Makes a reply of the first `events`.
     fn cut(&mut self, events: usize, revision: Revision, fragment: bool) {
+        let last = Revision(if events == self.events.len() { self.last } else { self.before_last });
         let rest = self.events.split_off(events);
         let events = std::mem::replace(&mut self.events, rest);
         (self.bytes, self.last_begins) = (self.events.iter().map(Bytes::len).sum(), 0);
-        let delivery = Delivery::Events { id: self.id, revision, events, fragment };
+        let delivery = Delivery::Events { id: self.id, revision, last, events, fragment };
         self.full.push((delivery, std::mem::take(&mut self.cost)));
     }
 }
@@ -187,6 +191,7 @@ mod tests {
 
     /// What replies of at most 1,000 bytes are made of events, given as (revision, bytes): (events, fragment) of each.
     fn replies(fragment: bool, events: &[(i64, usize)]) -> Vec<(usize, bool)> {
+        let mut given = events.iter();
         let mut out = VecDeque::new();
         let mut replies = Replies::new(1_000, Revision(9), &mut out);
         for (revision, bytes) in events {
@@ -198,7 +203,10 @@ mod tests {
         assert_eq!(out.iter().map(|(_, cost)| cost).sum::<usize>(), events.len(), "what was counted is given back");
         out.into_iter()
             .map(|(delivery, _)| match delivery {
-                Delivery::Events { events, fragment, .. } => (events.len(), fragment),
+                Delivery::Events { events, fragment, last, .. } => {
+                    assert_eq!(given.nth(events.len() - 1).map(|(revision, _)| *revision), Some(last.0));
+                    (events.len(), fragment)
+                }
                 other => panic!("{other:?}"),
             })
             .collect()

@@ -153,7 +153,8 @@ pub(super) mod tests {
         let gone = KeyValue { key: "k".into(), mod_revision: Revision(301), ..KeyValue::default() };
         let delete = Event { kind: EventKind::Delete, kv: gone, prev: None };
         let events = vec![event(&put, true), event(&put, false), event(&delete, true)];
-        let reply = decoded(&Delivery::Events { id: 4, revision: Revision(301), events, fragment: true });
+        let reply =
+            decoded(&Delivery::Events { id: 4, revision: Revision(301), last: Revision(301), events, fragment: true });
         assert_eq!((reply.watch_id, reply.fragment, reply.header.unwrap().revision), (4, true, 301));
         let prevs: Vec<_> = reply.events.iter().map(|event| event.prev_kv.as_ref().map(|kv| &kv.value[..])).collect();
         assert_eq!(prevs, [Some(&b"old"[..]), None, None]);

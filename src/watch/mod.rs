@@ -143,6 +143,8 @@ pub enum Delivery {
         id: i64,
         /// Of the store: at or above those of the events.
         revision: Revision,
+        /// Of the last event. The watcher has had all that it is owed up to here, unless the rest follows.
+        last: Revision,
         /// Each as the field `events` of a `WatchResponse`, tag and length included. Shared with other streams.
         events: Vec<Bytes>,
         /// The rest of the last revision follows.
@@ -251,6 +253,16 @@ impl Hub {
             state: Mutex::default(),
         };
         Hub { shared: Arc::new(shared) }
+    }
+
+    /// Whether this is the same hub, and not one like it.
+    pub fn is(&self, other: &Hub) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// The current revision of the store.
+    pub fn revision(&self) -> Revision {
+        self.shared.reader.current()
     }
 
     /// Opens a stream: the half that takes requests, and the half that gives replies. When the latter is dropped its watchers end.

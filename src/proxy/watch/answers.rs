@@ -1,0 +1,239 @@
+//! The replies of a stream, made when they are asked for: hubs are polled here, and nowhere else.
+
+use super::{
+    Locals,
+    merge::Home,
+    session::{Next, Session},
+};
+use crate::{
+    server::{WatchReply, discard, interval, run},
+    types::Error,
+    watch::{Deliveries, Delivery, Done, Turn},
+};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::{AbortHandle, JoinHandle},
+    time::{Instant, Sleep},
+};
+use tokio_stream::Stream;
+use tonic::Status;
+
+type Event = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A hub's replies to this stream.
+pub(super) struct Part {
+    home: Home,
+    /// There until this is dropped.
+    deliveries: Option<Deliveries>,
+    /// Reads history for watchers that are behind.
+    job: Option<JoinHandle<Done>>,
+    /// The hub is no more.
+    ended: Event,
+}
+
+impl Part {
+    pub(super) fn new(home: Home, deliveries: Deliveries, ended: watch::Receiver<bool>) -> Part {
+        Part { home, deliveries: Some(deliveries), job: None, ended: told(ended) }
+    }
+
+    fn deliveries(&mut self) -> &mut Deliveries {
+        self.deliveries.as_mut().expect("taken by drop alone")
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.deliveries.take().into_iter().for_each(discard);
+    }
+}
+
+/// Done when it is said, or nobody is left to say it.
+fn told(mut word: watch::Receiver<bool>) -> Event {
+    Box::pin(async move { drop(word.wait_for(|told| *told).await) })
+}
+
+/// See the module.
+pub struct Answers<L: Locals> {
+    session: Arc<Session<L>>,
+    /// They end with this.
+    tasks: [AbortHandle; 2],
+    parts: Vec<Part>,
+    /// Which of them is polled first.
+    first: usize,
+    readers: Arc<Semaphore>,
+    interval: Duration,
+    tick: Pin<Box<Sleep>>,
+    probe: Pin<Box<Sleep>>,
+    stopping: Event,
+    since_look: u32,
+    is_over: bool,
+}
+
+/// Replies between two looks at everything else. A busy stream has to end too.
+const LOOK_EVERY: u32 = 64;
+
+/// How often hubs are asked how far they are. When one ends its watchers go on from there, at the latest.
+const PROBE_EVERY: Duration = Duration::from_secs(60);
+
+impl<L: Locals> Answers<L> {
+    pub(super) fn new(
+        session: Arc<Session<L>>,
+        tasks: [AbortHandle; 2],
+        progress_interval: Duration,
+        readers: Arc<Semaphore>,
+        stopping: watch::Receiver<bool>,
+    ) -> Answers<L> {
+        let interval = interval(progress_interval);
+        Answers {
+            session,
+            tasks,
+            parts: Vec::new(),
+            first: 0,
+            readers,
+            interval,
+            tick: Box::pin(tokio::time::sleep(interval)),
+            probe: Box::pin(tokio::time::sleep(PROBE_EVERY)),
+            stopping: told(stopping),
+            since_look: 0,
+            is_over: false,
+        }
+    }
+
+    fn next(&mut self, context: &mut Context<'_>) -> Poll<Result<WatchReply, Status>> {
+        loop {
+            if self.since_look == 0 {
+                self.look_around(context)?;
+            }
+            let has_looked = self.since_look == 0;
+            self.since_look = (self.since_look + 1) % LOOK_EVERY;
+            // One delivery at a time goes behind what is there, so nobody keeps the others from their turn.
+            let has_more = self.take_delivery(context);
+            match self.session.poll(context, has_looked && !has_more) {
+                Poll::Ready(Next::WatchReply(answer)) => return Poll::Ready(Ok(answer)),
+                Poll::Ready(Next::Failed(status)) => return Poll::Ready(Err(status)),
+                Poll::Ready(Next::Parts(parts)) => {
+                    self.parts.extend(parts);
+                    self.since_look = 0;
+                }
+                Poll::Pending if has_more => {}
+                // Before it sleeps it must have asked everybody to be woken.
+                Poll::Pending => {
+                    self.since_look = 0;
+                    if has_looked {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks everybody but hubs and the session.
+    fn look_around(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
+        if self.stopping.as_mut().poll(context).is_ready() {
+            return Err(Error::Stopped.into());
+        }
+        while self.tick.as_mut().poll(context).is_ready() {
+            self.parts.iter_mut().for_each(|part| part.deliveries().tick());
+            self.tick.as_mut().reset(Instant::now() + self.interval);
+        }
+        while self.probe.as_mut().poll(context).is_ready() {
+            self.session.with_polled(|merger| merger.probe());
+            self.probe.as_mut().reset(Instant::now() + PROBE_EVERY);
+        }
+        let mut at = 0;
+        while at < self.parts.len() {
+            self.catch_up(at, context)?;
+            if self.parts[at].ended.as_mut().poll(context).is_ready() {
+                let part = self.parts.swap_remove(at);
+                self.session.home_ended(part.home);
+            } else {
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn catch_up(&mut self, at: usize, context: &mut Context<'_>) -> Result<(), Status> {
+        let part = &mut self.parts[at];
+        if let Some(job) = &mut part.job
+            && let Poll::Ready(done) = Pin::new(job).poll(context)
+        {
+            part.job = None;
+            // Only a runtime that shuts down drops a task.
+            let done = done.map_err(|_| Status::from(Error::Stopped))?;
+            part.deliveries().caught(done).map_err(|fault| {
+                tracing::error!(%fault, "a copy cannot be read");
+                Status::from(Error::Stopped)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes a delivery of some hub, if there is one, and all that belongs to it.
+    fn take_delivery(&mut self, context: &mut Context<'_>) -> bool {
+        let count = self.parts.len();
+        self.first += 1;
+        for at in 0..count {
+            let at = (self.first + at) % count;
+            let part = &mut self.parts[at];
+            let home = part.home;
+            match part.deliveries().poll(context) {
+                Poll::Pending => {}
+                Poll::Ready(Turn::Read(job)) => {
+                    part.job = Some(tokio::spawn(run(job, Arc::clone(&self.readers))));
+                    self.since_look = 0;
+                    return true;
+                }
+                Poll::Ready(Turn::Deliver(delivery)) => {
+                    let deliveries = whole(part.deliveries(), delivery, context);
+                    self.session
+                        .with_polled(|merger| deliveries.into_iter().for_each(|one| merger.delivered(home, one)));
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// The fragments of a delivery: nothing may stand between them, and they are ready together.
+fn whole(deliveries: &mut Deliveries, delivery: Delivery, context: &mut Context<'_>) -> Vec<Delivery> {
+    let mut all = vec![delivery];
+    while matches!(all.last(), Some(Delivery::Events { fragment: true, .. })) {
+        let Poll::Ready(Turn::Deliver(next)) = deliveries.poll(context) else {
+            unreachable!("a hub has all fragments of a reply ready");
+        };
+        all.push(next);
+    }
+    all
+}
+
+impl<L: Locals> Drop for Answers<L> {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// Nothing in it is pinned in place.
+impl<L: Locals> Unpin for Answers<L> {}
+
+impl<L: Locals> Stream for Answers<L> {
+    type Item = Result<WatchReply, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        let next = std::task::ready!(this.next(context));
+        this.is_over = next.is_err();
+        Poll::Ready(Some(next))
+    }
+}
