@@ -25,7 +25,10 @@ struct Proxied {
 }
 
 async fn proxy_of(url: &str) -> Proxied {
-    let listener = Listener::bind("http://127.0.0.1:0").await.unwrap();
+    proxy_on(Listener::bind("http://127.0.0.1:0").await.unwrap(), url).await
+}
+
+async fn proxy_on(listener: Listener, url: &str) -> Proxied {
     let own = listener.url();
     let upstream = Upstream::new(&[url.to_owned()], ConnectOptions::default()).unwrap();
     let ring = Ring::new(upstream, std::slice::from_ref(&own)).unwrap();
@@ -173,4 +176,15 @@ async fn only_proxies_say_that_they_are_ones_when_they_list_members() {
         let said = answer.metadata().get(VIA).map(|value| value.to_str().unwrap().to_owned());
         assert_eq!(said.as_ref(), via);
     }
+}
+
+#[tokio::test]
+async fn proxies_that_stand_before_each_other_say_so() {
+    let other = Listener::bind("http://127.0.0.1:0").await.unwrap();
+    let one = proxy_of(&other.url()).await;
+    let _other = proxy_on(other, &one.url).await;
+    let get = RangeRequest { key: b("a"), ..RangeRequest::default() };
+    let refused = KvClient::new(one.channel.clone()).range(get).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert!(refused.message().contains("round"), "{refused:?}");
 }
