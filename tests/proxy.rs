@@ -63,7 +63,7 @@ fn the_api_is_the_same_through_a_proxy_and_through_a_proxy_of_a_proxy() {
             assert!(take(&client, &lock, lease).await && !take(&client, &lock, lease).await);
             assert_eq!(client.lease_renew(lease).await.expect("a renewal").ttl, 60);
             let left = client.lease_time_to_live(lease, true).await.expect("what is left");
-            assert_eq!(left.keys, [lock.clone()]);
+            assert_eq!(left.keys, [lock.as_str()]);
             assert_eq!(events(&mut watcher, 3).await, ["1", "2", "mine"]);
             client.lease_revoke(lease).await.expect("a revocation");
             assert_eq!(client.lease_renew(lease).await.expect("an answer").ttl, 0);

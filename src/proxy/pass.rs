@@ -1,7 +1,7 @@
 //! What passes through undecoded: a request goes on as it came, and the answer comes back as it is.
 //!
-//! A call is sent once. It goes to another address only if it certainly never left; anything else is told to the client, who alone
-//! knows whether doing it twice matters.
+//! Only the count of proxies that it has passed is added. A call is sent once: to another address only if it certainly never left.
+//! Anything else is told to the client, who alone knows whether doing it twice matters.
 
 use super::Upstream;
 use crate::types;
@@ -42,6 +42,11 @@ const PLAIN_MAX: usize = 64;
 /// Longest wait for the connection of a plain HTTP request.
 const PLAIN_DIAL_MAX: Duration = Duration::from_secs(1);
 
+/// How many proxies a call has passed: metadata that each of them counts up.
+const HOPS: HeaderName = HeaderName::from_static("henge-hops");
+/// So many proxies are no tree any more: they were put before each other, and a call would go round for ever.
+const HOPS_MAX: u32 = 16;
+
 /// Streams that go on until somebody ends them: they end when the proxy stops.
 const ENDLESS: &[&str] =
     &["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive", "/v3electionpb.Election/Observe"];
@@ -64,14 +69,20 @@ impl Passage {
     /// Passes a gRPC call on.
     ///
     /// # Errors
-    /// What the proxy itself has to say: UNAVAILABLE if the call did not reach an upstream, or the connection was lost under it.
+    /// What the proxy itself has to say: UNAVAILABLE if the call did not reach an upstream, or the connection was lost under it;
+    /// FAILED_PRECONDITION if it goes round in circles.
     pub(super) async fn call(&self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
         let Ok(permit) = Arc::clone(&self.calls).try_acquire_owned() else {
             return Err(types::Error::RequestTooManyRequests.into());
         };
+        let hops = request.headers().get(HOPS).and_then(|hops| hops.to_str().ok()?.parse().ok()).unwrap_or(0);
+        if hops >= HOPS_MAX {
+            return Err(Status::failed_precondition("henge proxy: the call goes round from proxy to proxy"));
+        }
         let mut stopping = self.stopping.clone();
         let end =
             ENDLESS.contains(&request.uri().path()).then(|| Box::pin(async move { told(&mut stopping).await }) as End);
+        request.headers_mut().insert(HOPS, HeaderValue::from(hops + 1));
         let mut tried = Tried::default();
         let deadline = Instant::now() + REACH_MAX;
         let count = self.upstream.len();

@@ -26,7 +26,10 @@ struct Proxied {
 }
 
 async fn proxy_of(url: &str, settings: Settings) -> Proxied {
-    let listener = Listener::bind("http://127.0.0.1:0").await.unwrap();
+    proxy_on(Listener::bind("http://127.0.0.1:0").await.unwrap(), url, settings).await
+}
+
+async fn proxy_on(listener: Listener, url: &str, settings: Settings) -> Proxied {
     let own = listener.url();
     let upstream = Upstream::new(&[url.to_owned()], ConnectOptions::default()).unwrap();
     let ring = Ring::new(upstream, std::slice::from_ref(&own), settings).unwrap();
@@ -202,4 +205,15 @@ async fn what_is_copied_is_answered_here_and_says_so() {
     let direct = KvClient::new(near.channel.clone()).range(get).await.unwrap();
     assert!(!direct.metadata().contains_key("henge-served-by"));
     assert_eq!(direct.into_inner(), answer.into_inner());
+}
+
+#[tokio::test]
+async fn proxies_that_stand_before_each_other_say_so() {
+    let other = Listener::bind("http://127.0.0.1:0").await.unwrap();
+    let one = proxy_of(&other.url(), Settings::default()).await;
+    let _other = proxy_on(other, &one.url, Settings::default()).await;
+    let get = RangeRequest { key: b("a"), ..RangeRequest::default() };
+    let refused = KvClient::new(one.channel.clone()).range(get).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert!(refused.message().contains("round"), "{refused:?}");
 }
