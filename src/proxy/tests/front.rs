@@ -76,18 +76,20 @@ async fn what_is_said_through_two_proxies_is_said_to_the_member_and_its_refusals
 #[tokio::test]
 async fn a_watch_passes_both_ways_and_ends_with_the_proxy() {
     let (world, near, far) = tiers().await;
-    let (requests, to_server) = mpsc::channel(4);
-    let create = WatchCreateRequest { key: b("a"), ..WatchCreateRequest::default() };
-    requests.send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }).await.unwrap();
-    let mut client = WatchClient::new(far.channel.clone());
-    let mut answers = client.watch(ReceiverStream::new(to_server)).await.unwrap().into_inner();
-    assert!(answers.message().await.unwrap().unwrap().created);
-    let put = PutRequest { key: b("a"), value: b("1"), ..PutRequest::default() };
-    KvClient::new(world.channel.clone()).put(put).await.unwrap();
-    assert_eq!(answers.message().await.unwrap().unwrap().events.len(), 1);
-    near.ring.stop();
-    let end = timeout(Duration::from_secs(5), answers.message()).await.expect("an end").unwrap_err();
-    assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: server stopped"));
+    for proxy in [far, near] {
+        let (requests, to_server) = mpsc::channel(4);
+        let create = WatchCreateRequest { key: b("a"), ..WatchCreateRequest::default() };
+        requests.send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }).await.unwrap();
+        let mut client = WatchClient::new(proxy.channel.clone());
+        let mut answers = client.watch(ReceiverStream::new(to_server)).await.unwrap().into_inner();
+        assert!(answers.message().await.unwrap().unwrap().created);
+        let put = PutRequest { key: b("a"), value: b("1"), ..PutRequest::default() };
+        KvClient::new(world.channel.clone()).put(put).await.unwrap();
+        assert_eq!(answers.message().await.unwrap().unwrap().events.len(), 1);
+        proxy.ring.stop();
+        let end = timeout(Duration::from_secs(5), answers.message()).await.expect("an end").unwrap_err();
+        assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: server stopped"));
+    }
 }
 
 async fn grant(channel: &Channel) -> i64 {
