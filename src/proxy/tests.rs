@@ -1,6 +1,7 @@
 //! Copies of an upstream that is served over loopback, by way of a wire that can be cut.
 
 mod random;
+mod stock;
 
 use super::{
     age::{MAX_AGE, MIN_REVISION},
