@@ -4,7 +4,7 @@
 #   tests/interop.sh                          all of them, against target/debug/henge
 #   tests/interop.sh etcdctl node-etcd3       only these
 #   HENGE_BIN=/usr/bin/etcd tests/interop.sh  against another server, to check the tests themselves
-#   HENGE_VIA=proxy tests/interop.sh          through a `henge proxy` before the server; HENGE_VIA=proxy,proxy: through two
+#   HENGE_VIA=proxy tests/interop.sh          through a `henge proxy` before the server; HENGE_VIA=proxy,copy: and another before that, which copies all keys
 #
 # One line a test, and a sum at the end; exits with 1 unless all passed. What was installed, the servers' data and all logs
 # stay in target/interop.

@@ -8,7 +8,8 @@
 #   server.sh url       the client address, host:port
 #
 # INTEROP_DIR holds the state (ports, pid, data, log); HENGE_BIN is the server's program. With HENGE_VIA=proxy clients speak to a
-# `henge proxy` before the server, with HENGE_VIA=proxy,proxy to a proxy before that one, and so on (HENGE_PROXY_BIN is their program).
+# `henge proxy` before the server, with HENGE_VIA=proxy,copy to a proxy before that one that copies all keys, and so on (HENGE_PROXY_BIN is
+# their program).
 # Proxies live through a restart of the server, which advertises the address that clients use.
 set -euo pipefail
 
@@ -90,12 +91,15 @@ client_address() {
 
 # Starts the proxies that do not run.
 launch_proxies() {
-    local at
-    for ((at = 1; at <= $(proxies); at++)); do
+    local at words copies
+    IFS=, read -ra words <<<"${HENGE_VIA:-}"
+    for ((at = 1; at <= ${#words[@]}; at++)); do
+        copies=()
+        [[ ${words[at - 1]} == copy ]] && copies=(--cache-prefix=)
         alive "$INTEROP_DIR/proxy-$at-pid" && continue
         setsid "${HENGE_PROXY_BIN:?the program of the proxies}" proxy \
             --endpoints "http://$(address $((at - 1)))" \
-            --listen-client-urls "http://$(address "$at")" \
+            --listen-client-urls "http://$(address "$at")" "${copies[@]}" \
             </dev/null >>"$INTEROP_DIR/proxy-$at-log" 2>&1 &
         echo $! >"$INTEROP_DIR/proxy-$at-pid"
     done

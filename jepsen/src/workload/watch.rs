@@ -17,6 +17,7 @@ use henge::{
         etcdserverpb::WatchResponse,
         mvccpb::{KeyValue, event::EventType},
     },
+    types::Error::NotSupportedForLearner,
 };
 use std::{
     collections::BTreeMap,
@@ -33,6 +34,8 @@ use std::{
 const PREFIX: &str = "watch/";
 /// Longest time for a watcher to learn of the last change, once all faults have ended.
 const LAST_MAX: Duration = Duration::from_secs(30);
+/// Between two attempts to watch at a member that has no vote yet.
+const LEARNER_PAUSE: Duration = Duration::from_millis(100);
 /// How far back the reader of history begins, in revisions.
 const HISTORY: i64 = 1000;
 
@@ -183,8 +186,11 @@ impl Watching {
         leaves: Option<Instant>,
         random: &mut Random,
     ) -> Result<bool, Nonsense> {
-        let options = WatchOptions { start_revision: *next, progress_notify: true, ..WatchOptions::prefix(PREFIX) };
-        let mut stream = client.watch(PREFIX, options);
+        let from = |start_revision| {
+            let options = WatchOptions { start_revision, progress_notify: true, ..WatchOptions::prefix(PREFIX) };
+            client.watch(PREFIX, options)
+        };
+        let mut stream = from(*next);
         let mut ended: Option<Instant> = None;
         loop {
             let answer = tokio::time::timeout(Duration::from_millis(100), stream.next()).await;
@@ -196,6 +202,11 @@ impl Watching {
                         }
                         watch.told.push(told);
                     }
+                }
+                // A member that came back as a learner serves watchers when it has a vote again.
+                Ok(Some(Err(cause))) if cause.is(&NotSupportedForLearner) => {
+                    tokio::time::sleep(LEARNER_PAUSE).await;
+                    stream = from(*next);
                 }
                 Ok(Some(Err(cause))) => return Err(Nonsense(format!("{} was ended: {cause}", watch.name))),
                 Ok(None) => return Err(Nonsense(format!("{} was ended without a reason", watch.name))),
