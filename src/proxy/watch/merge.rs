@@ -70,6 +70,8 @@ pub(super) struct Merger<H> {
     progress: Progress,
     link: Link,
     out: VecDeque<(Answer, usize)>,
+    /// The header of the last reply.
+    told: Option<ResponseHeader>,
     /// Of replies from upstream in `out`.
     out_bytes: usize,
 }
@@ -119,6 +121,7 @@ impl<H: Homes> Merger<H> {
             progress: Progress::default(),
             link: Link::default(),
             out: VecDeque::new(),
+            told: None,
             out_bytes: 0,
         }
     }
@@ -432,19 +435,22 @@ impl<H: Homes> Merger<H> {
     fn header(&self, place: Place) -> Option<ResponseHeader> {
         match place {
             Place::Home(home) => self.homes.header(home).to_wire(),
-            Place::Upstream => self.link.header,
+            // Whoever went there from a hub may be gone before upstream has said a word.
+            Place::Upstream => self.link.header.or(self.told),
         }
     }
 
     /// Lets out a reply of a hub.
     fn tell(&mut self, home: Home, delivery: Delivery) {
         let header = self.homes.header(home).at(delivery.revision());
+        self.told = header.to_wire();
         self.out.push_back((Answer::Made { header, delivery }, 0));
     }
 
     /// Lets out a reply that is made here, or upstream.
     fn say(&mut self, reply: WatchResponse) {
         let bytes = bytes(&reply);
+        self.told = reply.header.or(self.told);
         self.out_bytes += bytes;
         self.out.push_back((Answer::Passed(reply), bytes));
     }
