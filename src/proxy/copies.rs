@@ -6,7 +6,7 @@ use super::{
     feed::{Feed, Rules},
     fence::{Fence, Refusal},
 };
-use crate::types::KeyRange;
+use crate::types::{KeyRange, Revision};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use std::{
@@ -103,6 +103,13 @@ impl Copies {
     /// Whether there is anything that could be answered here, now or later.
     pub fn answers_anything(&self) -> bool {
         !self.shared.places.is_empty()
+    }
+
+    /// Upstream is being asked to compact at `revision`.
+    pub fn forget(&self, revision: Revision) {
+        for copy in self.shared.places.iter().filter_map(|place| place.copy.read().clone()) {
+            copy.forget(revision);
+        }
     }
 
     /// The fence of this upstream.

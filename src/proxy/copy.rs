@@ -13,7 +13,14 @@ use crate::{
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// Rows that one step of the sweep removes.
@@ -53,6 +60,8 @@ pub struct Copy {
     wanted: watch::Sender<Revision>,
     over: watch::Sender<bool>,
     header: Mutex<Header>,
+    /// Upstream was asked to compact up to here, as far as is known.
+    compacted: AtomicI64,
 }
 
 impl Copy {
@@ -86,9 +95,16 @@ impl Copy {
         self.header.lock().at(self.revision())
     }
 
-    /// Whether all events from revision `start` on are here. A start of 0 is now, and so always.
+    /// Whether all events from revision `start` on are here. A start of 0 is now, and so always. What upstream was asked to forget is
+    /// upstream's to speak of.
     pub fn has_history(&self, start: Revision) -> bool {
-        start == Revision(0) || start >= self.first && start >= self.reader.compacted()
+        let floor = self.first.max(self.reader.compacted()).max(Revision(self.compacted.load(Relaxed)));
+        start == Revision(0) || start >= floor
+    }
+
+    /// Upstream was asked to forget what is before `revision`.
+    pub fn forget(&self, revision: Revision) {
+        self.compacted.fetch_max(revision.0, Relaxed);
     }
 
     /// When the read was sent that the copy began with.
@@ -223,6 +239,7 @@ impl Loading {
             wanted: watch::Sender::new(revision),
             over: watch::Sender::new(false),
             header: Mutex::new(proof.header),
+            compacted: AtomicI64::new(0),
         });
         Ok(Writer { copy, store, engine, level, keep, kept: VecDeque::new(), kept_bytes: 0, is_sweeping: false })
     }

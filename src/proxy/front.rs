@@ -61,6 +61,10 @@ impl Ring {
                 Ok(answer) => answer,
                 Err(request) => self.pass(request).await,
             },
+            "/etcdserverpb.KV/Compact" => match local::compact(&shared.copies, request).await {
+                Ok(request) => self.pass(request).await,
+                Err(status) => status.into_http(),
+            },
             "/etcdserverpb.Watch/Watch" if shared.copies.answers_anything() && watch::takes(request.headers()) => {
                 match shared.watch.clone().call(request).await {
                     Ok(answer) => answer,

@@ -30,7 +30,7 @@ impl Copies {
     /// Linearizable reads wait for a fence. A caller that says how old an answer may be (`henge-max-age`) gets what is here, if that
     /// is fresh enough. Who brings a revision (`henge-min-revision`) gets no earlier one.
     ///
-    /// A revision of the past is answered for as long as it is kept here, also if upstream has compacted it meanwhile.
+    /// A revision that the request names is upstream's to answer for: it alone knows what is compacted.
     ///
     /// # Errors
     /// What upstream would say, if it refuses the fence; [`Error::FutureRev`] if it has not come to the revision that the caller
@@ -46,6 +46,9 @@ impl Copies {
             return None;
         }
         let checked = check::range(request).ok()?;
+        if checked.query.revision > Revision(0) {
+            return None;
+        }
         let copy = self.covering(&checked.query.range)?;
         if let Err(error) = caller.may(Access::Read, Some(&checked.query.range)) {
             return Some(Err(error.into()));

@@ -1,9 +1,12 @@
-//! A call of `Range` at the front: decoded, answered from a copy if one can, and otherwise passed on as it came.
+//! Calls that the front decodes: `Range` is answered from a copy if one can, and otherwise passed on as it came.
 
 use super::Copies;
-use crate::pb::etcdserverpb::RangeRequest;
+use crate::{
+    pb::etcdserverpb::{CompactionRequest, RangeRequest},
+    types::Revision,
+};
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE, request::Parts};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use prost::Message;
@@ -12,12 +15,12 @@ use tonic::{Code, Status, body::Body, metadata::MetadataMap};
 
 /// What precedes a message on the wire: one byte that tells whether it is compressed, and its length in four.
 const PREFIX_BYTES: usize = 5;
-/// A request for a range is two keys and some numbers. Whoever sends more is let through, for upstream to refuse.
+/// A request for a range is two keys and some numbers. Whoever sends more has made a mistake.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Longest wait for the body of a request after its headers.
 const BODY_MAX: Duration = Duration::from_secs(30);
 
-/// Answers `request`, or gives it back.
+/// Answers a call of `Range`, or gives it back.
 ///
 /// # Errors
 /// The request, to be passed on.
@@ -25,11 +28,9 @@ pub(super) async fn range(copies: &Copies, request: Request<Incoming>) -> Result
     if !copies.answers_anything() {
         return Err(request.map(Body::new));
     }
-    let (parts, body) = request.into_parts();
-    let body = match tokio::time::timeout(BODY_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) => return Ok(Status::internal(format!("the request did not come whole: {error}")).into_http()),
-        Err(_) => return Ok(Status::deadline_exceeded("the request did not come whole").into_http()),
+    let (parts, body) = match whole(request).await {
+        Ok(whole) => whole,
+        Err(status) => return Ok(status.into_http()),
     };
     let metadata = MetadataMap::from_headers(parts.headers.clone());
     let asked = message(&body).and_then(|message| RangeRequest::decode(message).ok());
@@ -41,6 +42,31 @@ pub(super) async fn range(copies: &Copies, request: Request<Incoming>) -> Result
         Some(Ok(answer)) => Ok(to_http(answer)),
         Some(Err(status)) => Ok(status.into_http()),
         None => Err(Request::from_parts(parts, Body::new(Full::new(body)))),
+    }
+}
+
+/// Looks at a call of `Compact` on its way: what upstream forgets is not to be known here. The call itself is given back.
+///
+/// # Errors
+/// If it did not come whole.
+pub(super) async fn compact(copies: &Copies, request: Request<Incoming>) -> Result<Request<Body>, Status> {
+    if !copies.answers_anything() {
+        return Ok(request.map(Body::new));
+    }
+    let (parts, body) = whole(request).await?;
+    if let Some(asked) = message(&body).and_then(|message| CompactionRequest::decode(message).ok()) {
+        // Whether it is granted does not matter: upstream can tell of what is before as well.
+        copies.forget(Revision(asked.revision));
+    }
+    Ok(Request::from_parts(parts, Body::new(Full::new(body))))
+}
+
+async fn whole(request: Request<Incoming>) -> Result<(Parts, Bytes), Status> {
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(BODY_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => Ok((parts, body.to_bytes())),
+        Ok(Err(error)) => Err(Status::internal(format!("the request did not come whole: {error}"))),
+        Err(_) => Err(Status::deadline_exceeded("the request did not come whole")),
     }
 }
 

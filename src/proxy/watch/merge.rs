@@ -9,6 +9,8 @@
 //! Nothing in here waits or knows time: what the world says comes in by the methods, what is to be done comes out by [`Homes`],
 //! [`Merger::next_upstream`] and [`Merger::pop`].
 
+mod upstream;
+
 use super::round::{Progress, Verdict};
 use crate::{
     pb::etcdserverpb::{
@@ -68,6 +70,8 @@ pub(super) struct Merger<H> {
     progress: Progress,
     link: Link,
     out: VecDeque<(WatchReply, usize)>,
+    /// The header of the last reply.
+    told: Option<ResponseHeader>,
     /// Of replies from upstream in `out`.
     out_bytes: usize,
 }
@@ -117,6 +121,7 @@ impl<H: Homes> Merger<H> {
             progress: Progress::default(),
             link: Link::default(),
             out: VecDeque::new(),
+            told: None,
             out_bytes: 0,
         }
     }
@@ -211,8 +216,10 @@ impl<H: Homes> Merger<H> {
         }
     }
 
-    /// Asks each hub how far it is, so that watchers without events can go on elsewhere from there.
+    /// For from time to time. Asks each hub how far it is, so that watchers without events can go on elsewhere from there; and has
+    /// watchers that went upstream for want of a copy come home.
     pub(super) fn probe(&mut self) {
+        self.come_home();
         let is_due = |place: &Place| *place != Place::Upstream && !self.progress.hub_owes(*place);
         let places: Vec<Place> = self.crowds.keys().copied().filter(is_due).collect();
         places.into_iter().for_each(|place| self.ask(place));
@@ -232,75 +239,6 @@ impl<H: Homes> Merger<H> {
         let verdict = self.progress.lost(place);
         self.act_on(place, verdict);
         self.advance();
-    }
-
-    /// There is a new link upstream: everything that goes there is asked for again.
-    pub(super) fn link_up(&mut self) {
-        let header = self.link.header.take();
-        self.link = Link { is_up: true, header, ..Link::default() };
-        if self.progress.link_is_new() {
-            self.link.requests.push_back(progress_request());
-        }
-    }
-
-    /// The link upstream is lost. The client's watchers stay.
-    pub(super) fn link_down(&mut self) {
-        let header = self.link.header.take();
-        self.link = Link { header, ..Link::default() };
-        for watcher in self.watchers.values_mut().filter(|watcher| watcher.place == Place::Upstream) {
-            watcher.is_there = false;
-        }
-        self.take_back_creates(Place::Upstream);
-        self.advance();
-    }
-
-    /// The next request to send on the link.
-    pub(super) fn next_upstream(&mut self) -> Option<WatchRequest> {
-        if !self.link.is_up {
-            return None;
-        }
-        let from = self.link.cursor;
-        let next = self.watchers.range(from..).find(|(_, watcher)| watcher.place == Place::Upstream);
-        if let Some((serial, watcher)) = next {
-            self.link.cursor = serial + 1;
-            self.link.unanswered.push_back(*serial);
-            return Some(watcher.upstream_create(*serial));
-        }
-        self.link.cursor = self.next_serial;
-        self.link.requests.pop_front()
-    }
-
-    /// Whether the client waits for upstream to say how far it is.
-    pub(super) fn awaits_upstream_progress(&self) -> bool {
-        self.progress.waits_for(Place::Upstream)
-    }
-
-    /// Asks upstream again how far it is: etcd does not answer while a watcher of the stream is behind, and does not say so.
-    pub(super) fn ask_upstream_again(&mut self) {
-        if self.link.is_up && self.awaits_upstream_progress() && self.link.requests.is_empty() {
-            self.link.requests.push_back(progress_request());
-        }
-    }
-
-    /// Takes a reply from upstream.
-    ///
-    /// # Errors
-    /// [`Nonsense`]: the link has to be given up.
-    pub(super) fn replied(&mut self, reply: WatchResponse) -> Result<(), Nonsense> {
-        if let Some(header) = &reply.header {
-            self.link.header = Some(*header);
-        }
-        if reply.created {
-            return self.upstream_created(reply);
-        }
-        if reply.canceled {
-            self.upstream_canceled(reply);
-        } else if reply.watch_id == NO_WATCHER && reply.events.is_empty() {
-            self.upstream_is_at(&reply);
-        } else {
-            return self.upstream_events(reply);
-        }
-        Ok(())
     }
 
     /// Looks at requests in their order, as far as that goes.
@@ -451,8 +389,15 @@ impl<H: Homes> Merger<H> {
 
     fn cancel(&mut self, id: i64) -> bool {
         let Some(serial) = self.ids.get(&id).copied() else { return false };
-        let place = self.take_out(serial).expect("an id has a watcher").place;
-        match place {
+        let Some(Watcher { place, .. }) = self.withdraw(serial) else { return false };
+        self.say(WatchResponse { header: self.header(place), watch_id: id, canceled: true, ..Default::default() });
+        true
+    }
+
+    /// Removes a watcher from here and from its place.
+    fn withdraw(&mut self, serial: i64) -> Option<Watcher> {
+        let watcher = self.take_out(serial)?;
+        match watcher.place {
             Place::Home(home) => self.homes.detach(home, serial),
             Place::Upstream if self.link.is_up && serial < self.link.cursor => {
                 let cancel = WatchCancelRequest { watch_id: serial };
@@ -460,8 +405,20 @@ impl<H: Homes> Merger<H> {
             }
             Place::Upstream => {}
         }
-        self.say(WatchResponse { header: self.header(place), watch_id: id, canceled: true, ..Default::default() });
-        true
+        Some(watcher)
+    }
+
+    fn come_home(&mut self) {
+        let is_away = |watcher: &Watcher| watcher.place == Place::Upstream && watcher.id.is_some();
+        let away = self.watchers.iter().filter(|(_, watcher)| is_away(watcher));
+        let away: Vec<i64> = away.map(|(serial, _)| *serial).collect();
+        for serial in away {
+            let watcher = &self.watchers[&serial];
+            let Some(home) = self.homes.find(&watcher.range, Revision(watcher.next)) else { continue };
+            if let Some(watcher) = self.withdraw(serial) {
+                self.settle(Watcher { place: Place::Home(home), ..watcher });
+            }
+        }
     }
 
     fn refuse(&mut self, place: Place, reason: &str) {
@@ -478,19 +435,22 @@ impl<H: Homes> Merger<H> {
     fn header(&self, place: Place) -> Option<ResponseHeader> {
         match place {
             Place::Home(home) => self.homes.header(home).to_wire(),
-            Place::Upstream => self.link.header,
+            // Whoever went there from a hub may be gone before upstream has said a word.
+            Place::Upstream => self.link.header.or(self.told),
         }
     }
 
     /// Lets out a reply of a hub.
     fn tell(&mut self, home: Home, delivery: Delivery) {
         let header = self.homes.header(home).at(delivery.revision());
+        self.told = header.to_wire();
         self.out.push_back((WatchReply::Made { header, delivery }, 0));
     }
 
     /// Lets out a reply that is made here, or upstream.
     fn say(&mut self, reply: WatchResponse) {
         let bytes = bytes(&reply);
+        self.told = reply.header.or(self.told);
         self.out_bytes += bytes;
         self.out.push_back((WatchReply::Passed(reply), bytes));
     }
@@ -540,8 +500,6 @@ impl<H: Homes> Merger<H> {
         }
     }
 }
-
-mod upstream;
 
 /// About what a reply takes in memory.
 fn bytes(reply: &WatchResponse) -> usize {

@@ -16,6 +16,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::{net::TcpListener, sync::mpsc, task::AbortHandle, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, metadata::MetadataValue};
@@ -89,8 +90,12 @@ impl Drop for Proxy {
 async fn proxy(copies: &Copies, members: &[&Member], settings: WatchSettings) -> Proxy {
     let urls = members.iter().map(|member| member.url.as_str());
     let endpoints = Arc::new(Endpoints::new(urls, &ConnectOptions::default()).unwrap());
+    proxy_over(copies, endpoints, settings).await
+}
+
+async fn proxy_over(copies: &Copies, upstreams: impl Upstreams, settings: WatchSettings) -> Proxy {
     let stopping = watch::Sender::new(false);
-    let service = ProxyWatch::new(copies.clone(), endpoints, settings, stopping.subscribe());
+    let service = ProxyWatch::new(copies.clone(), upstreams, settings, stopping.subscribe());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let accepting = tokio::spawn(async move {
@@ -393,4 +398,38 @@ fn what_a_client_says_about_its_connection_is_not_passed_on() {
     let mut names: Vec<_> = passed.keys().map(|name| name.as_str()).collect();
     names.sort();
     assert_eq!(names, ["hasleader", "x-request-id"]);
+}
+
+/// Counts how often upstream is tried.
+#[derive(Clone)]
+struct Counted(Arc<Endpoints>, Arc<AtomicUsize>);
+
+impl Upstreams for Counted {
+    fn pick(&self) -> (usize, Channel) {
+        self.1.fetch_add(1, Relaxed);
+        self.0.pick()
+    }
+
+    fn leave(&self, turn: usize) {
+        self.0.leave(turn);
+    }
+}
+
+#[tokio::test]
+async fn while_upstream_is_away_a_create_waits_without_haste() {
+    let backend = TestBackend::new();
+    let gone = member(&backend, "http://127.0.0.1:0").await;
+    let url = gone.url.clone();
+    gone.serving.stop(Duration::ZERO).await;
+    let endpoints = Arc::new(Endpoints::new([&url], &ConnectOptions::default()).unwrap());
+    let tries = Counted(endpoints, Arc::default());
+    let proxy = proxy_over(&Copies::of(&backend), tries.clone(), WatchSettings::default()).await;
+    let mut client = client(&proxy, false).await;
+    client.ask(RequestUnion::CreateRequest(on("x"))).await;
+    assert!(timeout(Duration::from_secs(1), client.replies.message()).await.is_err());
+    let tried = tries.1.load(Relaxed);
+    assert!((2..=20).contains(&tried), "{tried} attempts in a second");
+    let _core = member(&backend, &url).await;
+    let created = client.next().await;
+    assert_eq!((created.created, created.watch_id), (true, 0));
 }

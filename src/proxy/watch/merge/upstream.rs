@@ -1,9 +1,12 @@
-//! Replies from upstream: to whom they belong, and what of them the client has not seen.
+//! The stream upstream: what is asked there, to whom a reply belongs, and what of it the client has not seen.
 
-use super::{Homes, Merger, Nonsense, Place, Watcher, as_request};
-use crate::pb::{
-    etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion},
-    mvccpb::Event,
+use super::{Homes, Link, Merger, Nonsense, Place, Watcher, as_request, progress_request};
+use crate::{
+    pb::{
+        etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion},
+        mvccpb::Event,
+    },
+    watch::NO_WATCHER,
 };
 
 impl Watcher {
@@ -21,7 +24,76 @@ impl Watcher {
 }
 
 impl<H: Homes> Merger<H> {
-    pub(super) fn upstream_created(&mut self, reply: WatchResponse) -> Result<(), Nonsense> {
+    /// There is a new link upstream: everything that goes there is asked for again.
+    pub(in crate::proxy::watch) fn link_up(&mut self) {
+        let header = self.link.header.take();
+        self.link = Link { is_up: true, header, ..Link::default() };
+        if self.progress.link_is_new() {
+            self.link.requests.push_back(progress_request());
+        }
+    }
+
+    /// The link upstream is lost. The client's watchers stay.
+    pub(in crate::proxy::watch) fn link_down(&mut self) {
+        let header = self.link.header.take();
+        self.link = Link { header, ..Link::default() };
+        for watcher in self.watchers.values_mut().filter(|watcher| watcher.place == Place::Upstream) {
+            watcher.is_there = false;
+        }
+        self.take_back_creates(Place::Upstream);
+        self.advance();
+    }
+
+    /// The next request to send on the link.
+    pub(in crate::proxy::watch) fn next_upstream(&mut self) -> Option<WatchRequest> {
+        if !self.link.is_up {
+            return None;
+        }
+        let from = self.link.cursor;
+        let next = self.watchers.range(from..).find(|(_, watcher)| watcher.place == Place::Upstream);
+        if let Some((serial, watcher)) = next {
+            self.link.cursor = serial + 1;
+            self.link.unanswered.push_back(*serial);
+            return Some(watcher.upstream_create(*serial));
+        }
+        self.link.cursor = self.next_serial;
+        self.link.requests.pop_front()
+    }
+
+    /// Whether the client waits for upstream to say how far it is.
+    pub(super) fn awaits_upstream_progress(&self) -> bool {
+        self.progress.waits_for(Place::Upstream)
+    }
+
+    /// Asks upstream again how far it is: etcd does not answer while a watcher of the stream is behind, and does not say so.
+    pub(in crate::proxy::watch) fn ask_upstream_again(&mut self) {
+        if self.link.is_up && self.awaits_upstream_progress() && self.link.requests.is_empty() {
+            self.link.requests.push_back(progress_request());
+        }
+    }
+
+    /// Takes a reply from upstream.
+    ///
+    /// # Errors
+    /// [`Nonsense`]: the link has to be given up.
+    pub(in crate::proxy::watch) fn replied(&mut self, reply: WatchResponse) -> Result<(), Nonsense> {
+        if let Some(header) = &reply.header {
+            self.link.header = Some(*header);
+        }
+        if reply.created {
+            return self.upstream_created(reply);
+        }
+        if reply.canceled {
+            self.upstream_canceled(reply);
+        } else if reply.watch_id == NO_WATCHER && reply.events.is_empty() {
+            self.upstream_is_at(&reply);
+        } else {
+            return self.upstream_events(reply);
+        }
+        Ok(())
+    }
+
+    fn upstream_created(&mut self, reply: WatchResponse) -> Result<(), Nonsense> {
         // A refusal does not say of whom; that creates are answered in order does.
         let Some(serial) = self.link.unanswered.pop_front() else {
             return Err(Nonsense("a watcher was created that nobody asked for"));
@@ -57,7 +129,7 @@ impl<H: Homes> Merger<H> {
         }
     }
 
-    pub(super) fn upstream_canceled(&mut self, reply: WatchResponse) {
+    fn upstream_canceled(&mut self, reply: WatchResponse) {
         // What this end cancelled is gone already.
         let Some(watcher) = self.served_upstream(reply.watch_id) else { return };
         let Some(id) = watcher.id else { return };
@@ -65,7 +137,7 @@ impl<H: Homes> Merger<H> {
         self.say(WatchResponse { watch_id: id, ..reply });
     }
 
-    pub(super) fn upstream_is_at(&mut self, reply: &WatchResponse) {
+    fn upstream_is_at(&mut self, reply: &WatchResponse) {
         // Whoever is about to be created may be behind.
         if !self.link.unanswered.is_empty() {
             self.link.ask_again = true;
@@ -76,7 +148,7 @@ impl<H: Homes> Merger<H> {
         self.act_on(Place::Upstream, verdict);
     }
 
-    pub(super) fn upstream_events(&mut self, reply: WatchResponse) -> Result<(), Nonsense> {
+    fn upstream_events(&mut self, reply: WatchResponse) -> Result<(), Nonsense> {
         let serial = reply.watch_id;
         if self.served_upstream(serial).is_none_or(|watcher| watcher.id.is_none()) {
             return Ok(());

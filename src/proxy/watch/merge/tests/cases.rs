@@ -217,3 +217,34 @@ fn what_a_copy_has_forgotten_upstream_is_asked_for() {
     world.settle();
     assert_eq!(world.held[&0].next, 3);
 }
+
+#[test]
+fn watchers_come_home_when_there_is_a_copy_again() {
+    let mut world = World::new();
+    world.create(b'a', 0, 0, 0);
+    world.settle();
+    // The new copy begins behind what the watcher has seen.
+    world.end_home(b'a', head(&world.log) + 2);
+    for _ in 0..3 {
+        world.put(b'a');
+    }
+    world.settle();
+    assert!(world.merger.needs_link());
+    world.merger.probe();
+    assert!(!world.merger.needs_link());
+    world.put(b'a');
+    world.settle();
+    assert_eq!(world.held[&0].next, 6);
+    assert!(world.upstream.as_ref().unwrap().watchers.is_empty(), "upstream has nobody to serve");
+}
+
+#[test]
+fn a_reply_has_a_header_before_upstream_has_said_a_word() {
+    let mut world = World::new();
+    world.create(b'a', 0, 0, 0);
+    world.settle();
+    world.put(b'a');
+    world.end_home(b'a', head(&world.log) + 1);
+    world.cancel(0);
+    assert!(world.held.is_empty(), "the check looks at the header of each reply");
+}
