@@ -2,12 +2,15 @@
 //!
 //! **Promises.** What the proxy does not answer itself passes through undecoded: every call that the core knows, its exact errors, the
 //! client's identity. A call is sent once; it goes to another member only if it certainly never left. A core that is away is told within
-//! seconds, with what was tried; nothing hangs, and nothing spins. A renewal is never answered with an older renewal's answer, so no
-//! time to live is stretched. **May not know** how a command is replicated, or what a call means that passes through.
+//! seconds, with what was tried; nothing hangs, and nothing spins. What a copy answers is what upstream would answer: a linearizable read is
+//! preceded by one of upstream, no copy goes back, and each answer says how old it may be. A renewal is never answered with an older
+//! renewal's answer, so no time to live is stretched. **May not know** how a command is replicated, or what a call means that passes.
 //!
 //! ```text
 //!   clients ══▶ front ─┬─ pass ────────▶ link ══▶ core, or another proxy      what passes: one connection to each address
 //!                      ├─ leases ──────▶ a few streams                        renewals of all clients
+//!                      ├─ local ─ kv ──▶ fence │ copy ◀─ feed ◀══ one watch   reads of what is copied
+//!                      ├─ watch ───────▶ hub of a copy, or a stream           watchers, of both kinds on one stream
 //!                      └─ /health                    upstream: which address; follow: where the members are
 //! ```
 //!

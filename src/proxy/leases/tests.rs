@@ -34,7 +34,7 @@ fn rig_with(answer_max: Duration) -> Rig {
 impl Rig {
     async fn ask(&self, id: i64) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
-        self.line.send(Ask { id, reply }).await.ok().expect("a line");
+        assert!(self.line.send(Ask { id, reply }).await.is_ok(), "there is a line");
         outcome
     }
 
