@@ -42,7 +42,9 @@ async fn member(backend: &TestBackend, url: &str) -> Member {
 
 /// Serves keys that begin with `l/` from a hub with the core's revisions, until that ends.
 #[derive(Clone, Default)]
-struct Copies(Arc<Mutex<Option<(Local, watch::Sender<bool>)>>>);
+struct Copies(Arc<Mutex<Option<Serves>>>);
+
+type Serves = (Local, watch::Sender<bool>);
 
 impl Copies {
     fn of(backend: &TestBackend) -> Copies {
