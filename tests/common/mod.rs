@@ -17,9 +17,11 @@ use henge::pb::etcdserverpb::{
     lease_client::LeaseClient,
 };
 use std::{
+    collections::BTreeSet,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 use tokio::runtime::Runtime;
@@ -37,12 +39,15 @@ pub struct Server {
     file_bytes_max: u64,
 }
 
-/// A port that nobody listens on. Not one that the system would give to an outgoing connection before the server has it: those are
-/// from 32768 on.
+/// A port that nobody listens on, and that nobody else in this program was given: servers bind theirs some time later. Not one that the
+/// system would give to an outgoing connection meanwhile: those are from 32768 on.
 pub fn free_url() -> String {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("nothing panics with it");
     loop {
         let port = rand::random_range(10_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            given.insert(port);
             return format!("http://127.0.0.1:{port}");
         }
     }
