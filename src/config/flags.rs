@@ -182,7 +182,7 @@ pub const FLAGS: &[Flag] = &[
     flag("unsafe-no-fsync", Bool, "false", "Unsafe", "Never waits for the disk: a crash of the machine loses acknowledged writes.", Works),
     flag("config-file", Text, "", "henge", "YAML file with etcd's keys; all other flags and variables are then ignored.", Works),
     flag("auto-promote", Bool, "false", "henge", "A learner gets a vote by itself as soon as it has caught up.", Works),
-    flag("snapshot-send-bytes-per-s", Int, "26214400", "henge", "Bytes that snapshots for other members may take in a second; 0: no limit.", Works),
+    flag("snapshot-send-bytes-per-s", Int, "16777216", "henge", "Bytes that snapshots for other members may take in a second; 0: no limit.", Works),
     flag("storage-engine", Text, "redb", "henge", "Store under the data: \"redb\", or \"sled\" (experimental).", Works),
     flag("storage-cache-bytes", Int, "134217728", "henge", "Memory that the store may use for its cache.", Works),
     flag("wal-keep-all", Bool, "false", "henge", "Keeps every segment of the log, for audits.", Works),
