@@ -11,8 +11,10 @@ const NICE: i32 = 15;
 pub(super) async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
     let (done, result) = oneshot::channel();
     let run = move || {
-        // On Linux it is the thread's own, and cannot be taken back; elsewhere nothing is lost. Hence a thread for each step.
-        let _ = rustix::process::nice(NICE);
+        // The thread's own on Linux, where it cannot be taken back: hence a thread for each step. Elsewhere it is the whole process's.
+        if cfg!(target_os = "linux") {
+            let _ = rustix::process::nice(NICE); // as good as it gets
+        }
         let _ = done.send(work());
     };
     let started = thread::Builder::new().name("snapshot".to_owned()).spawn(run);
