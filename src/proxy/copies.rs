@@ -117,11 +117,6 @@ impl Copies {
         &self.shared.fence
     }
 
-    /// The ranges that are to be copied, and the copy of each that is there.
-    pub fn list(&self) -> Vec<(KeyRange, Option<Arc<Copy>>)> {
-        self.shared.places.iter().map(|place| (place.range.clone(), place.copy.read().clone())).collect()
-    }
-
     /// Memory that the copies take, about.
     pub fn bytes(&self) -> usize {
         self.shared.budget.used.load(Relaxed)

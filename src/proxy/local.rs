@@ -28,11 +28,11 @@ pub(super) async fn range(copies: &Copies, request: Request<Incoming>) -> Result
     if !copies.answers_anything() {
         return Err(request.map(Body::new));
     }
-    let (parts, body) = match whole(request).await {
+    let (mut parts, body) = match whole(request).await {
         Ok(whole) => whole,
         Err(status) => return Ok(status.into_http()),
     };
-    let metadata = MetadataMap::from_headers(parts.headers.clone());
+    let metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
     let asked = message(&body).and_then(|message| RangeRequest::decode(message).ok());
     let answered = match asked {
         Some(asked) => copies.range(&metadata, asked).await,
@@ -41,7 +41,10 @@ pub(super) async fn range(copies: &Copies, request: Request<Incoming>) -> Result
     match answered {
         Some(Ok(answer)) => Ok(to_http(answer)),
         Some(Err(status)) => Ok(status.into_http()),
-        None => Err(Request::from_parts(parts, Body::new(Full::new(body)))),
+        None => {
+            parts.headers = metadata.into_headers();
+            Err(Request::from_parts(parts, Body::new(Full::new(body))))
+        }
     }
 }
 
