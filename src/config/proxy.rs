@@ -14,7 +14,7 @@ use Kind::{Bool, Duration, Int, Text, Urls};
 use Standing::{Later, Meaningless, Works};
 use bytes::Bytes;
 use clap::Command;
-use std::time::Duration as Time;
+use std::{path::PathBuf, time::Duration as Time};
 
 /// What a proxy can be told.
 #[derive(Clone, Debug)]
@@ -29,8 +29,12 @@ pub struct ProxyConfig {
     pub advertise_client_urls: Vec<Url>,
     /// Ranges that it keeps copies of.
     pub cache: Vec<KeyRange>,
+    /// Whether it also copies what is asked for often.
+    pub cache_auto: bool,
     /// Memory for these copies, in bytes.
     pub cache_bytes_max: usize,
+    /// Where copies are saved, if at all.
+    pub data_dir: Option<PathBuf>,
     /// `max-concurrent-streams` of one connection.
     pub max_concurrent_streams: u32,
     /// `grpc-keepalive-interval`
@@ -82,6 +86,22 @@ const CACHE_BYTES: Flag = flag(
     "Memory for all copies, in bytes; a range that does not fit passes through.",
     Works,
 );
+const CACHE_AUTO: Flag = flag(
+    "cache-auto",
+    Bool,
+    "true",
+    "Copies",
+    "Also copies ranges that are watched or read often, as long as they are and as they fit.",
+    Works,
+);
+const DATA_DIR: Flag = flag(
+    "data-dir",
+    Text,
+    "",
+    "Copies",
+    "Folder in which copies are saved, so that a proxy that starts while the cluster is away has what was last known; without it nothing is.",
+    Works,
+);
 const UNDECODED: &str = "messages pass through without being looked at";
 
 #[rustfmt::skip]
@@ -91,8 +111,9 @@ const PROXY: &[Flag] = &[
     flag("advertise-client-urls", Urls, "", "Proxy", "URLs at which clients reach this proxy (default: those it listens on).", Works),
     flag("listen-metrics-urls", Urls, "", "Proxy", "More URLs for HTTP alone.", Works),
     CACHE_PREFIX,
+    CACHE_AUTO,
     CACHE_BYTES,
-    flag("data-dir", Text, "", "Proxy", "Folder of the proxy's data.", Meaningless("this version keeps nothing on disk")),
+    DATA_DIR,
 ];
 
 #[rustfmt::skip]
@@ -102,8 +123,9 @@ const GRPC_PROXY: &[Flag] = &[
     flag("advertise-client-url", Text, "", "Proxy", "Address at which clients reach this proxy (default: the one it listens on).", Works),
     flag("metrics-addr", Text, "", "Proxy", "One more URL for HTTP alone.", Works),
     CACHE_PREFIX,
+    CACHE_AUTO,
     CACHE_BYTES,
-    flag("data-dir", Text, "default.proxy", "Proxy", "Folder of the proxy's data.", Meaningless("this version keeps nothing on disk")),
+    DATA_DIR,
     flag("debug", Bool, "false", "Proxy", "Logs more, as --log-level=debug.", Works),
     flag("max-send-bytes", Int, "1572864", "Proxy", "Largest message to the cluster.", Meaningless(UNDECODED)),
     flag("max-recv-bytes", Int, "2147483647", "Proxy", "Largest message from the cluster.", Meaningless(UNDECODED)),
@@ -265,6 +287,8 @@ impl Reader<'_> {
             listen_metrics_urls: metrics,
             advertise_client_urls: advertised,
             cache: self.cache(),
+            cache_auto: self.bool("cache-auto"),
+            data_dir: self.path("data-dir"),
             cache_bytes_max: self.int("cache-bytes", 0, i64::MAX) as usize,
             max_concurrent_streams: self.int("max-concurrent-streams", 1, i64::from(u32::MAX)) as u32,
             grpc_keepalive_interval: self.duration("grpc-keepalive-interval"),

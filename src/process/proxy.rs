@@ -4,10 +4,14 @@ use super::{DRAIN, Signals, bind_all, give_up, runtime, texts};
 use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
-    proxy::{self, Ring, Upstream, tcp::Gateway},
+    io::{
+        Disk,
+        real::{DirLock, RealDisk, lock_dir},
+    },
+    proxy::{self, Ring, Shelf, Upstream, tcp::Gateway},
     server::ConnectionSettings,
 };
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode, sync::Arc};
 use tokio::net::TcpListener;
 
 /// Runs a proxy until it is told to stop.
@@ -39,8 +43,21 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     let clients = bind_all(&config.listen_client_urls, config.socket_reuse_port).await?;
     let http = bind_all(&config.listen_metrics_urls, config.socket_reuse_port).await?;
     let upstream = Upstream::new(&config.endpoints, ConnectOptions::default()).map_err(|error| error.to_string())?;
-    let copies =
-        proxy::Settings { ranges: config.cache, bytes_max: config.cache_bytes_max, ..proxy::Settings::default() };
+    // Held until the process ends: two proxies in one folder would write each other's files.
+    let (_lock, shelf) = match &config.data_dir {
+        Some(dir) => {
+            let (lock, shelf) = open_shelf(dir)?;
+            (Some(lock), Some(Arc::new(shelf)))
+        }
+        None => (None, None),
+    };
+    let copies = proxy::Settings {
+        shelf,
+        ranges: config.cache,
+        hunger: config.cache_auto.then(proxy::Hunger::default),
+        bytes_max: config.cache_bytes_max,
+        ..proxy::Settings::default()
+    };
     let ring = Ring::new(upstream, &texts(&config.advertise_client_urls), copies)?;
     let connections = ConnectionSettings {
         streams_max: config.max_concurrent_streams,
@@ -56,6 +73,14 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     ring.stop();
     tokio::join!(serving.stop(DRAIN), http.stop(DRAIN));
     Ok(())
+}
+
+/// The folder of saved copies, for this process alone.
+fn open_shelf(dir: &Path) -> Result<(DirLock, Shelf), String> {
+    RealDisk::default().create_dir(dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+    let lock = lock_dir(dir).map_err(|fault| fault.to_string())?;
+    let shelf = Shelf::open(&dir.join("copies")).map_err(|error| format!("cannot use {}: {error}", dir.display()))?;
+    Ok((lock, shelf))
 }
 
 async fn live_gateway(config: GatewayConfig) -> Result<(), String> {

@@ -2,20 +2,19 @@
 
 use super::{
     Source,
+    budget::{Budget, Rank},
     copy::Copy,
+    demand::{Demand, Hunger},
     feed::{Feed, Rules},
     fence::{Fence, Refusal},
+    place::Place,
+    ranges::{covers, hulls},
+    shelf::{Keeper, Shelf},
+    tend::Tender,
 };
 use crate::types::{KeyRange, Revision};
-use bytes::Bytes;
-use parking_lot::RwLock;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use parking_lot::{Mutex, RwLock};
+use std::{cell::Cell, sync::Arc, time::Duration};
 use tokio::task::AbortHandle;
 
 /// What is copied, and how.
@@ -23,6 +22,10 @@ use tokio::task::AbortHandle;
 pub struct Settings {
     /// Ranges to copy. Those that overlap become one.
     pub ranges: Vec<KeyRange>,
+    /// When other ranges are copied too; `None`: never.
+    pub hunger: Option<Hunger>,
+    /// Where copies are saved, if at all.
+    pub shelf: Option<Arc<Shelf>>,
     /// Memory for all copies together, in bytes. A range that does not fit is not copied.
     pub bytes_max: usize,
     /// How feeds behave.
@@ -37,6 +40,8 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             ranges: Vec::new(),
+            hunger: None,
+            shelf: None,
             bytes_max: 512 << 20,
             rules: Rules::default(),
             wait_max: Duration::from_secs(5),
@@ -52,17 +57,20 @@ pub struct Copies {
 }
 
 pub(super) struct Shared {
-    pub(super) fence: Fence,
+    pub(super) ground: Arc<Ground>,
     pub(super) wait_max: Duration,
-    places: Arc<[Place]>,
-    budget: Arc<Budget>,
     tasks: Vec<AbortHandle>,
 }
 
-/// A range that is to be copied, and its copy while there is one.
-struct Place {
-    range: KeyRange,
-    copy: Arc<RwLock<Option<Arc<Copy>>>>,
+/// What the copies stand on. The tasks that keep them hold it too.
+pub(super) struct Ground {
+    pub(super) fence: Fence,
+    pub(super) budget: Arc<Budget>,
+    places: RwLock<Vec<Arc<Place>>>,
+    /// Where copies are saved, if at all.
+    pub(super) shelf: Option<Arc<Shelf>>,
+    /// What has no copy and is asked for, if that is to lead to any.
+    pub(super) demand: Option<Mutex<Demand>>,
 }
 
 impl Drop for Shared {
@@ -74,67 +82,195 @@ impl Drop for Shared {
 impl Copies {
     /// Begins to copy. What is not there yet is not covered.
     pub fn start(source: Arc<dyn Source>, settings: Settings) -> Copies {
-        let Settings { ranges, bytes_max, rules, wait_max, pulse } = settings;
+        let Settings { ranges, hunger, shelf, bytes_max, rules, wait_max, pulse } = settings;
         let fence = Fence::new(Arc::clone(&source), wait_max);
-        let budget = Arc::new(Budget::new(bytes_max));
-        let place = |range| Place { range, copy: Arc::default() };
-        let places: Arc<[Place]> = hulls(ranges).into_iter().map(place).collect();
-        let feeds = places.iter().map(|place| Feed {
-            range: place.range.clone(),
-            source: Arc::clone(&source),
-            fence: fence.clone(),
-            rules: rules.clone(),
-            budget: Arc::clone(&budget),
-            place: Arc::clone(&place.copy),
-        });
-        let mut tasks: Vec<AbortHandle> = feeds.map(|feed| tokio::spawn(feed.run()).abort_handle()).collect();
-        if !places.is_empty() {
-            tasks.push(tokio::spawn(feel(Arc::clone(&places), fence.clone(), pulse)).abort_handle());
+        let ground = Arc::new(Ground::new(fence, bytes_max, ranges, hunger.clone(), shelf.clone()));
+        let feed = |place: &Arc<Place>| Feed::new(place, &ground, &source, &rules);
+        let feeds: Vec<Feed> = ground.places().iter().map(feed).collect();
+        let mut tasks: Vec<AbortHandle> =
+            feeds.into_iter().map(|feed| tokio::spawn(feed.run()).abort_handle()).collect();
+        if ground.answers_anything() {
+            tasks.push(tokio::spawn(feel(Arc::clone(&ground), pulse)).abort_handle());
         }
-        Copies { shared: Arc::new(Shared { fence, wait_max, places, budget, tasks }) }
+        if let Some(hunger) = hunger {
+            let tender = Tender::new(Arc::clone(&ground), source, rules, hunger);
+            tasks.push(tokio::spawn(tender.run()).abort_handle());
+        }
+        if let Some(shelf) = shelf {
+            tasks.push(tokio::spawn(Keeper::new(shelf, Arc::clone(&ground)).run()).abort_handle());
+        }
+        Copies { shared: Arc::new(Shared { ground, wait_max, tasks }) }
     }
 
     /// The copy that has all keys of `range`, if there is one now.
     pub fn covering(&self, range: &KeyRange) -> Option<Arc<Copy>> {
-        let place = self.shared.places.iter().find(|place| covers(&place.range, range))?;
-        place.copy.read().clone().filter(|copy| !copy.is_over())
+        self.shared.ground.find(range)?.copy
     }
 
     /// Whether there is anything that could be answered here, now or later.
     pub fn answers_anything(&self) -> bool {
-        !self.shared.places.is_empty()
+        self.shared.ground.answers_anything()
     }
 
     /// Upstream is being asked to compact at `revision`.
     pub fn forget(&self, revision: Revision) {
-        for copy in self.shared.places.iter().filter_map(|place| place.copy.read().clone()) {
-            copy.forget(revision);
-        }
+        self.shared.ground.copies().iter().for_each(|copy| copy.forget(revision));
     }
 
     /// The fence of this upstream.
     pub fn fence(&self) -> &Fence {
-        &self.shared.fence
+        &self.shared.ground.fence
     }
 
     /// Memory that the copies take, about.
     pub fn bytes(&self) -> usize {
-        self.shared.budget.used.load(Relaxed)
+        self.shared.ground.budget.used()
     }
+}
+
+/// What [`Ground::find`] found.
+pub(super) struct Found {
+    pub(super) place: Arc<Place>,
+    pub(super) copy: Option<Arc<Copy>>,
+    /// Another copy was read from until lately.
+    after_another: bool,
+}
+
+impl Found {
+    /// Whether clients may know of revisions that the copy does not have yet.
+    pub(super) fn may_be_behind(&self, now: Duration) -> bool {
+        self.after_another || self.place.may_be_behind(now)
+    }
+
+    /// Whether clients may know of revisions that a member does not have yet, since a copy told them.
+    pub(super) fn was_ahead(&self, now: Duration) -> bool {
+        self.copy.is_none() && self.place.was_ahead(now)
+    }
+}
+
+impl Ground {
+    /// With places for `ranges`, which somebody has named.
+    pub(super) fn new(
+        fence: Fence,
+        bytes_max: usize,
+        ranges: Vec<KeyRange>,
+        hunger: Option<Hunger>,
+        shelf: Option<Arc<Shelf>>,
+    ) -> Ground {
+        Ground {
+            fence,
+            shelf,
+            budget: Budget::new(bytes_max),
+            places: RwLock::new(hulls(ranges).into_iter().map(|range| Place::new(range, Rank::named())).collect()),
+            demand: hunger.map(|hunger| Mutex::new(Demand::new(hunger))),
+        }
+    }
+
+    fn answers_anything(&self) -> bool {
+        self.demand.is_some() || !self.places.read().is_empty()
+    }
+
+    /// The places of now.
+    pub(super) fn places(&self) -> Vec<Arc<Place>> {
+        self.places.read().clone()
+    }
+
+    /// Adds a place: behind those that were named, which are asked first.
+    pub(super) fn add(&self, place: &Arc<Place>) {
+        self.places.write().push(Arc::clone(place));
+    }
+
+    /// Removes places.
+    pub(super) fn retain(&self, keep: impl Fn(&Arc<Place>) -> bool) {
+        self.places.write().retain(|place| keep(place));
+    }
+
+    /// The place that has all of `range`, one with a copy if there is any.
+    pub(super) fn find(&self, range: &KeyRange) -> Option<Found> {
+        let mut without: Option<Found> = None;
+        for place in self.places.read().iter().filter(|place| covers(place.range(), range)) {
+            let copy = place.copy();
+            let was_ahead = without.as_ref().is_some_and(|found| found.was_ahead(self.fence.now()));
+            match copy {
+                Some(_) => return Some(Found { place: Arc::clone(place), copy, after_another: was_ahead }),
+                // One that clients have read from lately says the most.
+                None if !was_ahead => without = Some(Found { place: Arc::clone(place), copy, after_another: false }),
+                None => {}
+            }
+        }
+        without
+    }
+
+    /// The copies of now.
+    pub(super) fn copies(&self) -> Vec<Arc<Copy>> {
+        self.places.read().iter().filter_map(|place| place.copy()).collect()
+    }
+
+    /// Nothing may be answered here until upstream says otherwise.
+    pub(super) fn lock(&self) {
+        self.copies().iter().for_each(|copy| copy.end());
+    }
+
+    /// A read of `range` is to be counted at `place`, or as one of what has no copy. Counts a sample, and never waits for a lock.
+    pub(super) fn note_read(&self, range: &KeyRange, place: Option<&Place>) {
+        let Some(demand) = &self.demand else { return };
+        let Some(times) = sampled() else { return };
+        match place {
+            Some(place) => place.was_read(times.into()),
+            None => {
+                if let Some(mut demand) = demand.try_lock() {
+                    demand.note(range, times.into(), self.fence.now());
+                }
+            }
+        }
+    }
+
+    /// Somebody watches `range`, for which there is no copy.
+    pub(super) fn note_watch(&self, range: &KeyRange) {
+        let Some(demand) = &self.demand else { return };
+        if let Some(mut demand) = demand.try_lock() {
+            demand.note_watch(range, self.fence.now());
+        }
+    }
+}
+
+thread_local! {
+    /// Reads on this thread until one is counted, that one included. 0: none was made.
+    static UNTIL_COUNTED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// One of so many reads is counted, for all of them: so that threads have nothing in common for the others.
+const SAMPLE: u32 = 8;
+
+/// Now and then, for how many reads the one that is being made is to count. By chance, or those of a loop would be the same ones each time.
+fn sampled() -> Option<u32> {
+    let gap = || rand::random_range(1..2 * SAMPLE);
+    let until = match UNTIL_COUNTED.get() {
+        0 => gap(),
+        until => until,
+    };
+    let is_counted = until == 1;
+    UNTIL_COUNTED.set(if is_counted { gap() } else { until - 1 });
+    is_counted.then_some(SAMPLE)
 }
 
 /// Asks upstream now and then how far it is. That bounds the age of what is said here, lets the copies go on beside writes that
 /// they do not hear of, and finds out that upstream was restored, or wants to know who asks.
-async fn feel(places: Arc<[Place]>, fence: Fence, pulse: Duration) {
+async fn feel(ground: Arc<Ground>, pulse: Duration) {
+    let fence = &ground.fence;
     loop {
         tokio::time::sleep(pulse.mul_f64(rand::random_range(1.0..1.2))).await;
-        let copies: Vec<_> = places.iter().filter_map(|place| place.copy.read().clone()).collect();
+        let copies = ground.copies();
+        // A proxy that copies nothing need not know; but once locked, nobody else would find out that upstream is not any more.
+        if copies.is_empty() && !fence.is_locked() {
+            continue;
+        }
         let before: Vec<_> = copies.iter().map(|copy| copy.revision()).collect();
         let proof = match fence.pass().await {
             Ok(proof) => proof,
             // Who may read here, or watch, is upstream's to say from now on.
             Err(Refusal::Locked) => {
-                copies.iter().for_each(|copy| copy.end());
+                ground.lock();
                 continue;
             }
             Err(_) => continue,
@@ -147,151 +283,5 @@ async fn feel(places: Arc<[Place]>, fence: Fence, pulse: Duration) {
                 copy.end();
             }
         }
-    }
-}
-
-/// The memory of all copies together.
-pub(super) struct Budget {
-    bytes_max: usize,
-    used: AtomicUsize,
-}
-
-impl Budget {
-    pub(super) fn new(bytes_max: usize) -> Budget {
-        Budget { bytes_max, used: AtomicUsize::new(0) }
-    }
-
-    pub(super) fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-
-    /// A part of the budget that has nothing yet.
-    pub(super) fn claim(self: &Arc<Budget>) -> Held {
-        Held { budget: Arc::clone(self), bytes: 0 }
-    }
-}
-
-/// What one copy takes of the budget; given back when dropped.
-pub(super) struct Held {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Held {
-    /// Takes `bytes` in all. False, and as it was, if there is not so much.
-    pub(super) fn resize(&mut self, bytes: usize) -> bool {
-        let Budget { bytes_max, used } = &*self.budget;
-        let fits = |used: usize| {
-            let wanted = used - self.bytes + bytes;
-            (wanted <= *bytes_max || bytes <= self.bytes).then_some(wanted)
-        };
-        let is_done = used.fetch_update(Relaxed, Relaxed, fits).is_ok();
-        if is_done {
-            self.bytes = bytes;
-        }
-        is_done
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
-/// The first key of a range, and the first key after it; `None`: there is none after.
-fn ends(range: &KeyRange) -> (Bytes, Option<Bytes>) {
-    match range {
-        KeyRange::One(key) => (key.clone(), Some([&key[..], &[0]].concat().into())),
-        KeyRange::Span { start, end } => (start.clone(), Some(end.clone())),
-        KeyRange::From(start) => (start.clone(), None),
-    }
-}
-
-/// Whether all of `inner` is in `outer`. A range without keys is in none: what etcd says of it depends on how it is written.
-fn covers(outer: &KeyRange, inner: &KeyRange) -> bool {
-    if inner.is_empty() {
-        return false;
-    }
-    let ((outer_start, outer_end), (inner_start, inner_end)) = (ends(outer), ends(inner));
-    let ends_within = match (&outer_end, &inner_end) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(outer), Some(inner)) => inner <= outer,
-    };
-    outer_start <= inner_start && ends_within
-}
-
-/// Ranges of which none overlap or touch, that cover the same keys.
-fn hulls(ranges: Vec<KeyRange>) -> Vec<KeyRange> {
-    let mut spans: Vec<_> = ranges.iter().filter(|range| !range.is_empty()).map(ends).collect();
-    spans.sort();
-    let mut hulls: Vec<(Bytes, Option<Bytes>)> = Vec::new();
-    for (start, end) in spans {
-        match hulls.last_mut() {
-            // To the end: it has all that follows.
-            Some((_, None)) => break,
-            Some((_, Some(last))) if start <= *last => {
-                let further = end.as_ref().is_none_or(|end| end > last);
-                if further {
-                    hulls.last_mut().expect("just looked at").1 = end;
-                }
-            }
-            _ => hulls.push((start, end)),
-        }
-    }
-    let whole = |(start, end): (Bytes, Option<Bytes>)| match end {
-        None => KeyRange::From(start),
-        Some(end) if end.strip_suffix(&[0]) == Some(&start) => KeyRange::One(start),
-        Some(end) => KeyRange::Span { start, end },
-    };
-    hulls.into_iter().map(whole).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn b(text: &'static str) -> Bytes {
-        Bytes::from(text)
-    }
-
-    fn span(start: &'static str, end: &'static str) -> KeyRange {
-        KeyRange::Span { start: b(start), end: b(end) }
-    }
-
-    #[test]
-    fn ranges_that_overlap_or_touch_become_one() {
-        let ranges =
-            vec![span("m", "p"), KeyRange::One(b("z")), span("a", "c"), span("b", "d"), span("d", "e"), span("c", "b")];
-        assert_eq!(hulls(ranges), [span("a", "e"), span("m", "p"), KeyRange::One(b("z"))]);
-        let open = vec![span("a", "c"), KeyRange::From(b("b")), KeyRange::One(b("x"))];
-        assert_eq!(hulls(open), [KeyRange::From(b("a"))]);
-        assert_eq!(hulls(vec![span("a", "z"), span("b", "c")]), [span("a", "z")]);
-        assert_eq!(hulls(vec![KeyRange::One(b("a")), KeyRange::One(b("a\0"))]), [span("a", "a\0\0")]);
-    }
-
-    #[test]
-    fn a_range_is_covered_if_all_its_keys_are() {
-        let outer = span("b", "d");
-        for inner in [span("b", "d"), span("c", "d"), KeyRange::One(b("b")), KeyRange::One(b("czz"))] {
-            assert!(covers(&outer, &inner), "{inner:?}");
-        }
-        for inner in [span("a", "d"), span("b", "e"), KeyRange::One(b("d")), KeyRange::From(b("c")), span("c", "c")] {
-            assert!(!covers(&outer, &inner), "{inner:?}");
-        }
-        assert!(covers(&KeyRange::From(b("b")), &KeyRange::From(b("c"))));
-    }
-
-    #[test]
-    fn the_budget_is_for_all_together_and_comes_back() {
-        let budget = Arc::new(Budget::new(100));
-        let (mut one, mut two) = (budget.claim(), budget.claim());
-        assert!(one.resize(60) && two.resize(40) && !one.resize(61));
-        assert!(two.resize(10) && one.resize(90) && !two.resize(11));
-        drop(one);
-        assert!(two.resize(100));
-        drop(two);
-        assert_eq!(budget.used.load(Relaxed), 0);
     }
 }

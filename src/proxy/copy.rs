@@ -3,7 +3,7 @@
 //! A [`Copy`] is what readers and watchers hold; a [`Writer`] is what the feed holds. A copy lives as long as its history has no hole:
 //! then it is *over*, for good, and another one takes its place. Whoever waits or watches on it is told.
 
-use super::fence::Proof;
+use super::{fence::Proof, shelf::Stamp};
 use crate::{
     engine::{Batch, Engine, Volatile},
     mvcc::{Diverged, Event, KeyValue, Loader, Reader, Store},
@@ -17,7 +17,10 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
+        atomic::{
+            AtomicI64, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -47,6 +50,15 @@ impl Default for Keep {
     }
 }
 
+/// When a copy is known to have been current, by what it began with.
+#[derive(Clone, Copy, Debug)]
+pub enum Known {
+    /// The read that it began with was sent then, since the ring began.
+    At(Duration),
+    /// It lay on disk, and was current then.
+    Saved(Stamp),
+}
+
 /// A range of upstream, as of some revision, with what has happened there lately.
 pub struct Copy {
     range: KeyRange,
@@ -54,14 +66,15 @@ pub struct Copy {
     hub: Hub,
     /// The first revision whose events are all here.
     first: Revision,
-    /// When the read was sent that the copy began with, since the ring began.
-    loaded_at: Duration,
+    known: Known,
     level: watch::Receiver<Revision>,
     wanted: watch::Sender<Revision>,
     over: watch::Sender<bool>,
     header: Mutex<Header>,
     /// Upstream was asked to compact up to here, as far as is known.
     compacted: AtomicI64,
+    /// Events that have come.
+    events: AtomicU64,
 }
 
 impl Copy {
@@ -107,9 +120,19 @@ impl Copy {
         self.compacted.fetch_max(revision.0, Relaxed);
     }
 
-    /// When the read was sent that the copy began with.
-    pub fn loaded_at(&self) -> Duration {
-        self.loaded_at
+    /// Upstream was asked to compact up to here, as far as is known.
+    pub fn compacted(&self) -> Revision {
+        Revision(self.compacted.load(Relaxed))
+    }
+
+    /// When the copy is known to have been current, whatever upstream has proven since.
+    pub fn known(&self) -> Known {
+        self.known
+    }
+
+    /// Events that have come since the load; the level is at or beyond the last of them.
+    pub fn events(&self) -> u64 {
+        self.events.load(Acquire)
     }
 
     /// Ends the copy: its history has a hole, or is not upstream's any more.
@@ -164,12 +187,24 @@ impl Copy {
     pub fn agrees(&self, before: Revision, proof: &Proof) -> bool {
         proof.header.revision >= before && proof.header.cluster_id == self.header.lock().cluster_id
     }
+
+    /// Why what upstream said cannot be of the same history.
+    pub fn disagreement(&self, proof: &Proof) -> String {
+        let (own, theirs) = (self.header(), proof.header);
+        match own.cluster_id == theirs.cluster_id {
+            true => {
+                format!("upstream is at revision {}, and was at {}: it was restored", theirs.revision, own.revision)
+            }
+            false => format!("upstream is cluster {:x}, and was {:x}", theirs.cluster_id.0, own.cluster_id.0),
+        }
+    }
 }
 
 /// A copy on its way: pages of a range at one revision.
 pub struct Loading {
     range: KeyRange,
-    proof: Proof,
+    header: Header,
+    known: Known,
     engine: Arc<Volatile>,
     loader: Loader,
     last_key: Option<Key>,
@@ -179,19 +214,28 @@ pub struct Loading {
 impl Loading {
     /// Begins with nothing of `range`, as of the revision of `proof`.
     pub fn new(range: KeyRange, proof: Proof) -> Loading {
+        Loading::of(range, proof.header, Known::At(proof.sent_at))
+    }
+
+    /// The same for what lay on disk: as of the revision of `header`, and current at `stamp`.
+    pub fn of_old(range: KeyRange, header: Header, stamp: Stamp) -> Loading {
+        Loading::of(range, header, Known::Saved(stamp))
+    }
+
+    fn of(range: KeyRange, header: Header, known: Known) -> Loading {
         let engine = Arc::new(Volatile::default());
-        let loader = Loader::new(engine.clone(), proof.header.revision);
-        Loading { range, proof, engine, loader, last_key: None, keys: 0 }
+        let loader = Loader::new(engine.clone(), header.revision);
+        Loading { range, header, known, engine, loader, last_key: None, keys: 0 }
     }
 
     /// The revision of all pages.
     pub fn revision(&self) -> Revision {
-        self.proof.header.revision
+        self.header.revision
     }
 
     /// Whether a page with this header can belong to it.
     pub fn is_of(&self, header: &Header) -> bool {
-        header.cluster_id == self.proof.header.cluster_id
+        header.cluster_id == self.header.cluster_id
     }
 
     /// What has not come yet.
@@ -224,7 +268,7 @@ impl Loading {
 
     /// The copy, complete as of its revision.
     pub fn finish(self, keep: Keep, options: hub::Options) -> Result<Writer, Fault> {
-        let Loading { range, proof, engine, loader, .. } = self;
+        let Loading { range, header, known, engine, loader, .. } = self;
         let store = loader.finish()?;
         let options = hub::Options { is_partial: true, ..options };
         let revision = store.current();
@@ -234,12 +278,13 @@ impl Loading {
             reader: store.reader(),
             hub: Hub::new(store.reader(), options),
             first: revision.next(),
-            loaded_at: proof.sent_at,
+            known,
             level: received,
             wanted: watch::Sender::new(revision),
             over: watch::Sender::new(false),
-            header: Mutex::new(proof.header),
+            header: Mutex::new(header),
             compacted: AtomicI64::new(0),
+            events: AtomicU64::new(0),
         });
         Ok(Writer { copy, store, engine, level, keep, kept: VecDeque::new(), kept_bytes: 0, is_sweeping: false })
     }
@@ -303,7 +348,10 @@ impl Writer {
             self.kept_bytes += bytes;
             published.push((revision, events));
         }
+        let count: usize = published.iter().map(|(_, events)| events.len()).sum();
         self.publish(published);
+        // After the level: whoever reads this first, and then the level, has them all.
+        self.copy.events.fetch_add(count as u64, Release);
         Ok(Ok(()))
     }
 
@@ -320,6 +368,12 @@ impl Writer {
         self.store.publish();
         self.copy.hub.publish(events, current);
         self.level.send_replace(current);
+    }
+
+    /// It lay on disk, and was current at `stamp`, later than was said at first. For a copy that nobody has seen.
+    pub(super) fn was_current_at(&mut self, stamp: Stamp) {
+        let copy = Arc::get_mut(&mut self.copy).expect("nobody has seen a copy that is being read from disk");
+        copy.known = Known::Saved(stamp);
     }
 
     /// Upstream said this about itself. False if it is another cluster.

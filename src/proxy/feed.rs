@@ -10,13 +10,17 @@
 
 mod asking;
 mod load;
-mod replies;
+pub(super) mod replies;
+mod saved;
 
 use super::{
     Source,
-    copies::{Budget, Held},
-    copy::{Copy, Keep, Writer},
-    fence::{Fence, asks_who, header},
+    budget::{Budget, Held},
+    copies::Ground,
+    copy::{Keep, Writer},
+    fence::{Fence, Refusal, asks_who, header},
+    place::Place,
+    shelf::Shelf,
 };
 use crate::{
     client::Policy,
@@ -26,7 +30,6 @@ use crate::{
 };
 use asking::Asking;
 use bytes::Bytes;
-use parking_lot::RwLock;
 use replies::{Inbox, News};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
@@ -68,13 +71,17 @@ impl Default for Rules {
 
 /// Keeps the copy of one range.
 pub(super) struct Feed {
-    pub(super) range: KeyRange,
-    pub(super) source: Arc<dyn Source>,
-    pub(super) fence: Fence,
-    pub(super) rules: Rules,
-    pub(super) budget: Arc<Budget>,
+    range: KeyRange,
+    source: Arc<dyn Source>,
+    fence: Fence,
+    rules: Rules,
+    budget: Arc<Budget>,
     /// Where others find the copy.
-    pub(super) place: Arc<RwLock<Option<Arc<Copy>>>>,
+    place: Arc<Place>,
+    /// Where copies are on disk.
+    shelf: Option<Arc<Shelf>>,
+    /// Bytes that a load may take for each point of the place's worth, if it was not named.
+    bytes_per_point: Option<usize>,
 }
 
 /// Why a stream is no more.
@@ -84,24 +91,62 @@ enum End {
     Lost(String),
     /// Nothing can.
     Over(String),
+    /// Nothing can: upstream has another history.
+    Alien(String),
     /// The copy has outgrown the budget.
     TooLarge,
 }
 
 impl Feed {
-    /// Never returns.
+    /// What keeps the copy of `place`, by what `source` says.
+    pub(super) fn new(place: &Arc<Place>, ground: &Ground, source: &Arc<dyn Source>, rules: &Rules) -> Feed {
+        Feed {
+            range: place.range().clone(),
+            source: Arc::clone(source),
+            fence: ground.fence.clone(),
+            rules: rules.clone(),
+            budget: Arc::clone(&ground.budget),
+            place: Arc::clone(place),
+            shelf: ground.shelf.clone(),
+            bytes_per_point: None,
+        }
+    }
+
+    /// Has a load end if it takes more than so many bytes for each point that the place is worth.
+    pub(super) fn worth(self, bytes_per_point: usize) -> Feed {
+        Feed { bytes_per_point: Some(bytes_per_point), ..self }
+    }
+
+    /// Keeps the copy of a range that was named. Never returns.
     pub(super) async fn run(self) {
-        let mut pauses = self.rules.pauses.pauses(self.source.ways());
         loop {
-            let mut held = self.budget.claim();
-            let end = match self.load(&mut held).await {
+            self.run_while_it_fits().await;
+            tracing::warn!(
+                range = ?self.range, budget_bytes = self.budget.bytes_max(),
+                "the range does not fit into the budget of the copies, so it is passed through"
+            );
+            tokio::time::sleep(self.rules.too_large_pause).await;
+        }
+    }
+
+    /// Keeps the copy. Returns when it does not fit.
+    pub(super) async fn run_while_it_fits(&self) {
+        let mut pauses = self.rules.pauses.pauses(self.source.ways());
+        let mut is_first = true;
+        loop {
+            let mut held = self.budget.claim(self.place.rank());
+            let saved = if std::mem::take(&mut is_first) { self.take_saved(&mut held).await } else { None };
+            let was_saved = saved.is_some();
+            let begun = match saved {
+                Some(writer) => Ok(writer),
+                None => self.load(&mut held).await.inspect(|writer| self.begin(writer)),
+            };
+            let end = match begun {
                 Ok(mut writer) => {
                     let began = Instant::now();
-                    tracing::info!(range = ?self.range, revision = %writer.revision(), bytes = writer.bytes(), "a copy begins");
-                    *self.place.write() = Some(Arc::clone(writer.copy()));
-                    let end = self.follow(&mut writer, &mut held).await;
+                    let end = self.follow(&mut writer, &mut held, was_saved).await;
                     // Before the copy is over: nobody is to find it then.
-                    *self.place.write() = None;
+                    self.place.empty(self.fence.now());
                     // One that ends at once, again and again, must not cost upstream a load each time.
                     if began.elapsed() > self.rules.call_max {
                         pauses.reset();
@@ -112,12 +157,10 @@ impl Feed {
             };
             drop(held);
             let pause = match end {
-                End::TooLarge => {
-                    tracing::warn!(
-                        range = ?self.range, budget_bytes = self.budget.bytes_max(),
-                        "the range does not fit into the budget of the copies, so it is passed through"
-                    );
-                    self.rules.too_large_pause
+                End::TooLarge => return,
+                End::Alien(why) => {
+                    self.discard_saved(&why).await;
+                    pauses.next()
                 }
                 End::Lost(why) | End::Over(why) => {
                     let pause = pauses.next();
@@ -129,10 +172,14 @@ impl Feed {
         }
     }
 
-    /// Brings events in until nothing can any more.
-    async fn follow(&self, writer: &mut Writer, held: &mut Held) -> End {
+    fn begin(&self, writer: &Writer) {
+        tracing::info!(range = ?self.range, revision = %writer.revision(), bytes = writer.bytes(), "a copy begins");
+        self.place.fill(writer.copy(), self.fence.now());
+    }
+
+    /// Brings events in until nothing can any more. `is_resumed`: upstream is to say first that it is still what it was.
+    async fn follow(&self, writer: &mut Writer, held: &mut Held, mut is_resumed: bool) -> End {
         let mut pauses = self.rules.pauses.pauses(self.source.ways());
-        let mut is_resumed = false;
         loop {
             let (began, before) = (Instant::now(), writer.revision());
             let (turn, _) = self.source.pick();
@@ -164,10 +211,14 @@ impl Feed {
     ) -> Result<std::convert::Infallible, End> {
         if is_resumed {
             let before = writer.revision();
-            let proof = self.fence.pass().await.map_err(|refusal| End::Lost(refusal.to_string()))?;
+            let proof = self.fence.pass().await.map_err(|refusal| match refusal {
+                // Nothing may be answered from it any more.
+                Refusal::Locked => End::Over(refusal.to_string()),
+                Refusal::TimedOut | Refusal::NotThere | Refusal::Refused(_) => End::Lost(refusal.to_string()),
+            })?;
             if !writer.copy().agrees(before, &proof) {
                 self.fence.forget();
-                return Err(End::Over("upstream has another history: it was restored".into()));
+                return Err(End::Alien(writer.copy().disagreement(&proof)));
             }
         }
         let opening = tokio::time::timeout(self.rules.call_max, self.open(writer.revision().next()));
@@ -205,7 +256,7 @@ impl Feed {
             };
             if header(reply.header).is_some_and(|header| !writer.heard(&header)) {
                 self.fence.forget();
-                return Err(End::Over("upstream is another cluster".into()));
+                return Err(End::Alien("upstream is another cluster".into()));
             }
             match inbox.take(reply) {
                 News::Nothing => {}
@@ -220,7 +271,7 @@ impl Feed {
                 News::Canceled(why) => return Err(End::Lost(format!("the watch was cancelled: {why}"))),
             }
             is_untidy = true;
-            if !held.resize(writer.bytes()) {
+            if !held.resize(writer.bytes()).await {
                 return Err(End::TooLarge);
             }
         }

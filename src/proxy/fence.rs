@@ -43,6 +43,8 @@ pub enum Refusal {
     TimedOut,
     /// Upstream asks who we are: only it can tell who may read what.
     Locked,
+    /// A revision that somebody has named is compacted upstream, or has not come yet.
+    NotThere,
     /// Upstream said this, or the connection to it did.
     Refused(Status),
 }
@@ -51,6 +53,7 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Refusal::TimedOut => f.write_str("upstream did not answer in time"),
+            Refusal::NotThere => f.write_str("upstream does not have that revision"),
             Refusal::Locked => f.write_str("upstream has authentication enabled"),
             Refusal::Refused(status) => write!(f, "upstream refused: {:?}: {}", status.code(), status.message()),
         }
@@ -76,9 +79,16 @@ struct Shared {
     calls: AtomicU64,
 }
 
+/// Who waits for a fence.
+struct Caller {
+    sender: oneshot::Sender<Answer>,
+    /// The revision that has to be there.
+    at: Option<Revision>,
+}
+
 #[derive(Default)]
 struct Waiting {
-    callers: Vec<oneshot::Sender<Answer>>,
+    callers: Vec<Caller>,
     /// A task is there that looks at `callers` again.
     is_running: bool,
 }
@@ -129,13 +139,26 @@ impl Fence {
     /// # Errors
     /// A [`Refusal`].
     pub async fn pass(&self) -> Answer {
+        self.join(None).await
+    }
+
+    /// The same, and whether upstream can still tell what there was at revision `at`, which is not below 1.
+    ///
+    /// # Errors
+    /// [`Refusal::NotThere`] if it can't, or one of those who asked with this caller named a revision of which that is so: then only
+    /// upstream itself knows.
+    pub async fn pass_at(&self, at: Revision) -> Answer {
+        self.join(Some(at)).await
+    }
+
+    async fn join(&self, at: Option<Revision>) -> Answer {
         let (sender, answer) = oneshot::channel();
         let is_first = {
             let mut waiting = self.shared.waiting.lock();
             if waiting.callers.len() >= WAITING_MAX {
                 return Err(Refusal::Refused(Error::RequestTooManyRequests.into()));
             }
-            waiting.callers.push(sender);
+            waiting.callers.push(Caller { sender, at });
             !std::mem::replace(&mut waiting.is_running, true)
         };
         if is_first {
@@ -151,7 +174,7 @@ async fn run(shared: Arc<Shared>) {
     loop {
         let callers = {
             let mut waiting = shared.waiting.lock();
-            waiting.callers.retain(|caller| !caller.is_closed());
+            waiting.callers.retain(|caller| !caller.sender.is_closed());
             if waiting.callers.is_empty() {
                 // Under the lock, so that whoever comes next finds a task, or makes one.
                 waiting.is_running = false;
@@ -159,24 +182,46 @@ async fn run(shared: Arc<Shared>) {
             }
             std::mem::take(&mut waiting.callers)
         };
-        let sent_at = shared.began.elapsed();
-        let read = tokio::time::timeout(shared.call_max, shared.read()).await;
-        let answer = read.unwrap_or(Err(Refusal::TimedOut)).map(|header| Proof { header, sent_at });
-        match &answer {
-            Ok(proof) => shared.proofs.lock().add(proof.header.revision, sent_at),
-            Err(refusal) => tracing::debug!(%refusal, "no fence"),
+        let mut callers = callers;
+        // The read is at the lowest revision that is named. If that one is not there, those who named none ask again.
+        let lowest = callers.iter().filter_map(|caller| caller.at).min();
+        let mut answer = shared.ask(lowest).await;
+        if matches!(answer, Err(Refusal::NotThere)) {
+            let (named, others) = callers.into_iter().partition(|caller| caller.at.is_some());
+            tell(named, &answer);
+            callers = others;
+            if callers.is_empty() {
+                continue;
+            }
+            answer = shared.ask(None).await;
         }
-        if !matches!(answer, Err(Refusal::TimedOut | Refusal::Refused(_))) {
+        if !matches!(answer, Err(Refusal::TimedOut | Refusal::NotThere | Refusal::Refused(_))) {
             shared.is_locked.store(answer.is_err(), Relaxed);
         }
-        // Some may have left.
-        callers.into_iter().for_each(|caller| drop(caller.send(answer.clone())));
+        tell(callers, &answer);
     }
 }
 
+fn tell(callers: Vec<Caller>, answer: &Answer) {
+    // Some may have left.
+    callers.into_iter().for_each(|caller| drop(caller.sender.send(answer.clone())));
+}
+
 impl Shared {
+    /// One read, at a revision if that is named.
+    async fn ask(&self, at: Option<Revision>) -> Answer {
+        let sent_at = self.began.elapsed();
+        let read = tokio::time::timeout(self.call_max, self.read(at)).await;
+        let answer = read.unwrap_or(Err(Refusal::TimedOut)).map(|header| Proof { header, sent_at });
+        match &answer {
+            Ok(proof) => self.proofs.lock().add(proof.header.revision, sent_at),
+            Err(refusal) => tracing::debug!(%refusal, "no fence"),
+        }
+        answer
+    }
+
     /// One read; of as many addresses as there are, if need be.
-    async fn read(&self) -> Result<Header, Refusal> {
+    async fn read(&self, at: Option<Revision>) -> Result<Header, Refusal> {
         let ways = self.source.ways();
         // One that hangs must not take the time of the others.
         let attempt_max = self.call_max / ways.clamp(1, 3) as u32;
@@ -186,13 +231,16 @@ impl Shared {
             self.calls.fetch_add(1, Relaxed);
             left -= 1;
             let mut client = KvClient::new(channel);
-            let status = match tokio::time::timeout(attempt_max, client.range(request())).await {
+            let status = match tokio::time::timeout(attempt_max, client.range(request(at))).await {
                 Ok(Ok(reply)) => return header(reply.into_inner().header).ok_or_else(nothing),
                 Ok(Err(status)) => status,
                 Err(_) => Error::Timeout.into(),
             };
             if asks_who(&status) {
                 return Err(Refusal::Locked);
+            }
+            if at.is_some() && status.code() == Code::OutOfRange {
+                return Err(Refusal::NotThere);
             }
             let error = client::Error::from(status.clone());
             let elsewhere = retry::Repeat::Freely.allows(&error) || retry::ask_another(&error);
@@ -210,8 +258,9 @@ impl Shared {
     }
 }
 
-fn request() -> pb::RangeRequest {
-    pb::RangeRequest { key: Bytes::from_static(&[0]), count_only: true, limit: 1, ..Default::default() }
+fn request(at: Option<Revision>) -> pb::RangeRequest {
+    let revision = at.unwrap_or_default().0;
+    pb::RangeRequest { key: Bytes::from_static(&[0]), count_only: true, limit: 1, revision, ..Default::default() }
 }
 
 fn nothing() -> Refusal {

@@ -3,7 +3,11 @@
 use super::{
     Copies, Copy,
     age::{Staleness, Wishes},
+    copies::Found,
+    copy::Known,
     fence::{Proof, Refusal},
+    permit::Verdict,
+    shelf::Stamp,
 };
 use crate::{
     mvcc::{RangeQuery, RangeResult},
@@ -12,7 +16,10 @@ use crate::{
     types::{Error, Fault, KeyRange, Revision},
 };
 use std::{sync::Arc, time::Duration};
-use tonic::{Response, Status, metadata::MetadataMap};
+use tonic::{
+    Response, Status,
+    metadata::{MetadataMap, MetadataValue},
+};
 
 /// Metadata key of an answer: where it came from.
 pub const SERVED_BY: &str = "henge-served-by";
@@ -20,6 +27,8 @@ pub const SERVED_BY: &str = "henge-served-by";
 pub const REVISION: &str = "henge-revision";
 /// Metadata key of an answer: it is at most so many milliseconds old.
 pub const AGE_MS: &str = "henge-age-ms";
+/// Metadata key of an answer: `disk` if it was read from there when the proxy began, and upstream has not been reached since.
+pub const FROM: &str = "henge-from";
 
 /// Ranges with up to so many keys are read where the call is; larger ones where they may take their time.
 const KEYS_INLINE_MAX: i64 = 1_000;
@@ -30,7 +39,8 @@ impl Copies {
     /// Linearizable reads wait for a fence. A caller that says how old an answer may be (`henge-max-age`) gets what is here, if that
     /// is fresh enough. Who brings a revision (`henge-min-revision`) gets no earlier one.
     ///
-    /// A revision that the request names is upstream's to answer for: it alone knows what is compacted.
+    /// A read at a revision of the past waits for a fence too, one that has upstream say that it still has that revision; also a
+    /// serializable one, unless upstream cannot be asked.
     ///
     /// # Errors
     /// What upstream would say, if it refuses the fence; [`Error::FutureRev`] if it has not come to the revision that the caller
@@ -40,31 +50,57 @@ impl Copies {
         metadata: &MetadataMap,
         request: pb::RangeRequest,
     ) -> Option<Result<Response<pb::RangeResponse>, Status>> {
-        let caller = Identity::of(metadata);
-        // Only upstream knows what a token is worth.
-        if caller.token.is_some() || self.fence().is_locked() {
-            return None;
-        }
         let checked = check::range(request).ok()?;
-        if checked.query.revision > Revision(0) {
+        let range = &checked.query.range;
+        if self.may(&Identity::of(metadata), Access::Read, range) == Verdict::Upstream {
             return None;
         }
-        let copy = self.covering(&checked.query.range)?;
-        if let Err(error) = caller.may(Access::Read, Some(&checked.query.range)) {
-            return Some(Err(error.into()));
+        let ground = &self.shared.ground;
+        let found = ground.find(range);
+        ground.note_read(range, found.as_ref().map(|found| &*found.place));
+        let found = found?;
+        let answer = match &found.copy {
+            Some(copy) => self.answer(metadata, &found, copy, checked).await,
+            None => None,
+        };
+        if answer.is_none() {
+            found.place.passed(ground.fence.now());
         }
+        answer
+    }
+
+    /// Whether a serializable read of `range` has to be made linearizable before it passes: a copy may have told of revisions that the
+    /// member behind has not seen.
+    pub(super) fn was_ahead(&self, range: &KeyRange) -> bool {
+        let ground = &self.shared.ground;
+        ground.find(range).is_some_and(|found| found.was_ahead(ground.fence.now()))
+    }
+
+    async fn answer(
+        &self,
+        metadata: &MetadataMap,
+        found: &Found,
+        copy: &Arc<Copy>,
+        checked: check::CheckedRange,
+    ) -> Option<Result<Response<pb::RangeResponse>, Status>> {
         let wishes = match Wishes::of(metadata) {
             Ok(wishes) => wishes,
             Err(error) => return Some(Err(error.into())),
         };
-        if let Err(stop) = self.be_fresh(&copy, wishes, checked.serializable).await {
+        let may_be_behind = found.may_be_behind(self.fence().now());
+        let past = Some(checked.query.revision).filter(|revision| *revision > Revision(0));
+        if past.is_some_and(|revision| revision < copy.compacted().max(copy.reader().compacted())) {
+            return None;
+        }
+        let asked = Asked { wishes, serializable: checked.serializable, may_be_behind, past };
+        if let Err(stop) = self.be_fresh(copy, asked).await {
             return match stop {
                 Stop::PassOn => None,
                 Stop::Answer(status) => Some(Err(status)),
             };
         }
-        let age = self.age(&copy);
-        let result = match read(&copy, checked.query).await {
+        let (age, is_of_old) = (self.age(copy), self.is_of_old(copy));
+        let result = match read(copy, checked.query).await {
             Ok(Ok(result)) => result,
             // Upstream may know more of the past, or of the future.
             Ok(Err(_)) => return None,
@@ -74,30 +110,51 @@ impl Copies {
                 return None;
             }
         };
-        Some(Ok(answer(&copy, result, age)))
+        let mut answer = answer(copy, result, age);
+        if is_of_old {
+            answer.metadata_mut().insert(FROM, MetadataValue::from_static("disk"));
+        }
+        Some(Ok(answer))
     }
 
     /// An upper bound of the age of what `copy` says now.
     pub fn age(&self, copy: &Copy) -> Duration {
         let fence = self.fence();
-        let proven = fence.current_at(copy.revision()).unwrap_or_default().max(copy.loaded_at());
+        let proven = fence.current_at(copy.revision());
+        let proven = match (copy.known(), proven) {
+            (Known::At(loaded), proven) => proven.unwrap_or_default().max(loaded),
+            (Known::Saved(_), Some(proven)) => proven,
+            (Known::Saved(stamp), None) => return stamp.age(&Stamp::now()),
+        };
         fence.now().saturating_sub(proven)
     }
 
+    /// Whether what `copy` says is from disk, and nobody knows whether upstream has something else by now.
+    fn is_of_old(&self, copy: &Copy) -> bool {
+        matches!(copy.known(), Known::Saved(_)) && self.fence().current_at(copy.revision()).is_none()
+    }
+
     /// Returns when the copy is as fresh as the caller wants it.
-    async fn be_fresh(&self, copy: &Copy, wishes: Wishes, serializable: bool) -> Result<(), Stop> {
+    async fn be_fresh(&self, copy: &Copy, asked: Asked) -> Result<(), Stop> {
+        let Asked { wishes, serializable, may_be_behind, past } = asked;
         let before = copy.revision();
         let floor = wishes.floor();
         let must_be_now = match wishes.staleness {
+            _ if past.is_some() => true,
             Some(Staleness::Age(max)) => self.age(copy) > max,
             Some(Staleness::Revision(_)) => false,
-            None => !serializable,
+            None => !serializable || may_be_behind,
         };
         if !must_be_now && before >= floor {
             // Whether there is a leader is not known here.
             return if wishes.leader { Err(Stop::PassOn) } else { Ok(()) };
         }
-        let proof = self.proof(copy, before).await?;
+        let proof = match self.proof(copy, before, past).await {
+            Ok(proof) => proof,
+            // A member that is cut off would answer as well, with what it has.
+            Err(Stop::Answer(_)) if asked.is_content_with(before) => return Ok(()),
+            Err(stop) => return Err(stop),
+        };
         let now = proof.header.revision;
         if now < floor {
             return Err(Stop::Answer(Error::FutureRev.into()));
@@ -113,15 +170,21 @@ impl Copies {
     /// False if upstream cannot be asked, or the copy does not come so far: then it is of no use for that.
     pub async fn be_level(&self, copy: &Copy) -> bool {
         let before = copy.revision();
-        match self.proof(copy, before).await {
+        match self.proof(copy, before, None).await {
             Ok(proof) => copy.reach(proof.header.revision, self.shared.wait_max).await,
             Err(_) => false,
         }
     }
 
-    /// Asks upstream how far it is; ends `copy` if that cannot be its upstream any more. `before` is where the copy was.
-    async fn proof(&self, copy: &Copy, before: Revision) -> Result<Proof, Stop> {
-        let proof = self.fence().pass().await.map_err(|refusal| match refusal {
+    /// Asks upstream how far it is, and whether it still has `past`; ends `copy` if that cannot be its upstream any more. `before` is where
+    /// the copy was.
+    async fn proof(&self, copy: &Copy, before: Revision, past: Option<Revision>) -> Result<Proof, Stop> {
+        let answer = match past {
+            Some(past) => self.fence().pass_at(past).await,
+            None => self.fence().pass().await,
+        };
+        let proof = answer.map_err(|refusal| match refusal {
+            Refusal::NotThere => Stop::PassOn,
             Refusal::Locked => {
                 copy.end();
                 Stop::PassOn
@@ -138,6 +201,26 @@ impl Copies {
     }
 }
 
+/// How fresh an answer has to be.
+#[derive(Clone, Copy)]
+struct Asked {
+    wishes: Wishes,
+    serializable: bool,
+    /// Clients may know of later revisions than the copy has: it is asked to be as new as upstream, if that can be had.
+    may_be_behind: bool,
+    /// The revision that is to be read.
+    past: Option<Revision>,
+}
+
+impl Asked {
+    /// Whether a member that is at `revision` and cut off from the others would answer.
+    fn is_content_with(&self, revision: Revision) -> bool {
+        let Wishes { staleness, leader, .. } = self.wishes;
+        let has_it = revision >= self.wishes.floor() && self.past.is_none_or(|past| past <= revision);
+        self.serializable && has_it && staleness.is_none() && !leader
+    }
+}
+
 /// Why a request is not answered from the copy.
 enum Stop {
     PassOn,
@@ -147,7 +230,7 @@ enum Stop {
 async fn read(copy: &Arc<Copy>, query: RangeQuery) -> Result<Result<RangeResult, Error>, Fault> {
     let is_small = matches!(query.range, KeyRange::One(_))
         || query.count_only && query.revision == Revision(0)
-        || (1..=KEYS_INLINE_MAX).contains(&query.limit)
+        || (1..=KEYS_INLINE_MAX).contains(&query.limit) && query.revision == Revision(0)
         || copy.reader().keys_total() as i64 <= KEYS_INLINE_MAX;
     if is_small {
         return copy.reader().range(&query);
@@ -163,7 +246,7 @@ fn answer(copy: &Copy, result: RangeResult, age: Duration) -> Response<pb::Range
     let header = copy.header().at(revision).to_wire();
     let mut response = Response::new(convert::range(header, result));
     let metadata = response.metadata_mut();
-    metadata.insert(SERVED_BY, tonic::metadata::MetadataValue::from_static("copy"));
+    metadata.insert(SERVED_BY, MetadataValue::from_static("copy"));
     metadata.insert(REVISION, revision.0.into());
     metadata.insert(AGE_MS, u64::try_from(age.as_millis()).unwrap_or(u64::MAX).into());
     response

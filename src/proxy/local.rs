@@ -3,10 +3,14 @@
 use super::Copies;
 use crate::{
     pb::etcdserverpb::{CompactionRequest, RangeRequest},
-    types::Revision,
+    types::{KeyRange, Revision},
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE, request::Parts};
+use http::{
+    HeaderMap, HeaderValue, Request, Response,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    request::Parts,
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use prost::Message;
@@ -33,19 +37,34 @@ pub(super) async fn range(copies: &Copies, request: Request<Incoming>) -> Result
         Err(status) => return Ok(status.into_http()),
     };
     let metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
-    let asked = message(&body).and_then(|message| RangeRequest::decode(message).ok());
-    let answered = match asked {
-        Some(asked) => copies.range(&metadata, asked).await,
-        None => None,
-    };
-    match answered {
-        Some(Ok(answer)) => Ok(to_http(answer)),
-        Some(Err(status)) => Ok(status.into_http()),
-        None => {
-            parts.headers = metadata.into_headers();
-            Err(Request::from_parts(parts, Body::new(Full::new(body))))
+    let mut body = body;
+    if let Some(asked) = message(&body).and_then(|message| RangeRequest::decode(message).ok()) {
+        let serializable = asked.serializable.then(|| KeyRange::from_wire(asked.key.clone(), asked.range_end.clone()));
+        match copies.range(&metadata, asked).await {
+            Some(Ok(answer)) => return Ok(to_http(answer)),
+            Some(Err(status)) => return Ok(status.into_http()),
+            None if serializable.is_some_and(|range| copies.was_ahead(&range)) => body = linearizable(&body),
+            None => {}
         }
     }
+    parts.headers = metadata.into_headers();
+    // It may have become longer.
+    parts.headers.remove(CONTENT_LENGTH);
+    Err(Request::from_parts(parts, Body::new(Full::new(body))))
+}
+
+/// The same request for a range, but for the field `serializable`. What else is in it stays, known or not: of a field that comes twice the
+/// last one counts.
+fn linearizable(body: &Bytes) -> Bytes {
+    const SERIALIZABLE_NO: [u8; 2] = [7 << 3, 0];
+    let message = &body[PREFIX_BYTES..];
+    let mut framed = BytesMut::with_capacity(body.len() + SERIALIZABLE_NO.len());
+    framed.put_u8(0);
+    // The message is shorter than `REQUEST_BYTES_MAX`.
+    framed.put_u32((message.len() + SERIALIZABLE_NO.len()) as u32);
+    framed.put_slice(message);
+    framed.put_slice(&SERIALIZABLE_NO);
+    framed.freeze()
 }
 
 /// Looks at a call of `Compact` on its way: what upstream forgets is not to be known here. The call itself is given back.
@@ -113,5 +132,15 @@ mod tests {
         for odd in [&b""[..], b"\0\0\0\0", b"\x01\0\0\0\x02ab", b"\0\0\0\0\x02a", b"\0\0\0\0\x02abc"] {
             assert_eq!(body(odd), None, "{odd:?}");
         }
+    }
+
+    #[test]
+    fn a_serializable_request_is_made_linearizable_and_nothing_else_of_it_changes() {
+        let asked =
+            RangeRequest { key: "k".into(), limit: 3, serializable: true, keys_only: true, ..Default::default() };
+        let mut framed = BytesMut::from(&[0, 0, 0, 0, asked.encoded_len() as u8][..]);
+        asked.encode_raw(&mut framed);
+        let changed = message(&linearizable(&framed.freeze())).expect("whole");
+        assert_eq!(RangeRequest::decode(changed).unwrap(), RangeRequest { serializable: false, ..asked });
     }
 }

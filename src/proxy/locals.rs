@@ -2,18 +2,27 @@
 
 use super::{
     Copies, Copy,
+    permit::Verdict,
     watch::{Local, Locals},
 };
-use crate::types::{KeyRange, Revision};
+use crate::{
+    server::{Access, Identity},
+    types::{KeyRange, Revision},
+};
 use std::sync::Arc;
 
 impl Locals for Copies {
-    fn local(&self, range: &KeyRange, start: Revision) -> Option<Local> {
-        // Who may watch is then upstream's to say.
-        if self.fence().is_locked() {
+    fn local(&self, caller: &Identity, range: &KeyRange, start: Revision) -> Option<Local> {
+        if self.may(caller, Access::Read, range) == Verdict::Upstream {
             return None;
         }
-        let copy = self.covering(range).filter(|copy| copy.has_history(start))?;
+        let copy = match self.shared.ground.find(range) {
+            Some(found) => found.copy.filter(|copy| copy.has_history(start))?,
+            None => {
+                self.shared.ground.note_watch(range);
+                return None;
+            }
+        };
         let (hub, ended) = (copy.hub().clone(), copy.ended());
         let (asked, copies) = (Arc::clone(&copy), self.clone());
         let header = Arc::new(move || copy.header());
@@ -25,6 +34,9 @@ impl Locals for Copies {
 impl Copies {
     /// Has `copy` come as far as upstream is now. Does not wait.
     fn ask(&self, copy: &Arc<Copy>) {
+        if copy.is_over() {
+            return;
+        }
         let (copies, copy) = (self.clone(), Arc::clone(copy));
         tokio::spawn(async move {
             // If it does not come so far, whoever waits for it goes on waiting, or finds it ended.

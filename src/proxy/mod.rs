@@ -14,11 +14,16 @@
 //!                      └─ /health                    upstream: which address; follow: where the members are
 //! ```
 //!
+//! What is copied: ranges that somebody named, and those that `demand` finds asked for often, which `tend` begins and drops. `shelf` is where
+//! copies lie on disk. Each answer that is given here has passed `permit`.
+//!
 //! `tcp` is the lesser sibling (`henge gateway`): it carries bytes, and knows nothing of HTTP.
 
 mod age;
+mod budget;
 mod copies;
 mod copy;
+mod demand;
 mod feed;
 mod fence;
 mod follow;
@@ -29,13 +34,20 @@ mod link;
 mod local;
 mod locals;
 mod pass;
+mod permit;
+mod place;
+mod ranges;
+mod shelf;
 mod source;
 pub mod tcp;
+mod tend;
 mod upstream;
 mod watch;
 
 pub use copies::{Copies, Settings};
 pub use copy::Copy;
+pub use demand::Hunger;
+pub use shelf::Shelf;
 pub use source::Source;
 pub use upstream::Upstream;
 
@@ -74,6 +86,15 @@ impl Ring {
     /// # Errors
     /// A sentence, if `advertised` can't stand in a header.
     pub fn new(upstream: Upstream, advertised: &[String], settings: Settings) -> Result<Ring, String> {
+        Ring::with(upstream, advertised, settings, WatchSettings::default())
+    }
+
+    fn with(
+        upstream: Upstream,
+        advertised: &[String],
+        settings: Settings,
+        watch: WatchSettings,
+    ) -> Result<Ring, String> {
         let via = HeaderValue::from_str(&advertised.join(","))
             .map_err(|_| format!("{advertised:?} has characters that no URL may have"))?;
         follow::start(&upstream);
@@ -82,7 +103,7 @@ impl Ring {
         let shared = Shared {
             passage: Passage::new(upstream.clone(), stopping.subscribe()),
             renewals: Renewals::start(&upstream),
-            watch: ProxyWatch::new(copies.clone(), upstream.clone(), WatchSettings::default(), stopping.subscribe()),
+            watch: ProxyWatch::new(copies.clone(), upstream.clone(), watch, stopping.subscribe()),
             copies,
             upstream,
             via,

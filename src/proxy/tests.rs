@@ -1,4 +1,6 @@
 //! Proxies before servers in the same process.
 
 mod copies;
+mod demand;
 mod front;
+mod saved;

@@ -26,7 +26,7 @@ mod session;
 use crate::{
     client::{Endpoints, Policy},
     pb::etcdserverpb::WatchRequest,
-    server::{Header, WatchCodec, WatchReply},
+    server::{Header, Identity, WatchCodec, WatchReply},
     types::{KeyRange, Revision},
     watch::Hub,
 };
@@ -44,11 +44,16 @@ use tonic::{
     transport::Channel,
 };
 
+/// [`WatchSettings::home_every`], unless somebody wants otherwise.
+pub(super) const HOME_EVERY: Duration = Duration::from_secs(15);
+
 /// Which watchers can be served in this process.
 pub trait Locals: Clone + Send + Sync + 'static {
-    /// What serves watchers of `range` from `start` on (0: from now); `None` if nothing has all of that range and history. Cheap,
-    /// and it must not wait: streams ask with a lock held.
-    fn local(&self, range: &KeyRange, start: Revision) -> Option<Local>;
+    /// What serves watchers of `range` from `start` on (0: from now) for `caller`; `None` if nothing may, or nothing has all of that range
+    /// and history. Cheap, and it must not wait: streams ask with a lock held.
+    ///
+    /// Streams ask again and again for what is not served here, each [`WatchSettings::home_every`].
+    fn local(&self, caller: &Identity, range: &KeyRange, start: Revision) -> Option<Local>;
 }
 
 /// A hub that serves watchers in place of upstream.
@@ -89,6 +94,8 @@ pub struct WatchSettings {
     pub message_bytes_max: usize,
     /// `watch-progress-notify-interval` of watchers that hubs here serve.
     pub progress_interval: Duration,
+    /// How often a stream looks whether its watchers upstream can be served here.
+    pub home_every: Duration,
     /// How much of a stream from upstream is held for a client that does not read. One reply always fits.
     pub backlog_bytes_max: usize,
     /// Most requests of a stream that are not answered.
@@ -104,6 +111,7 @@ impl Default for WatchSettings {
         WatchSettings {
             message_bytes_max: 2 << 20,
             progress_interval: Duration::from_secs(600),
+            home_every: HOME_EVERY,
             backlog_bytes_max: 4 << 20,
             requests_max: 128 << 10,
             leaderless_max: Duration::from_secs(3),
@@ -139,7 +147,8 @@ impl<L: Locals, U: Upstreams> ProxyWatch<L, U> {
 
     fn open(&self, request: Request<Streaming<WatchRequest>>) -> Answers<L> {
         let (metadata, _, requests) = request.into_parts();
-        let session = Arc::new(Session::new(self.locals.clone(), &self.settings));
+        let caller = Identity::of(&metadata);
+        let session = Arc::new(Session::new(self.locals.clone(), caller, &self.settings));
         let reading = tokio::spawn(read_requests(requests, Arc::clone(&session)));
         let link = link::Link {
             session: Arc::clone(&session),
@@ -150,7 +159,7 @@ impl<L: Locals, U: Upstreams> ProxyWatch<L, U> {
         };
         let linking = tokio::spawn(link.run());
         let tasks = [reading.abort_handle(), linking.abort_handle()];
-        Answers::new(session, tasks, self.settings.progress_interval, Arc::clone(&self.readers), self.stopping.clone())
+        Answers::new(session, tasks, &self.settings, Arc::clone(&self.readers), self.stopping.clone())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
         mvccpb,
     },
     proxy::{
-        copies::Held,
+        budget::Held,
         copy::{Loading, Writer},
         fence::{asks_who, header},
     },
@@ -80,7 +80,7 @@ impl Feed {
             if let Some(header) = header(chunk.header) {
                 is_of_cluster = loading.is_of(&header);
             }
-            take(loading, held, chunk.kvs)?;
+            self.take(loading, held, chunk.kvs).await?;
         }
         // The last chunk has the header: without it something broke off.
         if is_of_cluster { Ok(true) } else { Err(Part::Ends(End::Lost("a stream without its end".into()))) }
@@ -99,7 +99,7 @@ impl Feed {
             return Err(Part::Ends(End::Over("pages came from several clusters".into())));
         }
         let (keys, more) = (page.kvs.len(), page.more && !page.kvs.is_empty());
-        let bytes = take(loading, held, page.kvs)?;
+        let bytes = self.take(loading, held, page.kvs).await?;
         *limit = (keys * PAGE_BYTES / bytes.max(1)).clamp(1, PAGE_KEYS_MAX);
         Ok(!more)
     }
@@ -116,19 +116,25 @@ impl Feed {
             _ => Part::Ends(End::Lost(status.message().to_owned())),
         })
     }
+
+    /// Takes keys in, if there is room; their bytes.
+    async fn take(&self, loading: &mut Loading, held: &mut Held, kvs: Vec<mvccpb::KeyValue>) -> Result<usize, End> {
+        let kvs: Vec<KeyValue> = kvs.into_iter().map(key_value).collect();
+        sound(loading.page(&kvs))?;
+        let bytes = loading.bytes();
+        if self.is_more_than_it_is_worth(bytes) || !held.resize(bytes).await {
+            return Err(End::TooLarge);
+        }
+        Ok(kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum())
+    }
+
+    fn is_more_than_it_is_worth(&self, bytes: usize) -> bool {
+        let worth = self.bytes_per_point.map(|of_one| of_one as f32 * self.place.rank().points());
+        worth.is_some_and(|worth| bytes as f32 > worth)
+    }
 }
 
 fn rest_of(loading: &Loading, limit: usize) -> pb::RangeRequest {
     let (key, range_end) = to_wire(&loading.rest());
     pb::RangeRequest { key, range_end, limit: limit as i64, revision: loading.revision().0, ..Default::default() }
-}
-
-/// Takes keys in, if there is room; their bytes.
-fn take(loading: &mut Loading, held: &mut Held, kvs: Vec<mvccpb::KeyValue>) -> Result<usize, End> {
-    let kvs: Vec<KeyValue> = kvs.into_iter().map(key_value).collect();
-    sound(loading.page(&kvs))?;
-    if !held.resize(loading.bytes()) {
-        return Err(End::TooLarge);
-    }
-    Ok(kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum())
 }

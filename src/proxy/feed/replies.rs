@@ -58,7 +58,8 @@ impl Inbox {
     }
 }
 
-fn by_revision(events: Vec<Event>) -> Vec<(Revision, Vec<Event>)> {
+/// Events by their revisions.
+pub(in crate::proxy) fn by_revision(events: Vec<Event>) -> Vec<(Revision, Vec<Event>)> {
     let mut all: Vec<(Revision, Vec<Event>)> = Vec::new();
     for event in events {
         match all.last_mut() {
@@ -70,7 +71,7 @@ fn by_revision(events: Vec<Event>) -> Vec<(Revision, Vec<Event>)> {
 }
 
 /// An event in our words. One about no key fits nowhere, and the copy will say so.
-fn event(event: mvccpb::Event) -> Event {
+pub(in crate::proxy) fn event(event: mvccpb::Event) -> Event {
     let deletes = event.r#type() == mvccpb::event::EventType::Delete;
     let kv = key_value(event.kv.unwrap_or_default());
     let kv = match deletes {
@@ -80,7 +81,8 @@ fn event(event: mvccpb::Event) -> Event {
     Event { kind: if deletes { EventKind::Delete } else { EventKind::Put }, kv, prev: None }
 }
 
-pub(super) fn key_value(kv: mvccpb::KeyValue) -> KeyValue {
+/// A pair in our words.
+pub(in crate::proxy) fn key_value(kv: mvccpb::KeyValue) -> KeyValue {
     KeyValue {
         key: kv.key,
         value: kv.value,

@@ -25,18 +25,18 @@ use tokio::{
 use tonic::{Code, metadata::MetadataMap, transport::Channel};
 
 /// A way to an upstream that can be cut, or lead elsewhere.
-struct Wire {
+pub(super) struct Wire {
     address: String,
     state: Arc<Mutex<WireState>>,
 }
 
-struct WireState {
+pub(super) struct WireState {
     target: Option<String>,
     links: JoinSet<()>,
 }
 
 impl Wire {
-    async fn to(world: &World) -> Wire {
+    pub(super) async fn to(world: &World) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let state = Arc::new(Mutex::new(WireState { target: None, links: JoinSet::new() }));
@@ -57,55 +57,55 @@ impl Wire {
     }
 
     /// Ends all connections, and refuses others from now on.
-    fn cut(&self) {
+    pub(super) fn cut(&self) {
         let mut state = self.state.lock();
         state.target = None;
         state.links.abort_all();
     }
 
-    fn lead_to(&self, world: &World) {
+    pub(super) fn lead_to(&self, world: &World) {
         self.state.lock().target = Some(world.url.strip_prefix("http://").unwrap().to_owned());
     }
 
-    fn source(&self) -> Arc<dyn Source> {
+    pub(super) fn source(&self) -> Arc<dyn Source> {
         Arc::new(Endpoints::new([&self.address], &ConnectOptions::default()).unwrap())
     }
 }
 
-fn kv(world: &World) -> KvClient<Channel> {
+pub(super) fn kv(world: &World) -> KvClient<Channel> {
     KvClient::new(world.channel.clone())
 }
 
-fn b(text: &str) -> Bytes {
+pub(super) fn b(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-async fn put(world: &World, key: &str, value: &str) -> i64 {
+pub(super) async fn put(world: &World, key: &str, value: &str) -> i64 {
     let request = pb::PutRequest { key: b(key), value: b(value), ..Default::default() };
     kv(world).put(request).await.unwrap().into_inner().header.unwrap().revision
 }
 
-async fn delete(world: &World, key: &str) {
+pub(super) async fn delete(world: &World, key: &str) {
     kv(world).delete_range(pb::DeleteRangeRequest { key: b(key), ..Default::default() }).await.unwrap();
 }
 
-async fn compact(world: &World, revision: i64) {
+pub(super) async fn compact(world: &World, revision: i64) {
     kv(world).compact(pb::CompactionRequest { revision, physical: true }).await.unwrap();
 }
 
-fn range(key: &str, end: &str) -> pb::RangeRequest {
+pub(super) fn range(key: &str, end: &str) -> pb::RangeRequest {
     pb::RangeRequest { key: b(key), range_end: b(end), ..Default::default() }
 }
 
-fn jobs() -> KeyRange {
+pub(super) fn jobs() -> KeyRange {
     KeyRange::prefix(b("jobs/"))
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings { ranges: vec![jobs()], pulse: Duration::from_secs(3_600), ..Settings::default() }
 }
 
-async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(super) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     for _ in 0..4_000 {
         if let Some(found) = look() {
             return found;
@@ -115,7 +115,7 @@ async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     panic!("in vain: {what}");
 }
 
-async fn covered(copies: &Copies) -> Arc<Copy> {
+pub(super) async fn covered(copies: &Copies) -> Arc<Copy> {
     until("a copy", || copies.covering(&jobs())).await
 }
 
@@ -169,29 +169,65 @@ async fn what_cannot_be_answered_exactly_is_passed_on() {
     put(&world, "jobs/a", "1").await;
     let first = put(&world, "jobs/a", "2").await;
     let copies = Copies::start(Wire::to(&world).await.source(), settings());
-    let copy = covered(&copies).await;
-    let at = |revision| pb::RangeRequest { revision, ..range("jobs/a", "") };
-    let wrong_sort = pb::RangeRequest { sort_order: 9, ..range("jobs/a", "") };
-    for request in [
-        at(first - 1),
-        at(copy.revision().0),
-        at(first + 9),
-        range("", ""),
-        range("jobs/", "k"),
-        range("a", ""),
-        wrong_sort,
-    ] {
-        assert!(copies.range(&MetadataMap::new(), request.clone()).await.is_none(), "{request:?}");
-    }
-    let mut token = MetadataMap::new();
-    token.insert("token", "t".parse().unwrap());
-    assert!(copies.range(&token, range("jobs/a", "")).await.is_none());
+    covered(&copies).await;
     // Whether there is a leader, only upstream knows.
     let mut leader = MetadataMap::new();
     leader.insert("hasleader", "true".parse().unwrap());
     let serializable = pb::RangeRequest { serializable: true, ..range("jobs/a", "") };
     assert!(copies.range(&leader, serializable).await.is_none());
     assert!(copies.range(&leader, range("jobs/a", "")).await.is_some());
+    let at = |revision| pb::RangeRequest { revision, ..range("jobs/a", "") };
+    let wrong_sort = pb::RangeRequest { sort_order: 9, ..range("jobs/a", "") };
+    for request in [at(first - 1), at(first + 9), range("", ""), range("jobs/", "k"), range("a", ""), wrong_sort] {
+        assert!(copies.range(&MetadataMap::new(), request.clone()).await.is_none(), "{request:?}");
+    }
+    let mut token = MetadataMap::new();
+    token.insert("token", "t".parse().unwrap());
+    assert!(copies.range(&token, range("jobs/a", "")).await.is_none());
+}
+
+#[tokio::test]
+async fn the_past_is_answered_here_as_long_as_upstream_still_has_it() {
+    let world = world().await;
+    let wire = Wire::to(&world).await;
+    let mut settings = settings();
+    settings.wait_max = Duration::from_millis(300);
+    let copies = Copies::start(wire.source(), settings);
+    covered(&copies).await;
+    let revisions =
+        [put(&world, "jobs/a", "1").await, put(&world, "other", "x").await, put(&world, "jobs/a", "2").await];
+    for serializable in [false, true] {
+        for revision in revisions {
+            let request = pb::RangeRequest { revision, serializable, ..range("jobs/", "jobs0") };
+            let here =
+                copies.range(&MetadataMap::new(), request.clone()).await.expect("answered here").expect("no error");
+            assert_eq!(here.into_inner(), kv(&world).range(request).await.unwrap().into_inner());
+        }
+    }
+    compact(&world, revisions[2]).await;
+    let at = |revision, serializable| pb::RangeRequest { revision, serializable, ..range("jobs/a", "") };
+    for serializable in [false, true] {
+        let old = copies.range(&MetadataMap::new(), at(revisions[0], serializable)).await;
+        assert!(old.is_none(), "upstream has forgotten it, whatever is here");
+        assert_eq!(local(&copies, at(revisions[2], serializable)).await, [(b("jobs/a"), b("2"))]);
+    }
+    // Those who ask at the same time for what is there, and for now, are not disturbed.
+    let asked = [at(revisions[0], false), at(0, false), range("jobs/a", "")];
+    let none = MetadataMap::new();
+    let (old, now, also_now) = tokio::join!(
+        copies.range(&none, asked[0].clone()),
+        copies.range(&none, asked[1].clone()),
+        copies.range(&none, asked[2].clone())
+    );
+    assert!(old.is_none() && now.is_some_and(|now| now.is_ok()) && also_now.is_some_and(|now| now.is_ok()));
+    wire.cut();
+    assert_eq!(
+        local(&copies, at(revisions[2], true)).await,
+        [(b("jobs/a"), b("2"))],
+        "a member without the others would too"
+    );
+    let refused = copies.range(&MetadataMap::new(), at(revisions[2], false)).await.expect("answered here");
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
 }
 
 #[tokio::test]
@@ -358,17 +394,11 @@ async fn a_member_that_lags_is_waited_for_and_the_revision_never_goes_back() {
     let wire = Wire::to(&ahead).await;
     // Linearizable reads are those of the whole cluster, whatever the member behind the wire knows.
     let fence = fence::Fence::new(Wire::to(&ahead).await.source(), Duration::from_secs(5));
-    let place = Arc::default();
-    let feed = feed::Feed {
-        range: jobs(),
-        source: wire.source(),
-        fence,
-        rules: feed::Rules::default(),
-        budget: Arc::new(copies::Budget::new(1 << 20)),
-        place: Arc::clone(&place),
-    };
+    let ground = copies::Ground::new(fence, 1 << 20, vec![jobs()], None, None);
+    let place = ground.places().remove(0);
+    let feed = feed::Feed::new(&place, &ground, &wire.source(), &feed::Rules::default());
     let feeding = tokio::spawn(feed.run());
-    let copy: Arc<Copy> = until("a copy", || place.read().clone()).await;
+    let copy: Arc<Copy> = until("a copy", || place.copy()).await;
     assert_eq!(copy.revision().0, last);
     wire.cut();
     wire.lead_to(&behind);

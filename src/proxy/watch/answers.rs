@@ -1,7 +1,7 @@
 //! The replies of a stream, made when they are asked for: hubs are polled here, and nowhere else.
 
 use super::{
-    Locals,
+    Locals, WatchSettings,
     merge::Home,
     session::{Next, Session},
 };
@@ -71,6 +71,9 @@ pub struct Answers<L: Locals> {
     interval: Duration,
     tick: Pin<Box<Sleep>>,
     probe: Pin<Box<Sleep>>,
+    home_every: Duration,
+    /// When watchers upstream look for a home here; there only while there are some.
+    look_home: Option<Pin<Box<Sleep>>>,
     stopping: Event,
     since_look: u32,
     is_over: bool,
@@ -86,11 +89,11 @@ impl<L: Locals> Answers<L> {
     pub(super) fn new(
         session: Arc<Session<L>>,
         tasks: [AbortHandle; 2],
-        progress_interval: Duration,
+        settings: &WatchSettings,
         readers: Arc<Semaphore>,
         stopping: watch::Receiver<bool>,
     ) -> Answers<L> {
-        let interval = interval(progress_interval);
+        let interval = interval(settings.progress_interval);
         Answers {
             session,
             tasks,
@@ -100,6 +103,8 @@ impl<L: Locals> Answers<L> {
             interval,
             tick: Box::pin(tokio::time::sleep(interval)),
             probe: Box::pin(tokio::time::sleep(PROBE_EVERY)),
+            home_every: settings.home_every,
+            look_home: None,
             stopping: told(stopping),
             since_look: 0,
             is_over: false,
@@ -147,17 +152,45 @@ impl<L: Locals> Answers<L> {
             self.session.with_polled(|merger| merger.probe());
             self.probe.as_mut().reset(Instant::now() + PROBE_EVERY);
         }
+        self.look_home(context);
         let mut at = 0;
         while at < self.parts.len() {
             self.catch_up(at, context)?;
             if self.parts[at].ended.as_mut().poll(context).is_ready() {
-                let part = self.parts.swap_remove(at);
+                let mut part = self.parts.swap_remove(at);
+                self.take_last_words(&mut part, context);
                 self.session.home_ended(part.home);
             } else {
                 at += 1;
             }
         }
         Ok(())
+    }
+
+    fn look_home(&mut self, context: &mut Context<'_>) {
+        loop {
+            if !self.session.has_watchers_away() {
+                self.look_home = None;
+                return;
+            }
+            let every = self.home_every;
+            let timer = self.look_home.get_or_insert_with(|| Box::pin(tokio::time::sleep(every)));
+            if timer.as_mut().poll(context).is_pending() {
+                return;
+            }
+            self.session.with_polled(|merger| merger.come_home());
+            self.look_home = None;
+        }
+    }
+
+    /// What a hub that is no more still has for its watchers, and how far it came. Those that were behind read the rest elsewhere.
+    fn take_last_words(&mut self, part: &mut Part, context: &mut Context<'_>) {
+        let home = part.home;
+        self.session.with_polled(|merger| merger.ask_before_the_end(home));
+        while let Poll::Ready(Turn::Deliver(delivery)) = part.deliveries().poll(context) {
+            let deliveries = whole(part.deliveries(), delivery, context);
+            self.session.with_polled(|merger| deliveries.into_iter().for_each(|one| merger.delivered(home, one)));
+        }
     }
 
     fn catch_up(&mut self, at: usize, context: &mut Context<'_>) -> Result<(), Status> {

@@ -9,6 +9,7 @@
 //! Nothing in here waits or knows time: what the world says comes in by the methods, what is to be done comes out by [`Homes`],
 //! [`Merger::next_upstream`] and [`Merger::pop`].
 
+mod moves;
 mod upstream;
 
 use super::round::{Progress, Verdict};
@@ -38,6 +39,8 @@ pub(super) enum Place {
 pub(super) trait Homes {
     /// The hub that has everything of `range` from `start` on (0: from now).
     fn find(&mut self, range: &KeyRange, start: Revision) -> Option<Home>;
+    /// Whether a hub has everything of `range` from now on.
+    fn has(&self, range: &KeyRange) -> bool;
     /// Creates a watcher whose id is in the spec.
     fn attach(&mut self, home: Home, spec: WatchSpec) -> Result<(), Error>;
     /// Ends a watcher; that it does is not waited for.
@@ -101,6 +104,8 @@ struct Link {
     requests: VecDeque<WatchRequest>,
     /// Progress was told while creates were not answered.
     ask_again: bool,
+    /// Watchers could come home if they were known to be further on.
+    is_homesick: bool,
     /// Parts of a reply that is not complete. They go out together: clients put them together only if nothing stands between.
     fragments: Vec<WatchResponse>,
     /// As last heard, on whatever link.
@@ -214,31 +219,6 @@ impl<H: Homes> Merger<H> {
             }
             Delivery::Progress { id: None, .. } => self.hub_is_at(home, revision),
         }
-    }
-
-    /// For from time to time. Asks each hub how far it is, so that watchers without events can go on elsewhere from there; and has
-    /// watchers that went upstream for want of a copy come home.
-    pub(super) fn probe(&mut self) {
-        self.come_home();
-        let is_due = |place: &Place| *place != Place::Upstream && !self.progress.hub_owes(*place);
-        let places: Vec<Place> = self.crowds.keys().copied().filter(is_due).collect();
-        places.into_iter().for_each(|place| self.ask(place));
-    }
-
-    /// The hub is no more: its watchers go elsewhere.
-    pub(super) fn home_ended(&mut self, home: Home) {
-        let place = Place::Home(home);
-        self.take_back_creates(place);
-        let at_home = |watcher: &&i64| self.watchers[watcher].place == place;
-        let serials: Vec<i64> = self.watchers.keys().filter(at_home).copied().collect();
-        for serial in serials {
-            let Some(watcher) = self.take_out(serial) else { continue };
-            let place = self.place_for(&watcher.range, watcher.next);
-            self.settle(Watcher { place, ..watcher });
-        }
-        let verdict = self.progress.lost(place);
-        self.act_on(place, verdict);
-        self.advance();
     }
 
     /// Looks at requests in their order, as far as that goes.
@@ -406,19 +386,6 @@ impl<H: Homes> Merger<H> {
             Place::Upstream => {}
         }
         Some(watcher)
-    }
-
-    fn come_home(&mut self) {
-        let is_away = |watcher: &Watcher| watcher.place == Place::Upstream && watcher.id.is_some();
-        let away = self.watchers.iter().filter(|(_, watcher)| is_away(watcher));
-        let away: Vec<i64> = away.map(|(serial, _)| *serial).collect();
-        for serial in away {
-            let watcher = &self.watchers[&serial];
-            let Some(home) = self.homes.find(&watcher.range, Revision(watcher.next)) else { continue };
-            if let Some(watcher) = self.withdraw(serial) {
-                self.settle(Watcher { place: Place::Home(home), ..watcher });
-            }
-        }
     }
 
     fn refuse(&mut self, place: Place, reason: &str) {

@@ -6,7 +6,7 @@ use super::{
     merge::{Home, Homes, Merger},
 };
 use crate::{
-    server::Header,
+    server::{Header, Identity},
     types::{Error, KeyRange, Revision},
     watch::{Control, WatchSpec},
 };
@@ -43,6 +43,8 @@ pub(super) struct Inner<L> {
 /// The hubs that a stream has opened.
 pub(super) struct Hubs<L> {
     locals: L,
+    /// Whose stream it is.
+    caller: Identity,
     opened: BTreeMap<Home, Opened>,
     next: u64,
     /// The other halves of those that were opened last, for whoever polls them.
@@ -62,8 +64,8 @@ pub(super) enum Next<T> {
 }
 
 impl<L: Locals> Session<L> {
-    pub(super) fn new(locals: L, settings: &WatchSettings) -> Session<L> {
-        let hubs = Hubs { locals, opened: BTreeMap::new(), next: 0, parts: Vec::new() };
+    pub(super) fn new(locals: L, caller: Identity, settings: &WatchSettings) -> Session<L> {
+        let hubs = Hubs { locals, caller, opened: BTreeMap::new(), next: 0, parts: Vec::new() };
         Session {
             inner: Mutex::new(Inner { merger: Merger::new(hubs), failed: None, waker: None }),
             requests_max: settings.requests_max,
@@ -140,6 +142,11 @@ impl<L: Locals> Session<L> {
         });
     }
 
+    /// Whether there are watchers upstream.
+    pub(super) fn has_watchers_away(&self) -> bool {
+        self.inner.lock().merger.has_watchers_away()
+    }
+
     /// Waits until the client may make another request.
     pub(super) async fn has_room(&self) {
         while self.inner.lock().merger.held_requests() >= self.requests_max {
@@ -173,13 +180,22 @@ impl<L: Locals> Session<L> {
     }
 }
 
-impl<L: Locals> Homes for Hubs<L> {
-    fn find(&mut self, range: &KeyRange, start: Revision) -> Option<Home> {
-        let local = self.locals.local(range, start)?;
+impl<L: Locals> Hubs<L> {
+    fn local(&self, range: &KeyRange, start: Revision) -> Option<Local> {
+        let local = self.locals.local(&self.caller, range, start)?;
         // Its end may not have been noticed everywhere.
-        if *local.ended.borrow() || local.ended.has_changed().is_err() {
-            return None;
-        }
+        let is_over = *local.ended.borrow() || local.ended.has_changed().is_err();
+        (!is_over).then_some(local)
+    }
+}
+
+impl<L: Locals> Homes for Hubs<L> {
+    fn has(&self, range: &KeyRange) -> bool {
+        self.local(range, Revision(0)).is_some()
+    }
+
+    fn find(&mut self, range: &KeyRange, start: Revision) -> Option<Home> {
+        let local = self.local(range, start)?;
         if let Some((home, _)) = self.opened.iter().find(|(_, opened)| opened.local.hub.is(&local.hub)) {
             return Some(*home);
         }

@@ -107,17 +107,25 @@ impl Played {
         self.sources.insert(home, Source::at(head(&self.log), oldest));
         self.serving.insert(first_key, home);
     }
-}
 
-impl Homes for Played {
-    fn find(&mut self, range: &KeyRange, start: Revision) -> Option<Home> {
+    fn serving(&self, range: &KeyRange) -> Option<Home> {
         let covers = |first: u8| match range {
             KeyRange::One(key) => (first..first + 2).contains(&key[0]),
             KeyRange::Span { start, end } => start[0] >= first && end[..] <= [first + 2][..],
             KeyRange::From(_) => false,
         };
-        let (_, home) = self.serving.iter().find(|(first, _)| covers(**first))?;
-        (start.0 == 0 || start.0 >= self.sources[home].oldest).then_some(*home)
+        self.serving.iter().find(|(first, _)| covers(**first)).map(|(_, home)| *home)
+    }
+}
+
+impl Homes for Played {
+    fn has(&self, range: &KeyRange) -> bool {
+        self.serving(range).is_some()
+    }
+
+    fn find(&mut self, range: &KeyRange, start: Revision) -> Option<Home> {
+        let home = self.serving(range)?;
+        (start.0 == 0 || start.0 >= self.sources[&home].oldest).then_some(home)
     }
 
     fn attach(&mut self, home: Home, spec: WatchSpec) -> Result<(), Error> {
@@ -490,7 +498,10 @@ impl World {
                     upstream.oldest = self.compacted;
                 }
             }
-            Step::Probe => self.merger.probe(),
+            Step::Probe => {
+                self.merger.come_home();
+                self.merger.probe();
+            }
         }
     }
 }

@@ -144,6 +144,16 @@ impl<H: Homes> Merger<H> {
             return;
         }
         let Some(header) = reply.header else { return };
+        // Said of all watchers of the stream: they have what is up to here. Between fragments some of it is still on its way.
+        if self.link.fragments.is_empty() {
+            let served = |watcher: &&mut Watcher| watcher.place == Place::Upstream && watcher.is_there;
+            for watcher in self.watchers.values_mut().filter(served) {
+                watcher.next = watcher.next.max(header.revision + 1);
+            }
+            if std::mem::take(&mut self.link.is_homesick) {
+                self.bring_home();
+            }
+        }
         let verdict = self.progress.answered(Place::Upstream, header);
         self.act_on(Place::Upstream, verdict);
     }

@@ -229,13 +229,48 @@ fn watchers_come_home_when_there_is_a_copy_again() {
         world.put(b'a');
     }
     world.settle();
-    assert!(world.merger.needs_link());
-    world.merger.probe();
-    assert!(!world.merger.needs_link());
+    assert!(world.merger.has_watchers_away() && world.merger.needs_link());
+    world.merger.come_home();
+    assert!(!world.merger.has_watchers_away() && !world.merger.needs_link());
     world.put(b'a');
     world.settle();
     assert_eq!(world.held[&0].next, 6);
     assert!(world.upstream.as_ref().unwrap().watchers.is_empty(), "upstream has nobody to serve");
+}
+
+#[test]
+fn an_idle_watcher_comes_home_to_a_copy_that_began_after_all_that_it_is_known_to_have_seen() {
+    let mut world = World::new();
+    world.create(b'a', 0, 0, 0);
+    world.settle();
+    for _ in 0..5 {
+        world.put(b'b');
+    }
+    world.end_home(b'a', head(&world.log) + 1);
+    world.settle();
+    world.merger.come_home();
+    assert!(world.merger.has_watchers_away(), "what it has seen is older than the copy");
+    world.settle();
+    assert!(!world.merger.has_watchers_away(), "upstream said that it has seen all");
+    world.put(b'a');
+    world.settle();
+    assert_eq!(world.held[&0].next, 8);
+}
+
+#[test]
+fn who_has_to_leave_a_home_goes_on_from_as_late_as_can_be() {
+    let mut world = World::new();
+    world.create(b'a', 0, 0, 0);
+    for _ in 0..5 {
+        world.put(b'b');
+    }
+    world.settle();
+    world.merger.ask_before_the_end(world.merger.homes.serving[&b'a']);
+    world.settle();
+    world.run(Step::Compact);
+    world.end_home(b'a', head(&world.log) + 1);
+    world.settle();
+    assert_eq!(world.held.len(), 1, "nothing that it needs is compacted");
 }
 
 #[test]
