@@ -2,6 +2,7 @@
 
 mod common;
 
+use bytes::Bytes;
 use common::{Cluster, PATIENCE, Proxy, Server, eventually};
 use henge::{
     client::{
@@ -14,7 +15,7 @@ use henge::{
 };
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataMap, transport::Channel};
 
 fn patient() -> ConnectOptions {
     ConnectOptions { request_timeout: Some(PATIENCE), ..ConnectOptions::default() }
@@ -199,6 +200,118 @@ fn a_proxy_that_is_told_to_stop_ends_streams_and_exits_in_time() {
     assert!(began.elapsed() < Duration::from_millis(1_500), "{:?}", began.elapsed());
     assert!(!proxy.log().contains(r#""level":"error""#), "{}", proxy.log());
     drop(channel);
+}
+
+/// What a proxy says to one serializable read of a key, and where it has that from.
+async fn ask(channel: &Channel, key: &str) -> Result<(Option<Bytes>, MetadataMap), Status> {
+    let read = RangeRequest { key: key.to_owned().into(), serializable: true, ..RangeRequest::default() };
+    let (metadata, answer, _) = KvClient::new(channel.clone()).range(read).await?.into_parts();
+    Ok((answer.kvs.into_iter().next().map(|kv| kv.value), metadata))
+}
+
+#[test]
+fn what_a_host_watches_and_reads_often_is_copied_and_another_proxy_copies_it_from_there() {
+    let server = Server::start();
+    let near = Proxy::of(&[server.url()]);
+    let far = Proxy::of(&[near.url()]);
+    let plain = Proxy::with(&[server.url()], &["--cache-auto=false"]);
+    let client = far.client(patient());
+    let mut watcher = far.runtime().block_on(async {
+        client.put("jobs/a", "1", PutOptions::default()).await.expect("a put");
+        let mut watcher = client.watch("jobs/", WatchOptions::prefix("jobs/"));
+        assert!(watcher.next().await.expect("an answer").expect("no error").created);
+        watcher
+    });
+    for (proxy, is_copied) in [(&far, true), (&near, true), (&plain, false)] {
+        let channel = proxy.runtime().block_on(Server::channel(proxy.url())).expect("the proxy is there");
+        let reads = |count: usize| {
+            let all = async {
+                for _ in 0..count {
+                    let (value, metadata) = ask(&channel, "jobs/a").await.expect("an answer");
+                    assert_eq!(value.as_deref(), Some(&b"1"[..]));
+                    if metadata.contains_key("henge-served-by") {
+                        return Some(());
+                    }
+                }
+                None
+            };
+            proxy.runtime().block_on(all)
+        };
+        match is_copied {
+            true => eventually("a copy", || reads(50)),
+            false => assert!(reads(200).is_none()),
+        }
+    }
+    far.runtime().block_on(async {
+        for value in ["2", "3"] {
+            client.put("jobs/a", value, PutOptions::default()).await.expect("a put");
+        }
+        assert_eq!(events(&mut watcher, 2).await, ["2", "3"]);
+    });
+}
+
+#[test]
+fn a_proxy_that_is_killed_and_finds_no_core_serves_what_it_knew_and_goes_on_when_there_is_one() {
+    let mut server = Server::start();
+    let data = tempfile::tempdir().expect("a folder");
+    let flags = ["--cache-prefix", "jobs/", "--data-dir", data.path().to_str().expect("a path")];
+    let mut proxy = Proxy::with(&[server.url()], &flags);
+    let client = proxy.client(patient());
+    let written = proxy.runtime().block_on(client.put("jobs/a", "1", PutOptions::default())).expect("a put");
+    let written = written.header.expect("a header").revision;
+    let copies = data.path().join("copies");
+    let saved = || std::fs::read_dir(&copies).ok()?.next().map(drop);
+    eventually("a saved copy", saved);
+    proxy.runtime().block_on(client.put("jobs/b", "1", PutOptions::default())).expect("a put");
+    server.kill();
+    proxy.kill_and_restart();
+    let channel = proxy.runtime().block_on(Server::channel(proxy.url())).expect("the proxy is there");
+    let (_, said) = eventually("an answer", || {
+        let answer = proxy.runtime().block_on(ask(&channel, "jobs/a")).ok()?;
+        assert_eq!(answer.0.as_deref(), Some(&b"1"[..]));
+        Some(answer)
+    });
+    let text = |name: &str| said.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    assert_eq!((text("henge-served-by"), text("henge-from")), ("copy".to_owned(), "disk".to_owned()));
+    let number = |name: &str| text(name).parse::<i64>().unwrap_or(-1);
+    assert!(number("henge-revision") >= written && (1..60_000).contains(&number("henge-age-ms")), "{said:?}");
+    let began = Instant::now();
+    let now = RangeRequest { key: "jobs/a".into(), ..RangeRequest::default() };
+    let refused = proxy.runtime().block_on(KvClient::new(channel.clone()).range(now)).expect_err("no core");
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+
+    // Whoever watches meanwhile gets what happened since the copy, and what happens later.
+    let start = number("henge-revision") + 1;
+    let options = WatchOptions { start_revision: start, ..WatchOptions::prefix("jobs/") };
+    let mut watcher = proxy.runtime().block_on(async {
+        let mut watcher = client.watch("jobs/", options);
+        assert!(
+            timeout(PATIENCE, watcher.next()).await.expect("in time").expect("an answer").expect("no error").created
+        );
+        watcher
+    });
+    server.restart();
+    proxy.runtime().block_on(async {
+        client.put("jobs/c", "end", PutOptions::default()).await.expect("a put");
+        let mut seen = Vec::new();
+        while seen.last().map(String::as_str) != Some("end") {
+            seen.extend(events(&mut watcher, 1).await);
+        }
+        assert!(
+            [&["1", "end"][..], &["end"]].contains(&&seen.iter().map(String::as_str).collect::<Vec<_>>()[..]),
+            "{seen:?}"
+        );
+        assert_eq!(read(&client, "jobs/b").await.as_deref(), Some("1"));
+        let (_, said) = ask(&channel, "jobs/a").await.expect("an answer");
+        assert!(said.get("henge-served-by").is_some() && said.get("henge-from").is_none(), "{said:?}");
+    });
+    let other = std::process::Command::new(env!("CARGO_BIN_EXE_henge"))
+        .args(["proxy", "--endpoints", server.url(), "--listen-client-urls", &common::free_url(), "--data-dir"])
+        .arg(data.path())
+        .output()
+        .expect("henge");
+    assert!(!other.status.success(), "two proxies in one folder");
 }
 
 #[test]

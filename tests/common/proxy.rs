@@ -5,6 +5,7 @@ use henge::client::{Client, ConnectOptions};
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
 };
 use tokio::runtime::Runtime;
@@ -13,6 +14,8 @@ use tokio::runtime::Runtime;
 pub struct Proxy {
     dir: tempfile::TempDir,
     url: String,
+    args: Vec<String>,
+    ready: &'static str,
     child: Child,
     runtime: Runtime,
 }
@@ -20,9 +23,15 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy of `upstreams`, accepting.
     pub fn of(upstreams: &[&str]) -> Proxy {
+        Proxy::with(upstreams, &[])
+    }
+
+    /// The same with more flags.
+    pub fn with(upstreams: &[&str], more: &[&str]) -> Proxy {
         let url = free_url();
-        let flags = ["proxy", "--endpoints", &upstreams.join(","), "--listen-client-urls", &url];
-        Proxy::start(&url, &flags, "ready to serve client requests")
+        let endpoints = upstreams.join(",");
+        let flags = ["proxy", "--endpoints", &endpoints, "--listen-client-urls", &url];
+        Proxy::start(&url, &[&flags, more].concat(), "ready to serve client requests")
     }
 
     /// A gateway to `upstreams`, accepting, with more flags.
@@ -34,20 +43,30 @@ impl Proxy {
         Proxy::start(&url, &[&flags, more].concat(), "ready to proxy client requests")
     }
 
-    fn start(url: &str, args: &[&str], ready: &str) -> Proxy {
+    fn start(url: &str, args: &[&str], ready: &'static str) -> Proxy {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let log = std::fs::File::create(dir.path().join("log")).expect("a log");
-        // Always henge: HENGE_BIN may name another server behind it.
-        let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
-        let child = command.args(args).stdout(Stdio::null()).stderr(log).spawn().expect("the proxy starts");
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        let child = launch(&args, dir.path());
         let runtime = Runtime::new().expect("a runtime");
-        let mut proxy = Proxy { dir, url: url.to_owned(), child, runtime };
-        eventually("the proxy is ready", || {
-            let gone = proxy.child.try_wait().expect("its state");
-            assert!(gone.is_none(), "the proxy ended: {gone:?}\n{}", proxy.log());
-            proxy.log().contains(ready).then_some(())
-        });
+        let mut proxy = Proxy { dir, url: url.to_owned(), args, ready, child, runtime };
+        proxy.await_ready();
         proxy
+    }
+
+    fn await_ready(&mut self) {
+        eventually("the proxy is ready", || {
+            let gone = self.child.try_wait().expect("its state");
+            assert!(gone.is_none(), "the proxy ended: {gone:?}\n{}", self.log());
+            self.log().contains(self.ready).then_some(())
+        });
+    }
+
+    /// SIGKILL, and the same once more; its log begins anew.
+    pub fn kill_and_restart(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it is gone");
+        self.child = launch(&self.args, self.dir.path());
+        self.await_ready();
     }
 
     /// Where it serves clients.
@@ -95,6 +114,13 @@ impl Proxy {
         assert!(told.success());
         self.child.wait().expect("the proxy is gone")
     }
+}
+
+fn launch(args: &[String], dir: &Path) -> Child {
+    let log = std::fs::File::create(dir.join("log")).expect("a log");
+    // Always henge: HENGE_BIN may name another server behind it.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
+    command.args(args).stdout(Stdio::null()).stderr(log).spawn().expect("the proxy starts")
 }
 
 impl Drop for Proxy {
