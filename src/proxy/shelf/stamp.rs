@@ -19,7 +19,7 @@ pub struct Stamp {
 impl Stamp {
     /// Now.
     pub fn now() -> Stamp {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| ms(since));
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, ms);
         let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Stamp { wall_ms: wall, boot_ms: boot.tv_sec * 1_000 + boot.tv_nsec / 1_000_000, boot_id: boot_id() }
     }
