@@ -98,6 +98,7 @@ enum Command {
 
 /// Runs the program on this process's arguments; the answer is its exit code.
 pub fn main() -> ExitCode {
+    end_with_the_reader();
     let arguments = normal_flags(std::env::args_os());
     let cli = match Cli::command().try_get_matches_from(arguments).and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
@@ -114,6 +115,21 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// `hengectl get --prefix / | head -1`: when nobody reads any more there is nothing more to do. Programs that don't ignore the signal for
+/// it, like etcdctl, end just so.
+fn end_with_the_reader() {
+    /// As a shell reports a process that SIGPIPE ended.
+    const ENDED_BY_SIGPIPE: i32 = 128 + 13;
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>();
+        if text.is_some_and(|text| text.starts_with("failed printing to stdout") && text.contains("Broken pipe")) {
+            std::process::exit(ENDED_BY_SIGPIPE);
+        }
+        others(panic);
+    }));
 }
 
 /// Answers a command line that names no command to run: with help where that was asked for, else with etcdctl's complaint.

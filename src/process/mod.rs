@@ -230,7 +230,7 @@ fn open(config: &Config, start_as: StartAs, sabotage: Option<Sabotage>, network:
         StorageEngine::Redb => engine::Kind::Redb,
         StorageEngine::Sled => engine::Kind::Sled,
     };
-    let (wake, woken) = crossbeam_channel::bounded(1);
+    let (wake, woken) = flume::bounded(1);
     let options = engine::Options {
         cache_bytes: config.storage_cache_bytes,
         // Full: the flush thread has been woken already.

@@ -22,7 +22,7 @@ use crate::{
     watch::Hub,
 };
 use bytes::Bytes;
-use crossbeam_channel::{Sender, TrySendError};
+use flume::{Sender, TrySendError};
 use parking_lot::Mutex;
 use std::{
     sync::{

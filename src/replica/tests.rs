@@ -63,7 +63,7 @@ impl Transport for Nobody {
 }
 
 fn try_run(settings: Settings, engine: &Arc<Memory>) -> Result<Handle, crate::types::Fault> {
-    start(settings, Arc::new(MemoryHome::of(engine.clone())), Arc::new(Nobody), crossbeam_channel::never())
+    start(settings, Arc::new(MemoryHome::of(engine.clone())), Arc::new(Nobody), flume::bounded(1).1)
 }
 
 fn run(dir: &Path, engine: &Arc<Memory>) -> Handle {
