@@ -67,7 +67,9 @@ impl<H: Homes> Merger<H> {
 
     /// Asks upstream again how far it is: etcd does not answer while a watcher of the stream is behind, and does not say so.
     pub(in crate::proxy::watch) fn ask_upstream_again(&mut self) {
-        if self.link.is_up && self.awaits_upstream_progress() && self.link.requests.is_empty() {
+        // What stands there to be sent may be the cancellation of a watcher that has come home.
+        let is_asked = self.link.requests.contains(&progress_request());
+        if self.link.is_up && self.awaits_upstream_progress() && !is_asked {
             self.link.requests.push_back(progress_request());
         }
     }

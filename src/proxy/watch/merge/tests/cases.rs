@@ -248,3 +248,16 @@ fn a_reply_has_a_header_before_upstream_has_said_a_word() {
     world.cancel(0);
     assert!(world.held.is_empty(), "the check looks at the header of each reply");
 }
+
+#[test]
+fn upstream_is_asked_again_though_something_else_is_to_be_sent() {
+    use Step::{Create, End, Hear, LevelUpstream, LinkUp, Probe, Progress, Put, Send};
+    let mut world = World::new();
+    let first = Create { key: b'c', end: 0, start: 9, id: 0 };
+    let second = Create { key: b'a', end: b'd', start: 0, id: 0 };
+    let steps = [Put(b'a'), End(false, 0), Put(b'a'), first, LinkUp(0), Send, Progress, Hear, Put(b'a'), LevelUpstream];
+    // Upstream says how far it is while a create is not answered; then the first watcher comes home, which is to be said there.
+    let more = [Send, second, Send, End(false, 3), Probe, Hear, Hear, Hear];
+    steps.into_iter().chain(more).for_each(|step| world.run(step));
+    world.settle();
+}
