@@ -1,5 +1,6 @@
 //! A server that does nothing but speak the protocol: it answers every read at once, from memory, with the same key.
 
+use bytes::Bytes;
 use henge::pb::{
     etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
@@ -8,7 +9,6 @@ use henge::pb::{
     },
     mvccpb::KeyValue,
 };
-use bytes::Bytes;
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 

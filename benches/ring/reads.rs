@@ -39,7 +39,8 @@ pub async fn run(args: Args) -> Result<(), String> {
     let limit = Limit::start(ring.port + 1_000)?;
     let (core, proxy) = (processes.core[0].url.clone(), processes.proxies[0].url.clone());
     load(&core, &["--total", "10000", "--sequential", "put"], args.clients).await?;
-    let variant = |name, url: &str, serializable| Variant { name, url: url.to_owned(), serializable, figures: Vec::new() };
+    let variant =
+        |name, url: &str, serializable| Variant { name, url: url.to_owned(), serializable, figures: Vec::new() };
     let mut variants = [
         variant("linearizable, direct", &core, false),
         variant("linearizable, through a copy", &proxy, false),

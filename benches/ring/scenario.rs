@@ -6,8 +6,8 @@ use crate::{
     processes::{Process, Processes, channel, serves, spent},
     stats::{ms, percent},
 };
-use henge::pb::etcdserverpb::{PutRequest, kv_client::KvClient};
 use hdrhistogram::Histogram;
+use henge::pb::etcdserverpb::{PutRequest, kv_client::KvClient};
 use serde_json::{Value, json};
 use std::{path::PathBuf, sync::atomic::Ordering::Relaxed, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -137,7 +137,9 @@ async fn all(fleet: &Fleet, hosts: usize, processes: &Processes) -> Result<(), S
         }
         if began.elapsed() > PATIENCE {
             let up = processes.core.iter().chain(&processes.proxies).filter_map(Process::pid).count();
-            return Err(format!("after {PATIENCE:?} {watching} of {hosts} hosts watch, {leased} have a lease; {up} processes"));
+            return Err(format!(
+                "after {PATIENCE:?} {watching} of {hosts} hosts watch, {leased} have a lease; {up} processes"
+            ));
         }
         sleep(Duration::from_millis(2)).await;
     }
@@ -211,12 +213,7 @@ async fn steady(args: &Args, fleet: &Fleet, processes: &Processes, hosts: usize,
 }
 
 /// One proxy is killed and started again at once.
-async fn proxy_dies(
-    fleet: &Fleet,
-    processes: &mut Processes,
-    hosts: usize,
-    sent: &mut usize,
-) -> Result<Value, String> {
+async fn proxy_dies(fleet: &Fleet, processes: &mut Processes, hosts: usize, sent: &mut usize) -> Result<Value, String> {
     let before = spent(&processes.core).cpu;
     let began = Instant::now();
     processes.proxies[0].kill();

@@ -38,7 +38,7 @@ use tonic_prost::ProstCodec;
 const LINES: usize = 2;
 /// After a line has sent all that it had it gathers for so long: a member has to prove that it leads, with others, for one renewal as for
 /// a thousand. The first after a rest goes at once.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(250);
 /// Renewals that may wait for a line to take them in; then the streams of clients wait.
 const ASKED_MAX: usize = 1_024;
 /// Renewals that a line may have taken in and not answered.

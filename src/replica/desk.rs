@@ -80,8 +80,7 @@ impl Desk {
     /// Takes calls about leases, as few questions.
     pub(super) fn take_leases(&mut self, calls: Vec<LeaseCall>, deadline: Duration) {
         let (renew, look): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| call.renews);
-        for (calls, question) in
-            [(renew, Question::Renew as fn(Vec<LeaseId>) -> Question), (look, Question::Remaining)]
+        for (calls, question) in [(renew, Question::Renew as fn(Vec<LeaseId>) -> Question), (look, Question::Remaining)]
         {
             let (mut ids, mut replies) = (Vec::new(), Vec::new());
             for call in calls {
