@@ -27,6 +27,7 @@ use super::Source;
 use crate::{
     client::Policy,
     pb::etcdserverpb::WatchRequest,
+    runtime,
     server::{Header, WatchCodec, WatchReply},
     types::{KeyRange, Revision},
     watch::Hub,
@@ -127,7 +128,7 @@ impl<L: Locals> ProxyWatch<L> {
     fn open(&self, request: Request<Streaming<WatchRequest>>) -> Answers<L> {
         let (metadata, _, requests) = request.into_parts();
         let session = Arc::new(Session::new(self.locals.clone(), &self.settings));
-        let reading = tokio::spawn(read_requests(requests, Arc::clone(&session)));
+        let reading = runtime::spawn(read_requests(requests, Arc::clone(&session)));
         let link = link::Link {
             session: Arc::clone(&session),
             source: Arc::clone(&self.source),
@@ -135,7 +136,7 @@ impl<L: Locals> ProxyWatch<L> {
             metadata: passed_on(metadata),
             settings: Arc::clone(&self.settings),
         };
-        let linking = tokio::spawn(link.run());
+        let linking = runtime::spawn(link.run());
         let tasks = [reading.abort_handle(), linking.abort_handle()];
         Answers::new(session, tasks, self.settings.progress_interval, Arc::clone(&self.readers), self.stopping.clone())
     }

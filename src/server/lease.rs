@@ -4,6 +4,7 @@ use super::{Backend, Edge};
 use crate::{
     machine::{Command, Reply},
     pb::etcdserverpb::{self as pb, lease_server::Lease},
+    runtime,
     types::LeaseId,
 };
 use prost::Message;
@@ -64,11 +65,13 @@ impl<B: Backend> Lease for LeaseService<B> {
         let mut end = self.edge.stream_end(&metadata);
         let (sender, receiver) = mpsc::channel(ANSWERS_WAITING_MAX);
         let backend = self.edge.backend.clone();
-        tokio::spawn(async move {
+        runtime::spawn(async move {
             loop {
                 let message = tokio::select! {
-                    message = requests.message() => message,
+                    // A busy stream has to end too.
+                    biased;
                     error = end.reached() => Err(error.into()),
+                    message = requests.message() => message,
                 };
                 let answer = match message {
                     Ok(Some(request)) => renew(&backend, LeaseId(request.id)).await,

@@ -78,6 +78,7 @@ impl<L: Locals> Link<L> {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         // Both at once: members answer the call itself only with the reply to the first request.
         tokio::select! {
+            biased;
             end = self.receive(channel, requests, has_replied) => end,
             () = self.send(sender) => End::Lost(Status::unavailable("the stream upstream takes no more requests")),
         }
