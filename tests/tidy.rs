@@ -11,6 +11,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("pb", &["types"]),
     ("io", &["types"]),
     ("dns", &[]),
+    ("runtime", &[]),
     ("config", &["types"]),
     ("bolt", &["types"]),
     ("raft", &["types"]),
@@ -25,10 +26,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("backup", &["types", "io", "bolt", "wal", "engine", "mvcc", "lease", "membership", "alarm", "machine", "pb"]),
     ("replica", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "machine", "watch"]),
     ("peer", &["types", "engine", "membership", "machine", "raft", "replica", "pb"]),
-    ("server", &["types", "engine", "mvcc", "membership", "machine", "watch", "backup", "replica", "pb", "config"]),
+    (
+        "server",
+        &["types", "engine", "mvcc", "membership", "machine", "watch", "backup", "replica", "pb", "config", "runtime"],
+    ),
     ("gateway", &["types", "machine", "mvcc", "server"]),
-    ("client", &["types", "pb"]),
-    ("proxy", &["types", "engine", "mvcc", "watch", "server", "client", "pb"]),
+    ("client", &["types", "pb", "runtime"]),
+    ("proxy", &["types", "engine", "mvcc", "watch", "server", "client", "pb", "runtime"]),
     (
         "process",
         &[
@@ -50,7 +54,24 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ctl", &["types", "pb", "client", "backup", "engine", "config", "dns"]),
     (
         "sim",
-        &["types", "pb", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "machine", "watch", "replica"],
+        &[
+            "types",
+            "pb",
+            "runtime",
+            "io",
+            "raft",
+            "wal",
+            "engine",
+            "mvcc",
+            "lease",
+            "membership",
+            "machine",
+            "watch",
+            "replica",
+            "server",
+            "client",
+            "proxy",
+        ],
     ),
 ];
 

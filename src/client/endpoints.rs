@@ -1,6 +1,7 @@
 //! Where the cluster can be reached: one lazy channel an address, and which to ask first.
 
 use super::{ConnectOptions, Error};
+use crate::runtime;
 use parking_lot::RwLock;
 use std::sync::{
     Arc,
@@ -25,7 +26,7 @@ struct Place {
 
 fn place(address: &str, options: &ConnectOptions) -> Result<Place, Error> {
     let address = address.trim();
-    Ok(Place { address: address.to_owned(), channel: endpoint(address, options)?.connect_lazy() })
+    Ok(Place { address: address.to_owned(), channel: runtime::channel(&endpoint(address, options)?) })
 }
 
 impl Endpoints {
@@ -44,7 +45,7 @@ impl Endpoints {
             return Err(Error::InvalidEndpoint("no endpoint given".into()));
         }
         // Many clients that start at once with one list should not all sit on its first member.
-        let first = rand::random_range(0..all.len());
+        let first = runtime::below(all.len());
         Ok(Endpoints { all: RwLock::new(all), turn: AtomicUsize::new(first) })
     }
 

@@ -6,6 +6,7 @@
 //! caller's to decide, who alone knows whether doing it twice matters.
 
 use super::Error;
+use crate::runtime;
 use std::time::Duration;
 use tonic::Code;
 
@@ -96,7 +97,7 @@ impl Pauses {
         let round = (self.failed / self.endpoints).min(16) as u32;
         let full = self.base.saturating_mul(1 << round.saturating_sub(1)).min(self.max);
         let full = if round == 0 { self.base / 5 } else { full };
-        full.mul_f64(rand::random_range(0.5..1.0))
+        full.mul_f64(runtime::chance(0.5..1.0))
     }
 
     /// Starts over: something worked.

@@ -9,6 +9,7 @@ use super::{Source, age::Proofs};
 use crate::{
     client::{self, retry},
     pb::etcdserverpb::{self as pb, kv_client::KvClient},
+    runtime,
     server::Header,
     types::{ClusterId, Error, MemberId, Revision, Term},
 };
@@ -139,7 +140,7 @@ impl Fence {
             !std::mem::replace(&mut waiting.is_running, true)
         };
         if is_first {
-            tokio::spawn(run(Arc::clone(&self.shared)));
+            runtime::spawn(run(Arc::clone(&self.shared)));
         }
         // Without an answer the runtime is about to end.
         answer.await.unwrap_or(Err(Refusal::TimedOut))

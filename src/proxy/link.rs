@@ -4,13 +4,13 @@
 //! a few attempts a second. A call whose last hope this is waits for the end of the pause, which is short: no call fails because of an
 //! attempt that was over before it came, so a core that is back is found at once.
 
+use crate::runtime;
 use http::uri::Authority;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    net::TcpStream,
     sync::watch,
     time::{Instant, sleep_until},
 };
@@ -116,7 +116,7 @@ impl Link {
         };
         let (done, outcome) = watch::channel(None);
         // A task of its own: a caller that goes away must not take the attempt from the others.
-        tokio::spawn(dial(Arc::clone(&self.shared), failures, done));
+        runtime::spawn(dial(Arc::clone(&self.shared), failures, done));
         *state = State::Dialling(outcome.clone());
         Now::Wait(outcome)
     }
@@ -138,9 +138,8 @@ async fn dial(shared: Arc<Shared>, failures: u32, done: watch::Sender<Option<Dia
 }
 
 async fn connect(authority: &Authority) -> Result<Sender, String> {
-    let stream = TcpStream::connect(authority.as_str()).await.map_err(|error| error.to_string())?;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let stream = runtime::connect(authority.as_str()).await.map_err(|error| error.to_string())?;
+    let (sender, connection) = http2::Builder::new(runtime::Executor)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -152,7 +151,7 @@ async fn connect(authority: &Authority) -> Result<Sender, String> {
         .await
         .map_err(|error| error.to_string())?;
     let authority = authority.clone();
-    tokio::spawn(async move {
+    runtime::spawn(async move {
         // Ends when nobody can send any more and the last call is over, or with the connection. Whoever has a call on it is told.
         if let Err(error) = connection.await {
             tracing::debug!(upstream = %authority, %error, "connection to upstream ended");
@@ -168,7 +167,7 @@ pub(super) fn pause(failures: u32) -> Duration {
         return Duration::ZERO;
     }
     let full = PAUSE_MIN.saturating_mul(1 << (failures - 1).min(10)).min(PAUSE_MAX);
-    full.mul_f64(rand::random_range(0.5..1.0))
+    full.mul_f64(runtime::chance(0.5..1.0))
 }
 
 #[cfg(test)]

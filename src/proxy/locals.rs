@@ -4,7 +4,10 @@ use super::{
     Copies, Copy,
     watch::{Local, Locals},
 };
-use crate::types::{KeyRange, Revision};
+use crate::{
+    runtime,
+    types::{KeyRange, Revision},
+};
 use std::sync::Arc;
 
 impl Locals for Copies {
@@ -26,7 +29,7 @@ impl Copies {
     /// Has `copy` come as far as upstream is now. Does not wait.
     fn ask(&self, copy: &Arc<Copy>) {
         let (copies, copy) = (self.clone(), Arc::clone(copy));
-        tokio::spawn(async move {
+        runtime::spawn(async move {
             // If it does not come so far, whoever waits for it goes on waiting, or finds it ended.
             copies.be_level(&copy).await
         });

@@ -63,7 +63,7 @@ struct Shared {
     renewals: Renewals,
     /// What [`VIA`] says: where clients reach this proxy.
     via: HeaderValue,
-    watch: ProxyWatch<Copies, Upstream>,
+    watch: ProxyWatch<Copies>,
     stopping: signal::Sender<bool>,
 }
 
@@ -78,11 +78,12 @@ impl Ring {
             .map_err(|_| format!("{advertised:?} has characters that no URL may have"))?;
         follow::start(&upstream);
         let stopping = signal::Sender::new(false);
-        let copies = Copies::start(Arc::new(upstream.clone()), settings);
+        let source: Arc<dyn Source> = Arc::new(upstream.clone());
+        let copies = Copies::start(Arc::clone(&source), settings);
         let shared = Shared {
             passage: Passage::new(upstream.clone(), stopping.subscribe()),
             renewals: Renewals::start(&upstream),
-            watch: ProxyWatch::new(copies.clone(), upstream.clone(), WatchSettings::default(), stopping.subscribe()),
+            watch: ProxyWatch::new(copies.clone(), source, WatchSettings::default(), stopping.subscribe()),
             copies,
             upstream,
             via,

@@ -1,6 +1,6 @@
 //! What stands behind the proxy: its addresses, and which of them to ask.
 
-use super::{Source, link::Link, watch::Upstreams};
+use super::{Source, link::Link};
 use crate::client::{ConnectOptions, Endpoints, Error};
 use http::uri::Authority;
 use parking_lot::Mutex;
@@ -121,16 +121,6 @@ impl Source for Upstream {
 
     fn ways(&self) -> usize {
         self.len()
-    }
-}
-
-impl Upstreams for Upstream {
-    fn pick(&self) -> (usize, Channel) {
-        Upstream::pick(self)
-    }
-
-    fn leave(&self, turn: usize) {
-        Upstream::leave(self, turn);
     }
 }
 

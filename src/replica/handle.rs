@@ -406,6 +406,7 @@ impl Handle {
         let mut swept = self.shared.swept.subscribe();
         let mut fault = self.shared.fault.subscribe();
         tokio::select! {
+            biased;
             done = swept.wait_for(|swept| *swept >= revision) => done.map(|_| ()).map_err(|_| Error::Stopped),
             _ = fault.wait_for(Option::is_some) => Err(Error::Stopped),
         }

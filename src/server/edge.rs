@@ -168,6 +168,7 @@ impl StreamEnd {
             }
         };
         tokio::select! {
+            biased;
             // An error means that the sender is gone, and the backend with it.
             _ = self.stopping.wait_for(|stopping| *stopping) => Error::Stopped,
             () = leaderless => Error::NoLeader,

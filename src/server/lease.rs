@@ -4,6 +4,7 @@ use super::{Backend, Edge};
 use crate::{
     machine::{Command, Reply},
     pb::etcdserverpb::{self as pb, lease_server::Lease},
+    runtime,
     types::LeaseId,
 };
 use prost::Message;
@@ -65,11 +66,13 @@ impl<B: Backend> Lease for LeaseService<B> {
         let mut end = self.edge.stream_end(&metadata);
         let (sender, receiver) = mpsc::channel(ANSWERS_WAITING_MAX);
         let backend = self.edge.backend.clone();
-        tokio::spawn(async move {
+        runtime::spawn(async move {
             loop {
                 let first = tokio::select! {
-                    message = requests.message() => message,
+                    // A busy stream has to end too.
+                    biased;
                     error = end.reached() => Err(error.into()),
+                    message = requests.message() => message,
                 };
                 let (ids, ended) = match first {
                     Ok(Some(request)) => at_hand(request, &mut requests).await,

@@ -53,4 +53,6 @@ pub use status::code;
 pub(crate) use watch::{WatchCodec, WatchReply, discard, interval, run, spec};
 
 #[cfg(test)]
+pub(crate) use serve::{member_front, serve_connection};
+#[cfg(test)]
 pub(crate) mod tests;

@@ -17,10 +17,11 @@ use crate::pb::{
     v3electionpb::election_server::ElectionServer,
     v3lockpb::lock_server::LockServer,
 };
+use crate::runtime;
 use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::Service as HyperService};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use std::{
@@ -77,16 +78,37 @@ pub fn serve<B: Backend>(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let stop = watch::Sender::new(None);
     tokio::spawn(report_health(edge.backend.clone(), reporter, stop.subscribe()));
-    let rare = rare_services(&edge).add_service(health_service).prepare();
+    let rare = rare_services(&edge).add_service(health_service);
+    start(listeners, both(edge, rare, gateway), settings, stop)
+}
+
+fn both<B: Backend>(edge: Edge<B>, rare: Routes, gateway: axum::Router) -> Both<B> {
     let bytes_max = message_bytes_max(&edge);
-    let front = Both {
+    Both {
         kv: KvServer::new(KvService::new(edge.clone())).max_decoding_message_size(bytes_max),
         lease: LeaseServer::new(LeaseService::new(edge.clone())).max_decoding_message_size(bytes_max),
         watch: WatchService::new(edge, bytes_max),
-        rare,
+        rare: rare.prepare(),
         gateway: HttpOnly(gateway.with_state(())),
-    };
-    start(listeners, front, settings, stop)
+    }
+}
+
+/// What answers a member's connections, but for plain HTTP: for the simulator, which accepts them itself.
+#[cfg(test)]
+pub(crate) fn member_front<B: Backend>(edge: Edge<B>) -> impl Front {
+    let rare = rare_services(&edge);
+    both(edge, rare, axum::Router::new())
+}
+
+/// Serves one connection that the simulator has accepted, to its end.
+#[cfg(test)]
+pub(crate) async fn serve_connection(
+    connection: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
+    front: impl Front,
+    settings: &ConnectionSettings,
+) {
+    let (_never, stop) = watch::channel(None);
+    converse(Box::pin(connection), front, Arc::new(protocol(settings)), stop).await;
 }
 
 /// Serves plain HTTP alone, as `listen-client-http-urls` and `listen-metrics-urls` ask for.
@@ -166,10 +188,10 @@ async fn report_health<B: Backend>(backend: B, reporter: HealthReporter, mut sto
 
 const FAULT_CHECK: Duration = Duration::from_millis(500);
 
-type Protocol = auto::Builder<TokioExecutor>;
+type Protocol = auto::Builder<runtime::Executor>;
 
 fn protocol(settings: &ConnectionSettings) -> Protocol {
-    let mut protocol = auto::Builder::new(TokioExecutor::new());
+    let mut protocol = auto::Builder::new(runtime::Executor);
     protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     protocol
         .http2()
@@ -238,6 +260,7 @@ async fn converse(
     let conversation = protocol.serve_connection(TokioIo::new(connection), front);
     tokio::pin!(conversation);
     let result = tokio::select! {
+        biased;
         result = conversation.as_mut() => result,
         _ = told_to_stop(&mut stop) => {
             conversation.as_mut().graceful_shutdown();
