@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` walks through the house).
 
 pub mod pb;
+pub mod tls;
 pub mod types;
 
 #[cfg(feature = "server")]

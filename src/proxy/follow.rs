@@ -88,6 +88,8 @@ async fn take(upstream: &Upstream, asked: &str, listing: Listing, verified: &mut
     let serving = listing.members.iter().filter(|member| !member.name.is_empty() && !member.is_learner);
     let listed =
         serving.flat_map(|member| member.client_ur_ls.iter().map(|url| (member.id, super::upstream::spelled(url))));
+    // What was to be said with TLS alone is not said without it because a member advertises that.
+    let listed = listed.filter(|(_, address)| !upstream.is_secure() || address.starts_with("https://"));
     let listed = listed.take(ADDRESSES_MAX).collect::<Vec<_>>();
     let mut trials = JoinSet::new();
     for (member, address) in listed.clone() {

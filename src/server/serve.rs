@@ -5,17 +5,20 @@
 
 use super::{
     Backend, Edge, auth::AuthService, cluster::ClusterService, election::ElectionService, kv::KvService,
-    lease::LeaseService, listen::Connection, listen::Listener, lock::LockService, maintenance::MaintenanceService,
+    lease::LeaseService, listen::Arrival, listen::Listener, lock::LockService, maintenance::MaintenanceService,
     watch::WatchService,
 };
-use crate::pb::{
-    self,
-    etcdserverpb::{
-        auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer,
+use crate::{
+    pb::{
+        self,
+        etcdserverpb::{
+            auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+            maintenance_server::MaintenanceServer,
+        },
+        v3electionpb::election_server::ElectionServer,
+        v3lockpb::lock_server::LockServer,
     },
-    v3electionpb::election_server::ElectionServer,
-    v3lockpb::lock_server::LockServer,
+    tls::Turn,
 };
 use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::Service as HyperService};
@@ -202,8 +205,14 @@ async fn accept_all(
         tokio::select! {
             deadline = told_to_stop(&mut stop) => break deadline,
             accepted = listener.accept() => match accepted {
-                Ok(connection) => {
-                    connections.spawn(converse(connection, front.clone(), Arc::clone(&protocol), for_connections.clone()));
+                Ok(arrival) => {
+                    // Not beside the other branches: whoever has been accepted must not be lost.
+                    let turn = tokio::select! {
+                        deadline = told_to_stop(&mut stop) => break deadline,
+                        turn = arrival.enter() => turn,
+                    };
+                    let stop = for_connections.clone();
+                    connections.spawn(converse(arrival, turn, front.clone(), Arc::clone(&protocol), stop));
                 }
                 Err(error) => {
                     tracing::warn!(url = listener.url(), %error, "rejected connection on client endpoint");
@@ -230,11 +239,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One connection, to its end.
 async fn converse(
-    connection: Connection,
+    arrival: Arrival,
+    turn: Option<Turn>,
     front: impl Front,
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
+    let remote_addr = arrival.remote();
+    let greeting = tokio::select! {
+        greeting = arrival.greet(turn) => greeting,
+        _ = told_to_stop(&mut stop) => return,
+    };
+    let connection = match greeting {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::warn!(remote_addr, error, "rejected connection on client endpoint");
+            return;
+        }
+    };
     let conversation = protocol.serve_connection(TokioIo::new(connection), front);
     tokio::pin!(conversation);
     let result = tokio::select! {
