@@ -5,6 +5,7 @@
 
 pub mod pb;
 mod runtime;
+pub mod tls;
 pub mod types;
 
 #[cfg(feature = "server")]

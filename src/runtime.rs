@@ -58,15 +58,14 @@ pub fn below(bound: usize) -> usize {
 ///
 /// # Errors
 /// The system's.
-#[cfg(feature = "server")]
 pub async fn connect(authority: &str) -> io::Result<Stream> {
-    #[cfg(test)]
+    #[cfg(all(test, feature = "server"))]
     if let Some(dialled) = simulated::world().map(|world| world.connect(authority)) {
         return dialled.await;
     }
     let stream = tokio::net::TcpStream::connect(authority).await?;
     stream.set_nodelay(true)?;
-    #[cfg(test)]
+    #[cfg(all(test, feature = "server"))]
     let stream: Stream = Box::pin(stream);
     Ok(stream)
 }

@@ -20,6 +20,7 @@ pub mod kv;
 pub mod lease;
 pub mod maintenance;
 pub mod retry;
+mod tls;
 pub mod txn;
 pub mod watch;
 
@@ -28,6 +29,7 @@ pub use error::Error;
 pub use kv::{DeleteOptions, GetOptions, PutOptions};
 pub use lease::{Keeper, KeeperState};
 pub use retry::{Policy, Repeat};
+pub use tls::TlsOptions;
 pub use txn::{Compare, Op, Txn};
 pub use watch::{WatchOptions, Watcher};
 
@@ -47,6 +49,8 @@ pub struct ConnectOptions {
     pub keepalive_timeout: Duration,
     /// When and how often to repeat.
     pub retry: Policy,
+    /// How to speak TLS. If set, addresses without a scheme are `https`; `https` ones without it trust whom the system trusts.
+    pub tls: Option<TlsOptions>,
     /// User and password. Not supported yet: [`Client::connect`] refuses it rather than going on without it.
     pub user: Option<(String, String)>,
 }
@@ -59,6 +63,7 @@ impl Default for ConnectOptions {
             keepalive_time: Some(Duration::from_secs(10)),
             keepalive_timeout: Duration::from_secs(6),
             retry: Policy::default(),
+            tls: None,
             user: None,
         }
     }
@@ -89,11 +94,12 @@ struct Shared {
 }
 
 impl Client {
-    /// Prepares connections to `endpoints` (`host:port` or `http://host:port`). Nothing is sent before the first call, so a
+    /// Prepares connections to `endpoints` (`host:port`, `http://host:port` or `https://host:port`). Nothing is sent before the first call, so a
     /// cluster that is down shows there.
     ///
     /// # Errors
-    /// [`Error::InvalidEndpoint`] for an address that cannot be one, [`Error::Unsupported`] for `https` and for a user.
+    /// [`Error::InvalidEndpoint`] for an address that cannot be one, [`Error::Tls`] for files that cannot be used,
+    /// [`Error::Unsupported`] for a user.
     pub async fn connect<I, S>(endpoints: I, options: ConnectOptions) -> Result<Client, Error>
     where
         I: IntoIterator<Item = S>,
@@ -115,8 +121,7 @@ impl Client {
     /// and learners, are left out.
     ///
     /// # Errors
-    /// As [`Client::member_list`]; [`Error::InvalidEndpoint`] or [`Error::Unsupported`] if a member advertises what cannot be reached
-    /// from here. Then the addresses stay as they are.
+    /// As [`Client::member_list`]; [`Error::InvalidEndpoint`] if a member advertises what cannot be reached from here. Then the addresses stay as they are.
     pub async fn sync_endpoints(&self) -> Result<(), Error> {
         let members = self.member_list(true).await?.members;
         let serving = members.into_iter().filter(|member| !member.name.is_empty() && !member.is_learner);
@@ -172,7 +177,7 @@ impl Client {
     {
         let Shared { endpoints, options } = &*self.shared;
         let mut pause = options.retry.pauses(endpoints.len());
-        let (mut attempt, mut wrong_members) = (0, 0);
+        let (mut attempt, mut wrong_members, mut strangers) = (0, 0, 0);
         loop {
             let (at, channel) = endpoints.pick();
             let status = match send(channel, Request::new(message.clone())).await {
@@ -185,8 +190,13 @@ impl Client {
             let spent = !timed && attempt >= options.retry.attempts_max;
             let elsewhere = repeat != Repeat::Never && retry::ask_another(&error);
             wrong_members += usize::from(elsewhere);
+            strangers += usize::from(matches!(error, Error::Tls(_)));
             // Once each of them has said so, it is the answer.
-            let goes_on = if elsewhere { wrong_members < endpoints.len() } else { repeat.allows(&error) };
+            let goes_on = match (&error, elsewhere) {
+                (Error::Tls(_), _) => strangers < endpoints.len() && repeat.allows(&error),
+                (_, true) => wrong_members < endpoints.len(),
+                (_, false) => repeat.allows(&error),
+            };
             if spent || !goes_on {
                 return Err(error);
             }

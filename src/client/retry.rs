@@ -26,7 +26,7 @@ impl Repeat {
     pub fn allows(self, error: &Error) -> bool {
         match (self, error) {
             (Repeat::Never, _) => false,
-            (_, Error::Unreachable(_)) => true,
+            (_, Error::Unreachable(_) | Error::Tls(_)) => true,
             (_, Error::Status { code: Code::Unavailable, text }) if refused_before_proposal(text) => true,
             (Repeat::Freely, Error::Status { code: Code::Unavailable, .. }) => true,
             // A connection that broke under the request shows as one of these, without any of etcd's texts.

@@ -1,7 +1,7 @@
 //! `hengectl`: etcdctl's commands, flags, outputs and exit codes, against henge or etcd; and `bench`, a load generator.
 //!
 //! **Promises.** What a script reads (standard output, exit code, `Error:` lines) is what etcdctl gives. Progress is shown on a
-//! terminal only. A flag that would need something not built yet (TLS, users) is refused, never ignored.
+//! terminal only. A flag that would need something not built yet (users) is refused, never ignored.
 //! **May not know** the server's rooms: it speaks through `client`. What works on files, without a server, is `utl`, over `backup`.
 //!
 //! ```text

@@ -7,6 +7,7 @@
 mod discovery;
 mod peers;
 mod proxy;
+mod tls;
 
 pub use proxy::{run_gateway, run_proxy};
 
@@ -20,6 +21,7 @@ use crate::{
     peer::Network,
     replica::{self, AutoCompaction, Handle, Settings, StartAs},
     server::{self, ConnectionSettings, Edge, Limits, Listener, MemberBackend, Rules, Version},
+    tls::ServerTls,
     types::{Fault, Sabotage},
     watch as hub,
 };
@@ -101,9 +103,13 @@ async fn live(config: Config) -> Result<(), String> {
         "starting henge"
     );
     let config = discovery::complete(config).await?;
-    let clients = bind(&config, &config.listen_client_urls).await?;
-    let mut http = bind(&config, &config.listen_client_http_urls).await?;
-    http.extend(bind(&config, &config.listen_metrics_urls).await?);
+    let client_urls = [&config.listen_client_urls, &config.listen_client_http_urls, &config.listen_metrics_urls];
+    let client_tls =
+        tls::for_clients(&config.client_tls, &client_urls, &config.data_dir.join("fixtures").join("client"))?;
+    let bind = async |urls: &[Url]| bind_all(urls, config.socket_reuse_port, client_tls.as_ref()).await;
+    let clients = bind(&config.listen_client_urls).await?;
+    let mut http = bind(&config.listen_client_http_urls).await?;
+    http.extend(bind(&config.listen_metrics_urls).await?);
     let peers = Peers::bind(&config).await?;
     let _lock = claim(&config).map_err(|fault| fault.to_string())?;
     // Members that start at the same time ask each other: somebody has to answer.
@@ -169,17 +175,19 @@ async fn left(removed: &mut watch::Receiver<bool>) {
     tokio::time::sleep(DRAIN).await;
 }
 
-async fn bind(config: &Config, urls: &[Url]) -> Result<Vec<Listener>, String> {
-    bind_all(urls, config.socket_reuse_port).await
-}
-
-async fn bind_all(urls: &[Url], share_port: bool) -> Result<Vec<Listener>, String> {
-    let mut listeners = Vec::new();
+/// Binds each address once: where a URL comes with `http` and with `https`, both are spoken.
+async fn bind_all(urls: &[Url], share_port: bool, tls: Option<&ServerTls>) -> Result<Vec<Listener>, String> {
+    let mut listeners: Vec<(&Url, Listener)> = Vec::new();
     for url in urls {
-        let bound = Listener::bind_shared(&url.to_string(), share_port).await;
-        listeners.push(bound.map_err(|error| error.to_string())?);
+        let same = listeners.iter_mut().find(|(other, _)| other.address == url.address && other.scheme != url.scheme);
+        if let (Some((_, listener)), Some(tls)) = (same, tls) {
+            listener.speak_both(tls);
+            continue;
+        }
+        let bound = Listener::bind_shared(&url.to_string(), share_port, tls).await;
+        listeners.push((url, bound.map_err(|error| error.to_string())?));
     }
-    Ok(listeners)
+    Ok(listeners.into_iter().map(|(_, listener)| listener).collect())
 }
 
 /// Makes a folder, and sees to it that a power cut can't take it away again with what will be in it.

@@ -1,9 +1,10 @@
 //! Life and death of what stands before a cluster: the proxy, and the gateway.
 
-use super::{DRAIN, Signals, bind_all, give_up, runtime, texts};
+use super::{DRAIN, Signals, bind_all, give_up, runtime, texts, tls};
 use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
+    dns::Dns,
     proxy::{self, Ring, Upstream, tcp::Gateway},
     server::ConnectionSettings,
 };
@@ -36,9 +37,14 @@ fn run(warnings: &[String], life: impl Future<Output = Result<(), String>>) -> E
 
 async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     let mut signals = Signals::listen()?;
-    let clients = bind_all(&config.listen_client_urls, config.socket_reuse_port).await?;
-    let http = bind_all(&config.listen_metrics_urls, config.socket_reuse_port).await?;
-    let upstream = Upstream::new(&config.endpoints, ConnectOptions::default()).map_err(|error| error.to_string())?;
+    let urls = [&config.listen_client_urls, &config.listen_metrics_urls];
+    let client_tls = tls::for_clients(&config.client_tls, &urls, &config.data_dir.join("fixtures").join("proxy"))?;
+    let clients = bind_all(&config.listen_client_urls, config.socket_reuse_port, client_tls.as_ref()).await?;
+    let http = bind_all(&config.listen_metrics_urls, config.socket_reuse_port, client_tls.as_ref()).await?;
+    let (endpoints, domain) = endpoints(&config).await?;
+    let tls = tls::for_upstream(&config.upstream_tls, domain)?;
+    let options = ConnectOptions { tls: Some(tls), ..ConnectOptions::default() };
+    let upstream = Upstream::new(&endpoints, options).map_err(|error| error.to_string())?;
     let copies =
         proxy::Settings { ranges: config.cache, bytes_max: config.cache_bytes_max, ..proxy::Settings::default() };
     let ring = Ring::new(upstream, &texts(&config.advertise_client_urls), copies)?;
@@ -49,13 +55,28 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     };
     let (serving, http) = (ring.serve(clients, &connections), ring.serve_http(http, &connections));
     for url in &config.listen_client_urls {
-        tracing::info!(address = %url, endpoints = ?config.endpoints, "started gRPC proxy");
+        tracing::info!(address = %url, ?endpoints, "started gRPC proxy");
     }
     tracing::info!("ready to serve client requests");
     signals.told().await;
     ring.stop();
     tokio::join!(serving.stop(DRAIN), http.stop(DRAIN));
     Ok(())
+}
+
+/// What stands behind the proxy, and the domain to which certificates there are made out if it was DNS that named it.
+async fn endpoints(config: &ProxyConfig) -> Result<(Vec<String>, Option<&str>), String> {
+    let Some(srv) = &config.discovery_srv else { return Ok((config.endpoints.clone(), None)) };
+    let mut found = Dns::system()?.client_urls(&srv.domain, &srv.name).await?;
+    tracing::info!(endpoints = ?found, domain = srv.domain, "discovered endpoints");
+    if config.insecure_discovery {
+        return Ok((found, None));
+    }
+    found.retain(|endpoint| endpoint.starts_with("https://"));
+    match found.is_empty() {
+        true => Err(format!("DNS names no endpoints with TLS under {}; --insecure-discovery takes others", srv.domain)),
+        false => Ok((found, Some(&srv.domain))),
+    }
 }
 
 async fn live_gateway(config: GatewayConfig) -> Result<(), String> {

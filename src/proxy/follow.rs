@@ -86,12 +86,14 @@ async fn take(upstream: &Upstream, asked: &str, listing: Listing, verified: &mut
     let serving = listing.members.iter().filter(|member| !member.name.is_empty() && !member.is_learner);
     let listed =
         serving.flat_map(|member| member.client_ur_ls.iter().map(|url| (member.id, super::upstream::spelled(url))));
+    // What was to be said with TLS alone is not said without it because a member advertises that.
+    let listed = listed.filter(|(_, address)| !upstream.is_secure() || address.starts_with("https://"));
     let listed = listed.take(ADDRESSES_MAX).collect::<Vec<_>>();
     let trials = listed.clone().into_iter().map(|(member, address)| {
         let endpoint = endpoint(&address, upstream.options());
         runtime::spawn(async move {
             let started = Instant::now();
-            let channel = timeout(ANSWER_MAX, runtime::reach(&endpoint.ok()?)).await.ok()?.ok()?;
+            let channel = timeout(ANSWER_MAX, endpoint.ok()?.connect()).await.ok()?.ok()?;
             let away = started.elapsed();
             let answer = list(channel).await.ok()?;
             let is_it = !answer.is_proxy && (answer.cluster, answer.member) == (listing.cluster, member);

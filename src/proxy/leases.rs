@@ -357,7 +357,7 @@ fn open(upstream: &Upstream) -> Stream {
     let (sender, answers) = mpsc::channel(ON_THE_WAY_MAX);
     let reader = tokio::spawn(async move {
         let told = |status: Status| match client::Error::from(status.clone()) {
-            client::Error::Unreachable(why) => {
+            client::Error::Unreachable(why) | client::Error::Tls(why) => {
                 Status::unavailable(format!("henge proxy: no upstream could be reached: {address} ({why})"))
             }
             client::Error::Status { text, .. } if client::retry::transport(&text) => {

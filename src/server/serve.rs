@@ -5,17 +5,20 @@
 
 use super::{
     Backend, Edge, auth::AuthService, cluster::ClusterService, election::ElectionService, kv::KvService,
-    lease::LeaseService, listen::Connection, listen::Listener, lock::LockService, maintenance::MaintenanceService,
+    lease::LeaseService, listen::Arrival, listen::Listener, lock::LockService, maintenance::MaintenanceService,
     watch::WatchService,
 };
-use crate::pb::{
-    self,
-    etcdserverpb::{
-        auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer,
+use crate::{
+    pb::{
+        self,
+        etcdserverpb::{
+            auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+            maintenance_server::MaintenanceServer,
+        },
+        v3electionpb::election_server::ElectionServer,
+        v3lockpb::lock_server::LockServer,
     },
-    v3electionpb::election_server::ElectionServer,
-    v3lockpb::lock_server::LockServer,
+    tls::Turn,
 };
 use crate::runtime;
 use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
@@ -108,7 +111,7 @@ pub(crate) async fn serve_connection(
     settings: &ConnectionSettings,
 ) {
     let (_never, stop) = watch::channel(None);
-    converse(Box::pin(connection), front, Arc::new(protocol(settings)), stop).await;
+    hold(Box::pin(connection), front, Arc::new(protocol(settings)), stop).await;
 }
 
 /// Serves plain HTTP alone, as `listen-client-http-urls` and `listen-metrics-urls` ask for.
@@ -224,8 +227,14 @@ async fn accept_all(
         tokio::select! {
             deadline = told_to_stop(&mut stop) => break deadline,
             accepted = listener.accept() => match accepted {
-                Ok(connection) => {
-                    connections.spawn(converse(connection, front.clone(), Arc::clone(&protocol), for_connections.clone()));
+                Ok(arrival) => {
+                    // Not beside the other branches: whoever has been accepted must not be lost.
+                    let turn = tokio::select! {
+                        deadline = told_to_stop(&mut stop) => break deadline,
+                        turn = arrival.enter() => turn,
+                    };
+                    let stop = for_connections.clone();
+                    connections.spawn(converse(arrival, turn, front.clone(), Arc::clone(&protocol), stop));
                 }
                 Err(error) => {
                     tracing::warn!(url = listener.url(), %error, "rejected connection on client endpoint");
@@ -252,7 +261,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One connection, to its end.
 async fn converse(
-    connection: Connection,
+    arrival: Arrival,
+    turn: Option<Turn>,
+    front: impl Front,
+    protocol: Arc<Protocol>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) {
+    let remote_addr = arrival.remote();
+    let greeting = tokio::select! {
+        greeting = arrival.greet(turn) => greeting,
+        _ = told_to_stop(&mut stop) => return,
+    };
+    let connection = match greeting {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::warn!(remote_addr, error, "rejected connection on client endpoint");
+            return;
+        }
+    };
+    hold(connection, front, protocol, stop).await;
+}
+
+/// Speaks HTTP on a connection, to its end.
+async fn hold(
+    connection: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     front: impl Front,
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,

@@ -1,4 +1,4 @@
-//! What stands before a server: `henge proxy` or `henge gateway`, each a process on loopback.
+//! `henge` as whatever its first argument says, each a process on loopback: what stands before a server, or a server with TLS.
 
 use super::{eventually, free_url};
 use henge::client::{Client, ConnectOptions};
@@ -9,7 +9,7 @@ use std::{
 };
 use tokio::runtime::Runtime;
 
-/// A process before a server. Dropping it kills it.
+/// A process. Dropping it kills it.
 pub struct Proxy {
     dir: tempfile::TempDir,
     url: String,
@@ -34,7 +34,8 @@ impl Proxy {
         Proxy::start(&url, &[&flags, more].concat(), "ready to proxy client requests")
     }
 
-    fn start(url: &str, args: &[&str], ready: &str) -> Proxy {
+    /// A process that will serve clients at `url`, once `ready` stands in its log.
+    pub fn start(url: &str, args: &[&str], ready: &str) -> Proxy {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let log = std::fs::File::create(dir.path().join("log")).expect("a log");
         // Always henge: HENGE_BIN may name another server behind it.
