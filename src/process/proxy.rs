@@ -4,7 +4,7 @@ use super::{DRAIN, Signals, bind_all, give_up, runtime, texts};
 use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
-    proxy::{self, Ring, Upstream, tcp::Gateway},
+    proxy::{self, Own, Resolver, Ring, Upstream, tcp::Gateway},
     server::ConnectionSettings,
 };
 use std::process::ExitCode;
@@ -41,7 +41,10 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     let upstream = Upstream::new(&config.endpoints, ConnectOptions::default()).map_err(|error| error.to_string())?;
     let copies =
         proxy::Settings { ranges: config.cache, bytes_max: config.cache_bytes_max, ..proxy::Settings::default() };
-    let ring = Ring::new(upstream, &texts(&config.advertise_client_urls), copies)?;
+    let name = if config.name.is_empty() { host_name() } else { config.name };
+    let resolver = config.resolver.map(|(prefix, ttl_s)| Resolver { prefix, ttl_s });
+    let own = Own { name, urls: texts(&config.advertise_client_urls), is_listed: config.lists_itself, resolver };
+    let ring = Ring::new(upstream, own, copies)?;
     let connections = ConnectionSettings {
         streams_max: config.max_concurrent_streams,
         keepalive_interval: config.grpc_keepalive_interval,
@@ -56,6 +59,11 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     ring.stop();
     tokio::join!(serving.stop(DRAIN), http.stop(DRAIN));
     Ok(())
+}
+
+/// What the host calls itself.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 async fn live_gateway(config: GatewayConfig) -> Result<(), String> {

@@ -34,7 +34,14 @@ use answers::Answers;
 use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
 use session::Session;
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::sync::{Semaphore, watch};
 use tonic::{
     Request, Response, Status, Streaming,
@@ -121,6 +128,8 @@ pub struct ProxyWatch<L, U> {
     stopping: watch::Receiver<bool>,
     /// Threads that read history for streams.
     readers: Arc<Semaphore>,
+    /// The watchers of all streams.
+    watchers: Arc<AtomicUsize>,
 }
 
 impl<L: Locals, U: Upstreams> ProxyWatch<L, U> {
@@ -128,7 +137,12 @@ impl<L: Locals, U: Upstreams> ProxyWatch<L, U> {
     pub fn new(locals: L, upstreams: U, settings: WatchSettings, stopping: watch::Receiver<bool>) -> ProxyWatch<L, U> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let readers = Arc::new(Semaphore::new(processors.div_ceil(2)));
-        ProxyWatch { locals, upstreams, settings: Arc::new(settings), stopping, readers }
+        ProxyWatch { locals, upstreams, settings: Arc::new(settings), stopping, readers, watchers: Arc::default() }
+    }
+
+    /// How many watchers there are on all streams.
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Relaxed)
     }
 
     /// Answers a call of `/etcdserverpb.Watch/Watch`.
@@ -139,7 +153,7 @@ impl<L: Locals, U: Upstreams> ProxyWatch<L, U> {
 
     fn open(&self, request: Request<Streaming<WatchRequest>>) -> Answers<L> {
         let (metadata, _, requests) = request.into_parts();
-        let session = Arc::new(Session::new(self.locals.clone(), &self.settings));
+        let session = Arc::new(Session::new(self.locals.clone(), &self.settings, Arc::clone(&self.watchers)));
         let reading = tokio::spawn(read_requests(requests, Arc::clone(&session)));
         let link = link::Link {
             session: Arc::clone(&session),
