@@ -48,6 +48,8 @@ pub mod replica;
 pub mod peer;
 
 #[cfg(feature = "server")]
+pub mod ring;
+#[cfg(feature = "server")]
 pub mod server;
 
 #[cfg(feature = "server")]

@@ -20,6 +20,7 @@ pub mod kv;
 pub mod lease;
 pub mod maintenance;
 pub mod retry;
+pub mod ring;
 mod tls;
 pub mod txn;
 pub mod watch;
@@ -35,6 +36,11 @@ pub use watch::{WatchOptions, Watcher};
 
 use std::{future::Future, sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, transport::Channel};
+
+/// Metadata key by which a call says whom it is for, should proxies stand before the cluster.
+pub const ASK: &str = "henge-ask";
+/// Value of [`ASK`]: the core, and not a proxy on the way.
+pub const ASK_CORE: &str = "core";
 
 /// How to reach a cluster, and how long to wait for it.
 #[derive(Clone, Debug)]
@@ -118,12 +124,12 @@ impl Client {
     }
 
     /// Asks the cluster for its members and goes on with their addresses instead of those that were given. Members that have not started,
-    /// and learners, are left out.
+    /// and learners, are left out. A proxy that was told its own addresses answers with these.
     ///
     /// # Errors
     /// As [`Client::member_list`]; [`Error::InvalidEndpoint`] if a member advertises what cannot be reached from here. Then the addresses stay as they are.
     pub async fn sync_endpoints(&self) -> Result<(), Error> {
-        let members = self.member_list(true).await?.members;
+        let members = self.listed(true, false).await?.members;
         let serving = members.into_iter().filter(|member| !member.name.is_empty() && !member.is_learner);
         let addresses = serving.flat_map(|member| member.client_ur_ls).collect::<Vec<_>>();
         self.endpoints().replace(&addresses, self.options())

@@ -40,8 +40,14 @@ pub struct ProxyConfig {
     pub client_tls: TlsFlags,
     /// Where it serves HTTP alone.
     pub listen_metrics_urls: Vec<Url>,
+    /// Its name in lists of proxies; empty: the host's.
+    pub name: String,
     /// Where clients reach it.
     pub advertise_client_urls: Vec<Url>,
+    /// Whether these were named, and so stand in the list of members that clients get.
+    pub lists_itself: bool,
+    /// `resolver-prefix` and `resolver-ttl` (seconds), if it is to register there.
+    pub resolver: Option<(String, i64)>,
     /// Ranges that it keeps copies of.
     pub cache: Vec<KeyRange>,
     /// Memory for these copies, in bytes.
@@ -124,6 +130,18 @@ const DATA_DIR: Flag = flag(
     "Folder of what the proxy makes: the certificate of --auto-tls, so far.",
     Works,
 );
+const NAME: Flag =
+    flag("name", Text, "", "Proxy", "Name of this proxy in `hengectl ring` (default: the name of the host).", Works);
+const RESOLVER_PREFIX: Flag = flag(
+    "resolver-prefix",
+    Text,
+    "",
+    "Proxy",
+    "Prefix under which this proxy registers as etcd's do: a key with a lease. Needs --resolver-ttl and an advertised URL.",
+    Works,
+);
+const RESOLVER_TTL: Flag =
+    flag("resolver-ttl", Int, "0", "Proxy", "Seconds that a registration outlives its proxy.", Works);
 const CACHE_PREFIX: Flag = flag(
     "cache-prefix",
     Text,
@@ -146,8 +164,11 @@ const UNDECODED: &str = "messages pass through without being looked at";
 const PROXY: &[Flag] = &[
     flag("endpoints", Text, "127.0.0.1:2379", "Proxy", "What stands behind the proxy: members of a cluster, or another proxy; URLs or host:port, separated by commas.", Works),
     flag("listen-client-urls", Urls, "http://127.0.0.1:23790", "Proxy", "URLs to listen on for clients (gRPC and HTTP).", Works),
-    flag("advertise-client-urls", Urls, "", "Proxy", "URLs at which clients reach this proxy (default: those it listens on).", Works),
+    NAME,
+    flag("advertise-client-urls", Urls, "", "Proxy", "URLs at which clients reach this proxy. If given, clients that ask for the members get them in place of the cluster's (default: those it listens on, and the members' for who asks).", Works),
     flag("listen-metrics-urls", Urls, "", "Proxy", "More URLs for HTTP alone.", Works),
+    RESOLVER_PREFIX,
+    RESOLVER_TTL,
     CACHE_PREFIX,
     CACHE_BYTES,
     DATA_DIR,
@@ -157,7 +178,8 @@ const PROXY: &[Flag] = &[
 const GRPC_PROXY: &[Flag] = &[
     flag("endpoints", Text, "127.0.0.1:2379", "Proxy", "What stands behind the proxy, separated by commas.", Works),
     flag("listen-addr", Text, "127.0.0.1:23790", "Proxy", "Address to listen on.", Works),
-    flag("advertise-client-url", Text, "", "Proxy", "Address at which clients reach this proxy (default: the one it listens on).", Works),
+    NAME,
+    flag("advertise-client-url", Text, "", "Proxy", "Address at which clients reach this proxy. If given, clients that ask for the members get it in place of the cluster's (default: the one it listens on, and the members' for who asks).", Works),
     flag("metrics-addr", Text, "", "Proxy", "One more URL for HTTP alone.", Works),
     CACHE_PREFIX,
     CACHE_BYTES,
@@ -169,8 +191,8 @@ const GRPC_PROXY: &[Flag] = &[
     flag("serializable-ordering", Bool, "false", "Proxy", "Serializable reads never go back in time.", Later("sessions that never go back are not there yet")),
     flag("leasing-prefix", Text, "", "Proxy", "Prefix for the metadata of leased keys.", Later("the proxy writes nothing of its own into the cluster")),
     flag("namespace", Text, "", "Proxy", "Prefix that is put before all keys.", Later("keys pass through as they are")),
-    flag("resolver-prefix", Text, "", "Proxy", "Prefix under which proxies register.", Later("the proxy writes nothing of its own into the cluster")),
-    flag("resolver-ttl", Int, "0", "Proxy", "Seconds that a registration lives.", Later("the proxy writes nothing of its own into the cluster")),
+    RESOLVER_PREFIX,
+    RESOLVER_TTL,
 ];
 
 #[rustfmt::skip]
@@ -336,7 +358,9 @@ impl Reader<'_> {
             Some(("http" | "https", _)) => url(text),
             Some(_) => Err(format!("{text:?} is neither host:port nor http://host:port nor https://host:port")),
         });
-        let advertised = if advertised.is_empty() { listen.clone() } else { advertised };
+        let lists_itself = !advertised.is_empty();
+        let resolver = self.resolver(lists_itself);
+        let advertised = if lists_itself { advertised } else { listen.clone() };
         for own in endpoints.iter().filter(|endpoint| listen.contains(endpoint) || advertised.contains(endpoint)) {
             self.wrong(format!("--endpoints has {own}, which is this proxy itself"));
         }
@@ -349,7 +373,10 @@ impl Reader<'_> {
             client_tls,
             listen_client_urls: listen,
             listen_metrics_urls: metrics,
+            name: self.text("name"),
             advertise_client_urls: advertised,
+            lists_itself,
+            resolver,
             cache: self.cache(),
             cache_bytes_max: self.int("cache-bytes", 0, i64::MAX) as usize,
             max_concurrent_streams: self.int("max-concurrent-streams", 1, i64::from(u32::MAX)) as u32,
@@ -358,6 +385,19 @@ impl Reader<'_> {
             socket_reuse_port: self.bool("socket-reuse-port"),
             log: self.log(),
         }
+    }
+
+    /// What belongs together is checked as etcd does.
+    fn resolver(&mut self, has_url: bool) -> Option<(String, i64)> {
+        let (prefix, ttl_s) = (self.text("resolver-prefix"), self.int("resolver-ttl", 0, 9_000_000_000));
+        match (prefix.as_str(), ttl_s) {
+            ("", 0) => return None,
+            ("", _) => self.wrong("--resolver-ttl needs a --resolver-prefix".to_owned()),
+            (_, 0) => self.wrong("--resolver-prefix needs a --resolver-ttl of at least 1".to_owned()),
+            _ if !has_url => self.wrong("--resolver-prefix needs an advertised client URL".to_owned()),
+            _ => {}
+        }
+        Some((prefix, ttl_s))
     }
 
     fn cache(&mut self) -> Vec<KeyRange> {
@@ -473,6 +513,15 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_lists_itself_if_it_was_told_its_address_and_registers_if_it_was_told_where() {
+        let config = proxy("grpc-proxy start --advertise-client-url=a:1 --resolver-prefix=p --resolver-ttl=60");
+        assert!(config.lists_itself);
+        assert_eq!(config.resolver, Some(("p".to_owned(), 60)));
+        let config = proxy("proxy --name x");
+        assert_eq!((config.lists_itself, config.resolver, config.name.as_str()), (false, None, "x"));
+    }
+
+    #[test]
     fn a_gateway_strips_schemes_and_adds_etcds_port() {
         let Ok(Invocation::Gateway { config, .. }) = parse("gateway --endpoints=https://a,b:1 --retry-delay=5s") else {
             panic!("a gateway")
@@ -492,6 +541,9 @@ mod tests {
             "proxy --endpoints=",
             "proxy --no-such-flag",
             "proxy start",
+            "proxy --resolver-prefix=p",
+            "proxy --resolver-ttl=5",
+            "proxy --resolver-prefix=p --resolver-ttl=5",
             "grpc-proxy",
             "gateway --endpoints 127.0.0.1:23790",
             "gateway --listen-client-urls http://127.0.0.1:1",

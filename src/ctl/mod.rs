@@ -21,6 +21,7 @@ mod member;
 mod output;
 mod quote;
 mod replace;
+mod ring;
 mod snapshot;
 mod txn;
 mod txn_grammar;
@@ -72,6 +73,8 @@ enum Command {
     /// Shows and changes the members of the cluster
     #[command(subcommand)]
     Member(member::Command),
+    /// Lists the proxies before the cluster, and how far each has come
+    Ring(ring::Args),
     /// Transfers leadership to another member of the cluster
     MoveLeader(lead::MoveLeader),
     /// Validates, starts and cancels a downgrade
@@ -195,6 +198,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Lease(command) => lease::run(&global, command).await,
         Command::Endpoint(args) => endpoint::run(&global, args).await,
         Command::Member(command) => member::run(&global, command).await,
+        Command::Ring(args) => ring::run(&global, args).await,
         Command::MoveLeader(args) => lead::move_leader(&global, args).await,
         Command::Downgrade(command) => lead::downgrade(&global, command).await,
         Command::Alarm(command) => alarm::run(&global, command).await,
@@ -233,6 +237,8 @@ const SWITCHES: &[&str] = &[
     "auto-promote",
     "learner",
     "skip-preflight",
+    "behind",
+    "copies",
 ];
 
 /// Turns `--switch=true` into `--switch` and drops `--switch=false`, up to a `--`.

@@ -5,7 +5,7 @@ use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
     dns::Dns,
-    proxy::{self, Ring, Upstream, tcp::Gateway},
+    proxy::{self, Own, Resolver, Ring, Upstream, tcp::Gateway},
     server::ConnectionSettings,
 };
 use std::process::ExitCode;
@@ -47,7 +47,10 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     let upstream = Upstream::new(&endpoints, options).map_err(|error| error.to_string())?;
     let copies =
         proxy::Settings { ranges: config.cache, bytes_max: config.cache_bytes_max, ..proxy::Settings::default() };
-    let ring = Ring::new(upstream, &texts(&config.advertise_client_urls), copies)?;
+    let name = if config.name.is_empty() { host_name() } else { config.name };
+    let resolver = config.resolver.map(|(prefix, ttl_s)| Resolver { prefix, ttl_s });
+    let own = Own { name, urls: texts(&config.advertise_client_urls), is_listed: config.lists_itself, resolver };
+    let ring = Ring::new(upstream, own, copies)?;
     let connections = ConnectionSettings {
         streams_max: config.max_concurrent_streams,
         keepalive_interval: config.grpc_keepalive_interval,
@@ -77,6 +80,11 @@ async fn endpoints(config: &ProxyConfig) -> Result<(Vec<String>, Option<&str>), 
         true => Err(format!("DNS names no endpoints with TLS under {}; --insecure-discovery takes others", srv.domain)),
         false => Ok((found, Some(&srv.domain))),
     }
+}
+
+/// What the host calls itself.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 async fn live_gateway(config: GatewayConfig) -> Result<(), String> {

@@ -112,6 +112,12 @@ impl Copies {
         }
     }
 
+    /// All copies that there are now.
+    pub fn all(&self) -> Vec<Arc<Copy>> {
+        let copies = self.shared.places.iter().filter_map(|place| place.copy.read().clone());
+        copies.filter(|copy| !copy.is_over()).collect()
+    }
+
     /// The fence of this upstream.
     pub fn fence(&self) -> &Fence {
         &self.shared.fence
@@ -120,6 +126,11 @@ impl Copies {
     /// Memory that the copies take, about.
     pub fn bytes(&self) -> usize {
         self.shared.budget.used.load(Relaxed)
+    }
+
+    /// Memory that they may take.
+    pub fn bytes_max(&self) -> usize {
+        self.shared.budget.bytes_max()
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -60,6 +60,10 @@ pub struct Copy {
     wanted: watch::Sender<Revision>,
     over: watch::Sender<bool>,
     header: Mutex<Header>,
+    engine: Arc<Volatile>,
+    /// Reads that it has answered, and reads of its keys that it could not answer.
+    hits: AtomicU64,
+    misses: AtomicU64,
     /// Upstream was asked to compact up to here, as far as is known.
     compacted: AtomicI64,
 }
@@ -105,6 +109,22 @@ impl Copy {
     /// Upstream was asked to forget what is before `revision`.
     pub fn forget(&self, revision: Revision) {
         self.compacted.fetch_max(revision.0, Relaxed);
+    }
+
+    /// Memory taken, about.
+    pub fn bytes(&self) -> usize {
+        self.engine.bytes() + self.reader.keys_total() * KEY_BYTES
+    }
+
+    /// A read of keys that are here was answered, or not.
+    pub fn count(&self, is_hit: bool) {
+        let counter = if is_hit { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// How many reads it has answered, and how many it could not.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.hits.load(Relaxed), self.misses.load(Relaxed))
     }
 
     /// When the read was sent that the copy began with.
@@ -239,6 +259,9 @@ impl Loading {
             wanted: watch::Sender::new(revision),
             over: watch::Sender::new(false),
             header: Mutex::new(proof.header),
+            engine: Arc::clone(&engine),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
             compacted: AtomicI64::new(0),
         });
         Ok(Writer { copy, store, engine, level, keep, kept: VecDeque::new(), kept_bytes: 0, is_sweeping: false })
@@ -277,7 +300,7 @@ impl Writer {
 
     /// Memory taken, about.
     pub fn bytes(&self) -> usize {
-        self.engine.bytes() + self.copy.reader.keys_total() * KEY_BYTES
+        self.copy.bytes()
     }
 
     /// Takes in what happened: whole revisions, ascending. Readers see it, then watchers, then those who wait for the level.

@@ -120,6 +120,11 @@ impl Fence {
         self.shared.proofs.lock().current_at(level)
     }
 
+    /// The highest revision of upstream that was known at `moment`, since the ring began; 0: none.
+    pub fn known_at(&self, moment: Duration) -> Revision {
+        self.shared.proofs.lock().known_at(moment)
+    }
+
     /// Forgets what upstream has proven: it is another history now.
     pub fn forget(&self) {
         self.shared.proofs.lock().clear();

@@ -53,18 +53,31 @@ impl Copies {
         if let Err(error) = caller.may(Access::Read, Some(&checked.query.range)) {
             return Some(Err(error.into()));
         }
+        let answer = self.range_of(&copy, metadata, checked.query, checked.serializable).await;
+        copy.count(answer.is_some());
+        answer
+    }
+
+    /// The same, of a copy that has all keys of the range.
+    async fn range_of(
+        &self,
+        copy: &Arc<Copy>,
+        metadata: &MetadataMap,
+        query: RangeQuery,
+        serializable: bool,
+    ) -> Option<Result<Response<pb::RangeResponse>, Status>> {
         let wishes = match Wishes::of(metadata) {
             Ok(wishes) => wishes,
             Err(error) => return Some(Err(error.into())),
         };
-        if let Err(stop) = self.be_fresh(&copy, wishes, checked.serializable).await {
+        if let Err(stop) = self.be_fresh(copy, wishes, serializable).await {
             return match stop {
                 Stop::PassOn => None,
                 Stop::Answer(status) => Some(Err(status)),
             };
         }
-        let age = self.age(&copy);
-        let result = match read(&copy, checked.query).await {
+        let age = self.age(copy);
+        let result = match read(copy, query).await {
             Ok(Ok(result)) => result,
             // Upstream may know more of the past, or of the future.
             Ok(Err(_)) => return None,
@@ -74,7 +87,7 @@ impl Copies {
                 return None;
             }
         };
-        Some(Ok(answer(&copy, result, age)))
+        Some(Ok(answer(copy, result, age)))
     }
 
     /// An upper bound of the age of what `copy` says now.

@@ -18,7 +18,10 @@ use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -64,17 +67,25 @@ struct Ask {
 #[derive(Clone)]
 pub(super) struct Renewals {
     lines: Arc<[mpsc::Sender<Ask>]>,
+    /// Renewals that were answered.
+    answered: Arc<AtomicU64>,
 }
 
 impl Renewals {
     /// Lines to `upstream`. Nothing is sent before somebody renews.
     pub(super) fn start(upstream: &Upstream) -> Renewals {
+        let answered = Arc::default();
         let line = |_| {
             let (sender, asked) = mpsc::channel(ASKED_MAX);
-            tokio::spawn(Line::new(upstream.clone(), asked).run());
+            tokio::spawn(Line { answered: Arc::clone(&answered), ..Line::new(upstream.clone(), asked) }.run());
             sender
         };
-        Renewals { lines: (0..LINES).map(line).collect() }
+        Renewals { lines: (0..LINES).map(line).collect(), answered }
+    }
+
+    /// How many renewals upstream has answered.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Relaxed)
     }
 
     /// Whether a stream with this metadata may travel with others: it says nothing of who its client is, nor what it demands.
@@ -183,6 +194,8 @@ struct Line {
     send_from: Instant,
     stream: Option<Stream>,
     failures: u32,
+    /// Renewals that were answered, of all lines.
+    answered: Arc<AtomicU64>,
     /// No stream is opened before that.
     not_before: Instant,
     /// [`ANSWER_MAX`], but for tests.
@@ -228,6 +241,7 @@ impl Line {
             send_from: Instant::now(),
             stream: None,
             failures: 0,
+            answered: Arc::default(),
             not_before: Instant::now(),
             answer_max: ANSWER_MAX,
         }
@@ -320,6 +334,7 @@ impl Line {
             return;
         };
         self.open -= waiting.sent.len();
+        self.answered.fetch_add(waiting.sent.len() as u64, Relaxed);
         for reply in waiting.sent.drain(..) {
             // Who has gone away needs no answer.
             let _ = reply.send(Ok((answer, came)));

@@ -2,3 +2,4 @@
 
 mod copies;
 mod front;
+mod sight;

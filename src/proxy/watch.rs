@@ -36,7 +36,14 @@ use answers::Answers;
 use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
 use session::Session;
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::sync::{Semaphore, watch};
 use tonic::{
     Request, Response, Status, Streaming,
@@ -104,6 +111,8 @@ pub struct ProxyWatch<L> {
     stopping: watch::Receiver<bool>,
     /// Threads that read history for streams.
     readers: Arc<Semaphore>,
+    /// The watchers of all streams.
+    watchers: Arc<AtomicUsize>,
 }
 
 impl<L: Locals> ProxyWatch<L> {
@@ -116,7 +125,12 @@ impl<L: Locals> ProxyWatch<L> {
     ) -> ProxyWatch<L> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let readers = Arc::new(Semaphore::new(processors.div_ceil(2)));
-        ProxyWatch { locals, source, settings: Arc::new(settings), stopping, readers }
+        ProxyWatch { locals, source, settings: Arc::new(settings), stopping, readers, watchers: Arc::default() }
+    }
+
+    /// How many watchers there are on all streams.
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Relaxed)
     }
 
     /// Answers a call of `/etcdserverpb.Watch/Watch`.
@@ -127,7 +141,7 @@ impl<L: Locals> ProxyWatch<L> {
 
     fn open(&self, request: Request<Streaming<WatchRequest>>) -> Answers<L> {
         let (metadata, _, requests) = request.into_parts();
-        let session = Arc::new(Session::new(self.locals.clone(), &self.settings));
+        let session = Arc::new(Session::new(self.locals.clone(), &self.settings, Arc::clone(&self.watchers)));
         let reading = runtime::spawn(read_requests(requests, Arc::clone(&session)));
         let link = link::Link {
             session: Arc::clone(&session),

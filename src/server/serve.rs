@@ -8,6 +8,8 @@ use super::{
     lease::LeaseService, listen::Arrival, listen::Listener, lock::LockService, maintenance::MaintenanceService,
     watch::WatchService,
 };
+use crate::ring::RingService;
+use crate::runtime;
 use crate::{
     pb::{
         self,
@@ -20,7 +22,6 @@ use crate::{
     },
     tls::Turn,
 };
-use crate::runtime;
 use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::Service as HyperService};
 use hyper_util::{
@@ -31,7 +32,10 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -68,6 +72,7 @@ impl Default for ConnectionSettings {
 /// Listeners that are being served.
 pub struct Serving {
     stop: watch::Sender<Option<Instant>>,
+    connections: Arc<AtomicUsize>,
     listeners: Vec<JoinHandle<()>>,
 }
 
@@ -131,12 +136,36 @@ fn start(
     stop: watch::Sender<Option<Instant>>,
 ) -> Serving {
     let protocol = Arc::new(protocol(settings));
-    let accept = |listener| accept_all(listener, front.clone(), Arc::clone(&protocol), stop.subscribe());
+    let connections = Arc::default();
+    let accept = |listener| {
+        accept_all(listener, front.clone(), Arc::clone(&protocol), stop.subscribe(), Arc::clone(&connections))
+    };
     let listeners = listeners.into_iter().map(|listener| tokio::spawn(accept(listener))).collect();
-    Serving { stop, listeners }
+    Serving { stop, connections, listeners }
+}
+
+/// A connection, as long as it is counted.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn among(all: &Arc<AtomicUsize>) -> Counted {
+        all.fetch_add(1, Relaxed);
+        Counted(Arc::clone(all))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Serving {
+    /// How many connections there are; the number goes on changing.
+    pub fn connections(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.connections)
+    }
+
     /// Stops accepting at once, lets calls in flight end, and cuts those that are not done after `patience`.
     ///
     /// Streams end by themselves when [`Backend::stopping`] is true: say that first.
@@ -168,6 +197,7 @@ fn rare_services<B: Backend>(edge: &Edge<B>) -> Routes {
         .add_service(AuthServer::new(AuthService::new(edge.clone())).max_decoding_message_size(bytes_max))
         .add_service(LockServer::new(LockService))
         .add_service(ElectionServer::new(ElectionService))
+        .add_service(RingService::server(edge.clone(), edge.roster.clone()))
         .add_service(reflection().build_v1().expect(built_in))
         .add_service(reflection().build_v1alpha().expect(built_in))
 }
@@ -220,6 +250,7 @@ async fn accept_all(
     front: impl Front,
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
+    count: Arc<AtomicUsize>,
 ) {
     let mut connections = JoinSet::new();
     let for_connections = stop.clone();
@@ -234,7 +265,12 @@ async fn accept_all(
                         turn = arrival.enter() => turn,
                     };
                     let stop = for_connections.clone();
-                    connections.spawn(converse(arrival, turn, front.clone(), Arc::clone(&protocol), stop));
+                    let conversing = converse(arrival, turn, front.clone(), Arc::clone(&protocol), stop);
+                    let counted = Counted::among(&count);
+                    connections.spawn(async move {
+                        conversing.await;
+                        drop(counted);
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(url = listener.url(), %error, "rejected connection on client endpoint");

@@ -20,9 +20,15 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy of `upstreams`, accepting.
     pub fn of(upstreams: &[&str]) -> Proxy {
+        Proxy::with(upstreams, &[])
+    }
+
+    /// The same with more flags.
+    pub fn with(upstreams: &[&str], more: &[&str]) -> Proxy {
         let url = free_url();
-        let flags = ["proxy", "--endpoints", &upstreams.join(","), "--listen-client-urls", &url];
-        Proxy::start(&url, &flags, "ready to serve client requests")
+        let endpoints = upstreams.join(",");
+        let flags = ["proxy", "--endpoints", &endpoints, "--listen-client-urls", &url];
+        Proxy::start(&url, &[&flags, more].concat(), "ready to serve client requests")
     }
 
     /// A gateway to `upstreams`, accepting, with more flags.
@@ -90,10 +96,30 @@ impl Proxy {
         fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
+    /// SIGSTOP: it hangs, with its connections open.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the proxy can be killed");
+        self.child.wait().expect("the proxy is gone");
+    }
+
+    fn signal(&self, signal: &str) {
+        let told = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill(1)");
+        assert!(told.success());
+    }
+
     /// SIGTERM, and how it ended.
     pub fn stop(&mut self) -> ExitStatus {
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill(1)");
-        assert!(told.success());
+        self.signal("-TERM");
         self.child.wait().expect("the proxy is gone")
     }
 }

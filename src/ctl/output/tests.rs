@@ -1,8 +1,10 @@
 use super::*;
 use crate::pb::{
     etcdserverpb::{AlarmMember, Member, ResponseHeader, ResponseOp, response_op::Response},
+    henge::ring::{Copy, Identity, Listed, Proxy, State},
     mvccpb::{Event, KeyValue},
 };
+use bytes::Bytes;
 use std::{fmt::Write as _, path::Path};
 
 fn header(revision: i64) -> Option<ResponseHeader> {
@@ -129,6 +131,58 @@ fn answers() -> Vec<(&'static str, Answer)> {
     ]
 }
 
+/// A proxy with all that can be told of one, and one of which little is known.
+fn ring() -> Vec<(&'static str, Answer)> {
+    let copy = |key: &'static [u8], range_end: &'static [u8], lag| Copy {
+        key: Bytes::from_static(key),
+        range_end: Bytes::from_static(range_end),
+        revision: 40,
+        lag,
+        age_ms: 1_640,
+        bytes: 20_480,
+        hits: 9,
+        misses: 1,
+    };
+    let identity = Identity {
+        name: "host <1>".into(),
+        urls: vec!["http://10.0.0.1:23790".into(), "http://[::1]:23790".into()],
+        version: "0.1.0".into(),
+        tier: 2,
+        upstream: "http://10.0.0.9:23790".into(),
+        upstream_id: 7,
+    };
+    let state = State {
+        told_ms: 1_500,
+        uptime_ms: 7_261_000,
+        upstream_revision: 42,
+        clients: 3,
+        watches: 10_000,
+        renewals: 77,
+        hits: 18,
+        misses: 6,
+        fences: 5,
+        bytes: 40_960,
+        bytes_max: 536_870_912,
+        copies: vec![
+            copy(b"/config/", b"/config0", 2),
+            copy(b"one", b"", 0),
+            copy(b"\0", b"\0", 0),
+            copy(b"b\xff", b"d", 0),
+            copy(b"from", b"\0", 0),
+        ],
+        copies_left_out: 1,
+    };
+    let full = Proxy { id: 0x1234, identity: Some(identity), state: Some(state), is_lost: false };
+    let lost = Proxy { id: 0x99, is_lost: true, ..Proxy::default() };
+    let listed = |proxy, heard_ms| Listed { proxy: Some(proxy), heard_ms };
+    let proxies = vec![listed(full, 250), listed(lost, 75_000)];
+    vec![
+        ("ring", Answer::Ring(RingList { proxies: proxies.clone(), by_copy: false })),
+        ("ring --copies", Answer::Ring(RingList { proxies, by_copy: true })),
+        ("ring wait", Answer::RingReached(RingReached { revision: 40, reached: 19, total: 20 })),
+    ]
+}
+
 /// `UPDATE=1` rewrites the file; review reads the difference.
 fn golden(name: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ctl/output/testdata").join(name);
@@ -142,7 +196,7 @@ fn golden(name: &str, actual: &str) {
 fn all(format: Format, hex: bool) -> String {
     let printer = Printer { format, hex, values_only: false };
     let mut text = String::new();
-    for (name, answer) in answers() {
+    for (name, answer) in answers().into_iter().chain(ring()) {
         let rendered = match printer.render(&answer) {
             Ok(bytes) if format == Format::Protobuf => {
                 bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n"
