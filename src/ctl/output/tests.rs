@@ -196,7 +196,7 @@ fn golden(name: &str, actual: &str) {
 fn all(format: Format, hex: bool) -> String {
     let printer = Printer { format, hex, values_only: false };
     let mut text = String::new();
-    for (name, answer) in answers().into_iter().chain(ring()) {
+    for (name, answer) in answers() {
         let rendered = match printer.render(&answer) {
             Ok(bytes) if format == Format::Protobuf => {
                 bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n"
@@ -219,6 +219,28 @@ fn every_format_prints_every_answer_as_etcdctl_does() {
     golden("json_hex", &all(Format::Json, true));
     golden("table", &all(Format::Table, false));
     golden("protobuf", &all(Format::Protobuf, false));
+}
+
+#[test]
+fn proxies_are_rows_and_copies_are_rows_of_their_own() {
+    let render = |at: usize, format| {
+        let printer = Printer { format, hex: false, values_only: false };
+        printer.render(&ring()[at].1).map(|bytes| String::from_utf8(bytes).expect("text"))
+    };
+    let full = "host <1>, http://10.0.0.1:23790 http://[::1]:23790, 2, http://10.0.0.9:23790, ok, 40, 2, 1.6s, 3, 10000, 77, 6, 41 kB, 75%, 2h1m, 200ms, 0.1.0";
+    let lost = ", , 0, , lost, -, -, -, 0, 0, 0, 0, 0 B, -, 0s, 1m15s, ";
+    assert_eq!(render(0, Format::Simple).expect("rows"), format!("{full}\n{lost}\n"));
+    let copies = render(1, Format::Simple).expect("rows");
+    let keys = copies.lines().map(|line| line.split(", ").nth(3).unwrap_or_default()).collect::<Vec<_>>();
+    assert_eq!(keys, ["/config/*", "one", "*", r#""b\xff"..d"#, "from.."]);
+    assert_eq!(render(2, Format::Simple).expect("a line"), "revision 40 has reached 19 of 20 proxies\n");
+    for at in 0..3 {
+        let json = render(at, Format::Json).expect("json");
+        assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{json}");
+        assert!(render(at, Format::Protobuf).is_err());
+    }
+    assert!(render(0, Format::Table).expect("a table").contains("HIT RATE"));
+    assert!(render(0, Format::Fields).expect("fields").contains("\"CopyRangeEnd\" : \"/config0\"\n"));
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn what_one_proxy_says_is_bounded_and_so_is_what_all_say() {
     assert_eq!(entry.identity.urls.len(), URLS_MAX);
     assert_eq!((entry.state.copies.len(), entry.state.copies_left_out), (COPIES_MAX, 5));
     let each = entry.bytes;
-    for id in 2..=(BYTES_MAX / each + 10) as u64 {
+    for id in 2..=(2 * BYTES_MAX / each) as u64 {
         inner.heard(
             line,
             news(vec![Proxy { id, identity: Some(super::tests::identity(&id.to_string())), ..large.clone() }]),
