@@ -1,6 +1,6 @@
 //! Why a call did not succeed, and whether it may have taken effect all the same.
 
-use crate::tls::FAILED;
+use crate::tls::DialError;
 use std::error::Error as _;
 use tonic::{Code, Status};
 
@@ -121,14 +121,12 @@ impl Error {
     }
 }
 
-/// What TLS has to say, below what libraries made of it. A server that refuses a certificate may do so when the first request is on its
-/// way already; it has not looked at any then.
+/// What TLS has to say, below what libraries made of it.
 fn failed_handshake(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut cause = error.source();
     while let Some(error) = cause {
-        let text = error.to_string();
-        if let Some(at) = text.find(FAILED) {
-            return Some(text[at..].to_owned());
+        if let Some(DialError::Tls(text)) = error.downcast_ref() {
+            return Some(text.clone());
         }
         cause = error.source();
     }

@@ -149,6 +149,10 @@ impl TlsFlags {
                 ));
             }
         }
+        if !kind.is_for_members {
+            let weak = self.protocol.cipher_suites.iter().filter(|name| suite(name) == Some(Suite::Weak));
+            warnings.extend(weak.map(|name| format!("--cipher-suites: {name} is too weak to be spoken")));
+        }
         // Nobody is asked for a certificate, so nothing is looked at.
         if !self.client_cert_auth && self.trusted_ca_file.is_none() {
             let names = [
@@ -297,6 +301,8 @@ mod tests {
         let suites =
             |text| check(&[("cipher-suites", text)]).map(|(config, _)| config.client_tls.protocol.cipher_suites);
         let good = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_RSA_WITH_AES_128_CBC_SHA";
+        let warnings = check(&[("cipher-suites", good)]).unwrap().1;
+        assert_eq!(warnings, ["--cipher-suites: TLS_RSA_WITH_AES_128_CBC_SHA is too weak to be spoken"]);
         assert_eq!(suites(good).unwrap().len(), 2);
         assert_eq!(suites("TLS_NONSENSE").unwrap_err(), [r#"unexpected TLS cipher suite "TLS_NONSENSE""#]);
         assert_eq!(suites("TLS_RSA_WITH_AES_128_CBC_SHA").unwrap_err().len(), 1);

@@ -103,15 +103,15 @@ async fn live(config: Config) -> Result<(), String> {
         "starting henge"
     );
     let config = discovery::complete(config).await?;
-    let client_urls = [&config.listen_client_urls, &config.listen_client_http_urls, &config.listen_metrics_urls];
-    let client_tls =
-        tls::for_clients(&config.client_tls, &client_urls, &config.data_dir.join("fixtures").join("client"))?;
-    let bind = async |urls: &[Url]| bind_all(urls, config.socket_reuse_port, client_tls.as_ref()).await;
+    let bind = async |urls: &[Url]| bind_all(urls, config.socket_reuse_port).await;
     let clients = bind(&config.listen_client_urls).await?;
     let mut http = bind(&config.listen_client_http_urls).await?;
     http.extend(bind(&config.listen_metrics_urls).await?);
     let peers = Peers::bind(&config).await?;
     let _lock = claim(&config).map_err(|fault| fault.to_string())?;
+    let client_urls = [&config.listen_client_urls, &config.listen_client_http_urls, &config.listen_metrics_urls];
+    let fixtures = config.data_dir.join("fixtures").join("client");
+    let client_tls = tls::for_clients(&config.client_tls, &client_urls, &fixtures)?;
     // Members that start at the same time ask each other: somebody has to answer.
     let peers = peers.serve(&config)?;
     let start_as = peers.start_as(&config).await?;
@@ -129,10 +129,10 @@ async fn live(config: Config) -> Result<(), String> {
         keepalive_timeout: config.grpc_keepalive_timeout,
     };
     let routes = gateway::routes(edge.clone());
-    let http = server::serve_http(http, routes.clone(), &connections);
+    let http = server::serve_http(secured(http, client_tls.as_ref()), routes.clone(), &connections);
     // HTTP with ports of its own leaves the others to gRPC.
     let beside = if config.listen_client_http_urls.is_empty() { routes } else { axum::Router::new() };
-    let serving = server::serve(clients, edge, beside, &connections);
+    let serving = server::serve(secured(clients, client_tls.as_ref()), edge, beside, &connections);
     tracing::info!("ready to serve client requests");
     for url in &config.listen_client_urls {
         tracing::info!(address = %url, "serving client traffic");
@@ -176,18 +176,23 @@ async fn left(removed: &mut watch::Receiver<bool>) {
 }
 
 /// Binds each address once: where a URL comes with `http` and with `https`, both are spoken.
-async fn bind_all(urls: &[Url], share_port: bool, tls: Option<&ServerTls>) -> Result<Vec<Listener>, String> {
+async fn bind_all(urls: &[Url], share_port: bool) -> Result<Vec<Listener>, String> {
     let mut listeners: Vec<(&Url, Listener)> = Vec::new();
     for url in urls {
-        let same = listeners.iter_mut().find(|(other, _)| other.address == url.address && other.scheme != url.scheme);
-        if let (Some((_, listener)), Some(tls)) = (same, tls) {
-            listener.speak_both(tls);
+        let is_same = |other: &Url| other.address == url.address && other.scheme != url.scheme;
+        let same = listeners.iter_mut().find(|(other, _)| url.scheme.starts_with("http") && is_same(other));
+        if let Some((_, listener)) = same {
+            listener.speak_both();
             continue;
         }
-        let bound = Listener::bind_shared(&url.to_string(), share_port, tls).await;
+        let bound = Listener::bind_shared(&url.to_string(), share_port).await;
         listeners.push((url, bound.map_err(|error| error.to_string())?));
     }
     Ok(listeners.into_iter().map(|(_, listener)| listener).collect())
+}
+
+fn secured(listeners: Vec<Listener>, tls: Option<&ServerTls>) -> Vec<Listener> {
+    listeners.into_iter().map(|listener| listener.with_tls(tls)).collect()
 }
 
 /// Makes a folder, and sees to it that a power cut can't take it away again with what will be in it.

@@ -1,6 +1,6 @@
 //! Life and death of what stands before a cluster: the proxy, and the gateway.
 
-use super::{DRAIN, Signals, bind_all, give_up, runtime, texts, tls};
+use super::{DRAIN, Signals, bind_all, give_up, runtime, secured, texts, tls};
 use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
@@ -37,10 +37,11 @@ fn run(warnings: &[String], life: impl Future<Output = Result<(), String>>) -> E
 
 async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     let mut signals = Signals::listen()?;
+    let clients = bind_all(&config.listen_client_urls, config.socket_reuse_port).await?;
+    let http = bind_all(&config.listen_metrics_urls, config.socket_reuse_port).await?;
     let urls = [&config.listen_client_urls, &config.listen_metrics_urls];
     let client_tls = tls::for_clients(&config.client_tls, &urls, &config.data_dir.join("fixtures").join("proxy"))?;
-    let clients = bind_all(&config.listen_client_urls, config.socket_reuse_port, client_tls.as_ref()).await?;
-    let http = bind_all(&config.listen_metrics_urls, config.socket_reuse_port, client_tls.as_ref()).await?;
+    let (clients, http) = (secured(clients, client_tls.as_ref()), secured(http, client_tls.as_ref()));
     let (endpoints, domain) = endpoints(&config).await?;
     let tls = tls::for_upstream(&config.upstream_tls, domain)?;
     let options = ConnectOptions { tls: Some(tls), ..ConnectOptions::default() };

@@ -29,7 +29,8 @@ impl std::error::Error for ListenError {}
 pub struct Listener {
     url: String,
     socket: Socket,
-    security: Security,
+    speaks: Speaks,
+    tls: Option<ServerTls>,
 }
 
 #[derive(Debug)]
@@ -43,12 +44,12 @@ enum Socket {
 }
 
 /// What is spoken below HTTP.
-#[derive(Clone, Debug)]
-enum Security {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
     Plain,
-    Tls(ServerTls),
+    Tls,
     /// The first byte of each connection tells.
-    Either(ServerTls),
+    Either,
 }
 
 /// Removes the file of a Unix socket when the listener goes, as etcd does.
@@ -62,28 +63,26 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    /// Binds `http://host:port` or `unix://path` (`unix://host:port` is a file of that name, as in etcd).
+    /// Binds `http://host:port` or `unix://path` (`unix://host:port` is a file of that name, as in etcd), or `https` or `unixs`: then
+    /// [`Listener::with_tls`] has to say what to show.
     ///
     /// # Errors
     /// A text that names the URL: the port is in use, the host is unknown, the scheme is not served.
     pub async fn bind(url: &str) -> Result<Listener, ListenError> {
-        Listener::bind_shared(url, false, None).await
+        Listener::bind_shared(url, false).await
     }
 
-    /// The same, and `https://host:port` or `unixs://path` as well where `tls` says what to show; with `share_port` other processes that
-    /// say so too may listen on the same port (`SO_REUSEPORT`).
+    /// The same; with `share_port` other processes that say so too may listen on the same port (`SO_REUSEPORT`).
     ///
     /// # Errors
     /// As [`Listener::bind`].
-    pub async fn bind_shared(url: &str, share_port: bool, tls: Option<&ServerTls>) -> Result<Listener, ListenError> {
+    pub async fn bind_shared(url: &str, share_port: bool) -> Result<Listener, ListenError> {
         let fail = |why: String| ListenError { url: url.to_owned(), why };
         let (scheme, rest) =
             url.split_once("://").ok_or_else(|| fail("a URL begins with http://, https:// or unix://".into()))?;
-        let security = match scheme {
-            "http" | "unix" => Security::Plain,
-            "https" | "unixs" => {
-                Security::Tls(tls.cloned().ok_or_else(|| fail("KeyFile and CertFile are not presented".into()))?)
-            }
+        let speaks = match scheme {
+            "http" | "unix" => Speaks::Plain,
+            "https" | "unixs" => Speaks::Tls,
             other => return Err(fail(format!("the scheme {other:?} is not served; use http, https, unix or unixs"))),
         };
         let socket = if scheme.starts_with("http") {
@@ -102,17 +101,22 @@ impl Listener {
             let listener = UnixListener::bind(path).map_err(|error| fail(explain(&error)))?;
             Socket::Unix { listener, _file: SocketFile(path.to_owned()) }
         };
-        Ok(Listener { url: url.to_owned(), socket, security })
+        Ok(Listener { url: url.to_owned(), socket, speaks, tls: None })
     }
 
     /// Serves plain HTTP and TLS on the same port from now on, as when a URL is given with both schemes.
-    pub fn speak_both(&mut self, tls: &ServerTls) {
-        self.security = Security::Either(tls.clone());
+    pub fn speak_both(&mut self) {
+        self.speaks = Speaks::Either;
+    }
+
+    /// With this to show to whoever speaks TLS. Until then they are turned away.
+    pub fn with_tls(self, tls: Option<&ServerTls>) -> Listener {
+        Listener { tls: tls.cloned(), ..self }
     }
 
     /// Where clients find it: with the real port if 0 was asked for.
     pub fn url(&self) -> String {
-        let scheme = if matches!(self.security, Security::Tls(_)) { "https" } else { "http" };
+        let scheme = if self.speaks == Speaks::Tls { "https" } else { "http" };
         match &self.socket {
             Socket::Tcp(listener) => match listener.local_addr() {
                 Ok(address) => format!("{scheme}://{address}"),
@@ -124,22 +128,23 @@ impl Listener {
 
     /// The next client. Nothing has been heard of it yet.
     pub(super) async fn accept(&self) -> io::Result<Arrival> {
-        let security = self.security.clone();
-        Ok(match &self.socket {
+        let stream = match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, remote) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Arrival { stream: Arrived::Tcp(stream, remote), security }
+                Arrived::Tcp(stream, remote)
             }
-            Socket::Unix { listener, .. } => Arrival { stream: Arrived::Unix(listener.accept().await?.0), security },
-        })
+            Socket::Unix { listener, .. } => Arrived::Unix(listener.accept().await?.0),
+        };
+        Ok(Arrival { stream, speaks: self.speaks, tls: self.tls.clone() })
     }
 }
 
 /// A client that has connected, and not said anything.
 pub(super) struct Arrival {
     stream: Arrived,
-    security: Security,
+    speaks: Speaks,
+    tls: Option<ServerTls>,
 }
 
 enum Arrived {
@@ -158,9 +163,9 @@ impl Arrival {
 
     /// Waits until its handshake may begin; `None` where there is none.
     pub(super) async fn enter(&self) -> Option<Turn> {
-        match &self.security {
-            Security::Plain => None,
-            Security::Tls(tls) | Security::Either(tls) => Some(tls.enter().await),
+        match &self.tls {
+            Some(tls) if self.speaks != Speaks::Plain => Some(tls.enter().await),
+            _ => None,
         }
     }
 
@@ -169,21 +174,22 @@ impl Arrival {
     /// # Errors
     /// A text: it is not let in.
     pub(super) async fn greet(self, turn: Option<Turn>) -> Result<Connection, String> {
-        Ok(match (self.stream, self.security, turn) {
-            (Arrived::Tcp(stream, _), Security::Tls(tls), Some(turn)) => {
-                Box::pin(Mended::new(tls.accept(stream, turn).await?))
-            }
-            (Arrived::Tcp(stream, _), Security::Either(tls), Some(turn)) => {
-                match tls.accept_either(stream, turn).await? {
-                    Spoken::Tls(stream) => Box::pin(Mended::new(stream)),
-                    Spoken::Plain(stream) => Box::pin(Mended::new(stream)),
-                }
-            }
-            (Arrived::Unix(stream), Security::Tls(tls), Some(turn)) => {
-                Box::pin(Mended::new(tls.accept(stream, turn).await?))
-            }
-            (Arrived::Tcp(stream, _), ..) => Box::pin(Mended::new(stream)),
-            (Arrived::Unix(stream), ..) => Box::pin(Mended::new(stream)),
+        if self.speaks == Speaks::Plain {
+            return Ok(match self.stream {
+                Arrived::Tcp(stream, _) => Box::pin(Mended::new(stream)),
+                Arrived::Unix(stream) => Box::pin(Mended::new(stream)),
+            });
+        }
+        let (Some(tls), Some(turn)) = (self.tls, turn) else {
+            return Err("there is no certificate to show".to_owned());
+        };
+        Ok(match self.stream {
+            Arrived::Tcp(stream, _) if self.speaks == Speaks::Either => match tls.accept_either(stream, turn).await? {
+                Spoken::Tls(stream) => Box::pin(Mended::new(stream)),
+                Spoken::Plain(stream) => Box::pin(Mended::new(stream)),
+            },
+            Arrived::Tcp(stream, _) => Box::pin(Mended::new(tls.accept(stream, turn).await?)),
+            Arrived::Unix(stream) => Box::pin(Mended::new(tls.accept(stream, turn).await?)),
         })
     }
 }

@@ -3,24 +3,25 @@
 use super::{
     Connection, Identity, Protocol,
     files::{self, Watched},
-    heed::Heed,
     roots,
     verify::{AnyServer, Named, Names},
     wrong_roots,
 };
 use crate::runtime;
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{fmt, future::poll_fn, io, path::PathBuf, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use tokio::{io::AsyncBufRead, time::timeout};
 use tokio_rustls::{
     TlsConnector,
+    client::TlsStream,
     rustls::{
-        AlertDescription, CertificateError, ClientConfig, Error,
+        AlertDescription, CertificateError, ClientConfig, Error, ProtocolVersion,
         client::{WebPkiServerVerifier, danger::ServerCertVerifier},
         pki_types::ServerName,
     },
 };
 
-/// With these words each text of a failed handshake begins, and is found again below texts of libraries.
-pub const FAILED: &str = "TLS with ";
+/// How long a server of TLS 1.3 may take to show that it lets this side in. Few show nothing before they are asked something.
+const LET_IN_MAX: Duration = Duration::from_millis(500);
 
 /// Whom to trust, and what to show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,7 +78,7 @@ pub enum Http {
 pub enum DialError {
     /// Nobody answers there.
     Tcp(io::Error),
-    /// Somebody does, but TLS failed: a text that begins with [`FAILED`].
+    /// Somebody does, but TLS failed: with whom, and why.
     Tls(String),
 }
 
@@ -95,22 +96,38 @@ impl std::error::Error for DialError {}
 /// A connection to `address` (`host:port`), with TLS if `tls` says how. It may take as long as it takes.
 ///
 /// # Errors
-/// As [`DialError`] tells them apart. A server may also refuse the certificate of who dials after this has returned; then reading and
-/// writing fail with a text that begins with [`FAILED`].
+/// As [`DialError`] tells them apart.
 pub async fn dial(address: &str, tls: Option<&ClientTls>, http: Http) -> Result<Connection, DialError> {
     let stream = runtime::connect(address).await.map_err(DialError::Tcp)?;
     let Some(tls) = tls else { return Ok(Box::pin(stream)) };
-    let fail = |why: String| DialError::Tls(format!("{FAILED}{address}: {why}"));
+    let fail = |why: String| DialError::Tls(format!("TLS with {address}: {why}"));
     let name = tls.name(address).map_err(fail)?;
     let mut config = tls.0.config().map_err(fail)?;
     if http == Http::One {
         // A copy of what is mostly references.
         Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()];
     }
-    match TlsConnector::from(config).connect(name, stream).await {
-        Ok(stream) => Ok(Box::pin(Heed::new(stream, address.to_owned(), tls.clone()))),
-        Err(error) => Err(DialError::Tls(tls.explain(address, &error))),
+    let explain = |error: io::Error| fail(tls.explain(&error));
+    let mut stream = TlsConnector::from(config).connect(name, stream).await.map_err(explain)?;
+    let_in(&mut stream).await.map_err(explain)?;
+    Ok(Box::pin(stream))
+}
+
+/// Waits until the server shows that it lets this side in. In TLS 1.3 who dials is done before the server has looked at its certificate;
+/// if that is refused, whoever has begun to write sees a broken pipe, and nobody ever knows why.
+async fn let_in(stream: &mut TlsStream<runtime::Stream>) -> io::Result<()> {
+    if stream.get_ref().1.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        return Ok(());
     }
+    // Data, a ticket for the next time, or a refusal. Nothing is taken out.
+    let shown = poll_fn(|context| {
+        let shown = Pin::new(&mut *stream).poll_fill_buf(context).map_ok(|_| ());
+        match shown.is_pending() && stream.get_ref().1.tls13_tickets_received() > 0 {
+            true => Poll::Ready(Ok(())),
+            false => shown,
+        }
+    });
+    timeout(LET_IN_MAX, shown).await.unwrap_or(Ok(()))
 }
 
 impl ClientTls {
@@ -139,11 +156,11 @@ impl ClientTls {
         ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is neither a host name nor an address"))
     }
 
-    /// What an error means: what failed, against which files, and what to do. Begins with [`FAILED`].
-    pub(super) fn explain(&self, address: &str, error: &io::Error) -> String {
+    /// What an error means: what failed, against which files, and what to do.
+    fn explain(&self, error: &io::Error) -> String {
         let settings = &self.0.settings;
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
-        let why = match cause {
+        match cause {
             Some(Error::InvalidCertificate(error)) => self.explain_certificate(error),
             Some(Error::AlertReceived(alert)) => match (alert, &settings.identity) {
                 (AlertDescription::CertificateRequired | AlertDescription::NoCertificate, _)
@@ -167,8 +184,7 @@ impl ClientTls {
                 "it hung up in the middle of the handshake; does it speak TLS?".to_owned()
             }
             None => error.to_string(),
-        };
-        format!("{FAILED}{address}: {why}")
+        }
     }
 
     fn explain_certificate(&self, error: &CertificateError) -> String {

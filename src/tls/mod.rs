@@ -15,7 +15,6 @@ mod client;
 mod files;
 #[cfg(feature = "server")]
 mod gate;
-mod heed;
 #[cfg(feature = "server")]
 mod self_signed;
 #[cfg(feature = "server")]
@@ -23,7 +22,7 @@ mod server;
 mod suites;
 mod verify;
 
-pub use client::{ClientSettings, ClientTls, DialError, FAILED, Http, dial};
+pub use client::{ClientSettings, ClientTls, DialError, Http, dial};
 #[cfg(feature = "server")]
 pub use gate::Turn;
 #[cfg(feature = "server")]
