@@ -1,6 +1,6 @@
 //! Life and death of what stands before a cluster: the proxy, and the gateway.
 
-use super::{DRAIN, Signals, bind_all, give_up, runtime, texts};
+use super::{DRAIN, Signals, bind_all, give_up, runtime, sabotage, texts};
 use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
@@ -39,8 +39,12 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     let clients = bind_all(&config.listen_client_urls, config.socket_reuse_port).await?;
     let http = bind_all(&config.listen_metrics_urls, config.socket_reuse_port).await?;
     let upstream = Upstream::new(&config.endpoints, ConnectOptions::default()).map_err(|error| error.to_string())?;
-    let copies =
-        proxy::Settings { ranges: config.cache, bytes_max: config.cache_bytes_max, ..proxy::Settings::default() };
+    let copies = proxy::Settings {
+        ranges: config.cache,
+        bytes_max: config.cache_bytes_max,
+        sabotage: sabotage()?,
+        ..proxy::Settings::default()
+    };
     let ring = Ring::new(upstream, &texts(&config.advertise_client_urls), copies)?;
     let connections = ConnectionSettings {
         streams_max: config.max_concurrent_streams,
