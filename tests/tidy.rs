@@ -27,7 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("backup", &["types", "io", "bolt", "wal", "engine", "mvcc", "lease", "membership", "alarm", "machine", "pb"]),
     ("replica", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "machine", "watch"]),
     ("peer", &["types", "engine", "membership", "machine", "raft", "replica", "pb", "tls"]),
-    ("ring", &["types", "pb"]),
+    ("ring", &["types", "pb", "runtime"]),
     (
         "server",
         &[

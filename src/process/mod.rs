@@ -280,7 +280,7 @@ fn edge_settings(config: &Config) -> server::Settings {
     }
 }
 
-/// The rule that this member is to break. A build that keeps all rules refuses: whoever wants to see one broken would wait for it in vain.
+/// The rule that this process is to break. A build that keeps all rules refuses: whoever wants to see one broken would wait for it in vain.
 fn sabotage() -> Result<Option<Sabotage>, String> {
     const VARIABLE: &str = "HENGE_SABOTAGE";
     match std::env::var(VARIABLE) {
@@ -290,7 +290,7 @@ fn sabotage() -> Result<Option<Sabotage>, String> {
         }
         Ok(name) => {
             let rule = name.parse().map_err(|why| format!("{VARIABLE}: {why}"))?;
-            tracing::warn!(?rule, "this member breaks a rule on purpose, and will lose data or tell lies");
+            tracing::warn!(?rule, "this process breaks a rule on purpose, and will lose data or tell lies");
             Ok(Some(rule))
         }
     }

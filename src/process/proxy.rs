@@ -1,6 +1,6 @@
 //! Life and death of what stands before a cluster: the proxy, and the gateway.
 
-use super::{DRAIN, Signals, bind_all, give_up, runtime, secured, texts, tls};
+use super::{DRAIN, Signals, bind_all, give_up, runtime, sabotage, secured, texts, tls};
 use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
@@ -46,8 +46,12 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     let tls = tls::for_upstream(&config.upstream_tls, domain)?;
     let options = ConnectOptions { tls: Some(tls), ..ConnectOptions::default() };
     let upstream = Upstream::new(&endpoints, options).map_err(|error| error.to_string())?;
-    let copies =
-        proxy::Settings { ranges: config.cache, bytes_max: config.cache_bytes_max, ..proxy::Settings::default() };
+    let copies = proxy::Settings {
+        ranges: config.cache,
+        bytes_max: config.cache_bytes_max,
+        sabotage: sabotage()?,
+        ..proxy::Settings::default()
+    };
     let name = if config.name.is_empty() { host_name() } else { config.name };
     let resolver = config.resolver.map(|(prefix, ttl_s)| Resolver { prefix, ttl_s });
     let own = Own { name, urls: texts(&config.advertise_client_urls), is_listed: config.lists_itself, resolver };

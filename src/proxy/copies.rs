@@ -6,7 +6,10 @@ use super::{
     feed::{Feed, Rules},
     fence::{Fence, Refusal},
 };
-use crate::types::{KeyRange, Revision};
+use crate::{
+    runtime,
+    types::{KeyRange, Revision, Sabotage},
+};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use std::{
@@ -31,6 +34,8 @@ pub struct Settings {
     pub wait_max: Duration,
     /// Upstream is asked this often whether it is still what it was; a little more, by chance.
     pub pulse: Duration,
+    /// A rule that this proxy is to break, to prove that somebody notices.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl Default for Settings {
@@ -41,6 +46,7 @@ impl Default for Settings {
             rules: Rules::default(),
             wait_max: Duration::from_secs(5),
             pulse: Duration::from_secs(5),
+            sabotage: None,
         }
     }
 }
@@ -54,6 +60,7 @@ pub struct Copies {
 pub(super) struct Shared {
     pub(super) fence: Fence,
     pub(super) wait_max: Duration,
+    pub(super) sabotage: Option<Sabotage>,
     places: Arc<[Place]>,
     budget: Arc<Budget>,
     tasks: Vec<AbortHandle>,
@@ -74,7 +81,7 @@ impl Drop for Shared {
 impl Copies {
     /// Begins to copy. What is not there yet is not covered.
     pub fn start(source: Arc<dyn Source>, settings: Settings) -> Copies {
-        let Settings { ranges, bytes_max, rules, wait_max, pulse } = settings;
+        let Settings { ranges, bytes_max, rules, wait_max, pulse, sabotage } = settings;
         let fence = Fence::new(Arc::clone(&source), wait_max);
         let budget = Arc::new(Budget::new(bytes_max));
         let place = |range| Place { range, copy: Arc::default() };
@@ -86,12 +93,13 @@ impl Copies {
             rules: rules.clone(),
             budget: Arc::clone(&budget),
             place: Arc::clone(&place.copy),
+            sabotage,
         });
-        let mut tasks: Vec<AbortHandle> = feeds.map(|feed| tokio::spawn(feed.run()).abort_handle()).collect();
+        let mut tasks: Vec<AbortHandle> = feeds.map(|feed| runtime::spawn(feed.run()).abort_handle()).collect();
         if !places.is_empty() {
-            tasks.push(tokio::spawn(feel(Arc::clone(&places), fence.clone(), pulse)).abort_handle());
+            tasks.push(runtime::spawn(feel(Arc::clone(&places), fence.clone(), pulse)).abort_handle());
         }
-        Copies { shared: Arc::new(Shared { fence, wait_max, places, budget, tasks }) }
+        Copies { shared: Arc::new(Shared { fence, wait_max, sabotage, places, budget, tasks }) }
     }
 
     /// The copy that has all keys of `range`, if there is one now.
@@ -138,7 +146,7 @@ impl Copies {
 /// they do not hear of, and finds out that upstream was restored, or wants to know who asks.
 async fn feel(places: Arc<[Place]>, fence: Fence, pulse: Duration) {
     loop {
-        tokio::time::sleep(pulse.mul_f64(rand::random_range(1.0..1.2))).await;
+        tokio::time::sleep(pulse.mul_f64(runtime::chance(1.0..1.2))).await;
         let copies: Vec<_> = places.iter().filter_map(|place| place.copy.read().clone()).collect();
         let before: Vec<_> = copies.iter().map(|copy| copy.revision()).collect();
         let proof = match fence.pass().await {

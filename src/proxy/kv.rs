@@ -8,8 +8,9 @@ use super::{
 use crate::{
     mvcc::{RangeQuery, RangeResult},
     pb::etcdserverpb as pb,
+    runtime,
     server::{Access, Identity, check, convert},
-    types::{Error, Fault, KeyRange, Revision},
+    types::{Error, Fault, KeyRange, Revision, Sabotage},
 };
 use std::{sync::Arc, time::Duration};
 use tonic::{Response, Status, metadata::MetadataMap};
@@ -104,7 +105,7 @@ impl Copies {
         let must_be_now = match wishes.staleness {
             Some(Staleness::Age(max)) => self.age(copy) > max,
             Some(Staleness::Revision(_)) => false,
-            None => !serializable,
+            None => !serializable && !Sabotage::ReadWithoutFence.is(self.shared.sabotage),
         };
         if !must_be_now && before >= floor {
             // Whether there is a leader is not known here.
@@ -166,7 +167,7 @@ async fn read(copy: &Arc<Copy>, query: RangeQuery) -> Result<Result<RangeResult,
         return copy.reader().range(&query);
     }
     let reader = copy.reader().clone();
-    let reading = tokio::task::spawn_blocking(move || reader.range(&query)).await;
+    let reading = runtime::spawn_blocking(move || reader.range(&query)).await;
     // The runtime ends, or the reader has met a bug: upstream will say.
     reading.unwrap_or(Ok(Err(Error::Stopped)))
 }

@@ -12,7 +12,8 @@ use super::{Upstream, link::pause, pass::told};
 use crate::{
     client,
     pb::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse, lease_client::LeaseClient},
-    types,
+    runtime,
+    types::{self, Sabotage},
 };
 use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
@@ -73,11 +74,12 @@ pub(super) struct Renewals {
 
 impl Renewals {
     /// Lines to `upstream`. Nothing is sent before somebody renews.
-    pub(super) fn start(upstream: &Upstream) -> Renewals {
+    pub(super) fn start(upstream: &Upstream, sabotage: Option<Sabotage>) -> Renewals {
         let answered = Arc::default();
         let line = |_| {
             let (sender, asked) = mpsc::channel(ASKED_MAX);
-            tokio::spawn(Line { answered: Arc::clone(&answered), ..Line::new(upstream.clone(), asked) }.run());
+            let line = Line { answered: Arc::clone(&answered), sabotage, ..Line::new(upstream.clone(), asked) };
+            runtime::spawn(line.run());
             sender
         };
         Renewals { lines: (0..LINES).map(line).collect(), answered }
@@ -118,8 +120,8 @@ impl StreamingService<LeaseKeepAliveRequest> for ClientStream {
         // In the order of the requests, as a member answers.
         let (owed, owing) = mpsc::channel(CLIENT_MAX);
         let (answers, to_client) = mpsc::channel(CLIENT_MAX);
-        tokio::spawn(ask_all(request.into_inner(), Arc::clone(&self.lines), owed));
-        tokio::spawn(answer_all(owing, answers, self.stopping.clone()));
+        runtime::spawn(ask_all(request.into_inner(), Arc::clone(&self.lines), owed));
+        runtime::spawn(answer_all(owing, answers, self.stopping.clone()));
         std::future::ready(Ok(Response::new(ReceiverStream::new(to_client))))
     }
 }
@@ -132,8 +134,9 @@ async fn ask_all(
 ) {
     loop {
         let message = tokio::select! {
-            message = requests.message() => message,
+            biased;
             () = owed.closed() => return,
+            message = requests.message() => message,
         };
         // A client that breaks off in the middle hears no more; a half-closed one gets what it is owed.
         let Ok(Some(LeaseKeepAliveRequest { id })) = message else { return };
@@ -152,12 +155,13 @@ async fn answer_all(
 ) {
     loop {
         let answer = tokio::select! {
+            biased;
+            () = answers.closed() => return,
+            () = told(&mut stopping) => Err(types::Error::Stopped.into()),
             outcome = owing.recv() => match outcome {
                 Some(outcome) => outcome.await.unwrap_or_else(|_| Err(types::Error::Stopped.into())),
                 None => return,
             },
-            () = answers.closed() => return,
-            () = told(&mut stopping) => Err(types::Error::Stopped.into()),
         };
         // Room first: what was fresh may not be any more once there is some.
         let Ok(room) = answers.reserve().await else { return };
@@ -200,6 +204,7 @@ struct Line {
     not_before: Instant,
     /// [`ANSWER_MAX`], but for tests.
     answer_max: Duration,
+    sabotage: Option<Sabotage>,
 }
 
 /// An open stream, or one that opens: a member sends nothing, not even headers, before its first answer.
@@ -244,6 +249,7 @@ impl Line {
             answered: Arc::default(),
             not_before: Instant::now(),
             answer_max: ANSWER_MAX,
+            sabotage: None,
         }
     }
 
@@ -271,8 +277,9 @@ impl Line {
         };
         let Some(stream) = &mut self.stream else {
             return tokio::select! {
-                event = asked, if has_room => event,
+                biased;
                 () = sleep_until(self.not_before), if wants_to_send => Event::MayOpen,
+                event = asked, if has_room => event,
             };
         };
         let (requests, send_from) = (stream.requests.clone(), self.send_from);
@@ -333,6 +340,9 @@ impl Line {
             tracing::debug!(lease = id, "an answer that nobody waits for");
             return;
         };
+        if Sabotage::ShareOlderRenewal.is(self.sabotage) {
+            waiting.sent.append(&mut waiting.next);
+        }
         self.open -= waiting.sent.len();
         self.answered.fetch_add(waiting.sent.len() as u64, Relaxed);
         for reply in waiting.sent.drain(..) {
@@ -370,7 +380,7 @@ fn open(upstream: &Upstream) -> Stream {
     let address = upstream.address(turn);
     let (requests, to_upstream) = mpsc::channel(ON_THE_WAY_MAX);
     let (sender, answers) = mpsc::channel(ON_THE_WAY_MAX);
-    let reader = tokio::spawn(async move {
+    let reader = runtime::spawn(async move {
         let told = |status: Status| match client::Error::from(status.clone()) {
             client::Error::Unreachable(why) | client::Error::Tls(why) => {
                 Status::unavailable(format!("henge proxy: no upstream could be reached: {address} ({why})"))

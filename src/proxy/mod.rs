@@ -39,7 +39,8 @@ mod upstream;
 mod watch;
 
 pub use copies::{Copies, Settings};
-pub use copy::Copy;
+pub use copy::{Copy, Keep};
+pub use feed::Rules;
 pub use register::Resolver;
 pub use sight::Own;
 pub use source::Source;
@@ -99,8 +100,9 @@ impl Ring {
         follow::start(&upstream);
         let stopping = signal::Sender::new(false);
         let source: Arc<dyn Source> = Arc::new(upstream.clone());
+        let sabotage = settings.sabotage;
         let copies = Copies::start(Arc::clone(&source), settings);
-        let renewals = Renewals::start(&upstream);
+        let renewals = Renewals::start(&upstream, sabotage);
         let watch = ProxyWatch::new(copies.clone(), source, WatchSettings::default(), stopping.subscribe());
         let sight =
             Sight::new(own, upstream.clone(), copies.clone(), renewals.clone(), watch.clone(), stopping.subscribe());
@@ -134,6 +136,12 @@ impl Ring {
     /// Serves HTTP alone.
     pub fn serve_http(&self, listeners: Vec<Listener>, settings: &ConnectionSettings) -> Serving {
         server::serve_front(listeners, front::Front::new(self.clone(), false), settings)
+    }
+
+    /// What answers its connections: for the simulator, which accepts them itself.
+    #[cfg(test)]
+    pub(crate) fn front(&self) -> impl server::Front + use<> {
+        front::Front::new(self.clone(), true)
     }
 
     /// Ends streams that would never end by themselves. Say this before [`Serving::stop`], which waits for what is under way.

@@ -1,6 +1,7 @@
 //! What a proxy shows of itself: to whoever stands before it, to people who ask, and on `/metrics`.
 
 use super::{Copies, Copy, ProxyWatch, Renewals, Resolver, Upstream, feed::to_wire};
+use crate::runtime;
 use crate::{
     pb::henge::ring::{self as wire, Identity, Listed, Proxy, Source, State},
     ring::{Host, Roster, Site, Target},
@@ -68,7 +69,7 @@ impl Sight {
         stopping: watch::Receiver<bool>,
     ) -> Sight {
         // 0 would be no id.
-        let roster = Roster::new(rand::random_range(1..u64::MAX), 1);
+        let roster = Roster::new(1 + runtime::below(usize::MAX - 1) as u64, 1);
         let (began, connections) = (Instant::now(), Mutex::default());
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
         let shared =
@@ -167,7 +168,7 @@ impl Site for Sight {
         for copy in self.shared.copies.all().into_iter().filter(|copy| copy.revision() < goal) {
             let copies = self.shared.copies.clone();
             // All of them wait for one fence; one that does not come so far shows in what is told of it.
-            tokio::spawn(async move { copies.be_level(&copy).await });
+            runtime::spawn(async move { copies.be_level(&copy).await });
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{
     news::{Told, Wants},
     roster::{is_news, reached},
 };
+use crate::runtime;
 use crate::{
     pb::henge::ring::{Identity, Pace, Proxy, Reports, State, ring_client::RingClient},
     types::Revision,
@@ -65,7 +66,7 @@ pub trait Site: Send + Sync + 'static {
 
 /// Reports to upstream, for ever.
 pub async fn report(site: Arc<dyn Site>, roster: Roster) {
-    sleep(FIRST_AFTER.mul_f64(rand::random())).await;
+    sleep(FIRST_AFTER.mul_f64(runtime::chance(0.0..1.0))).await;
     let (mut pause, mut is_told) = (PAUSE_MIN, false);
     loop {
         let target = site.target();
@@ -87,7 +88,7 @@ pub async fn report(site: Arc<dyn Site>, roster: Roster) {
                 pause
             }
         };
-        sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
+        sleep(wait.mul_f64(runtime::chance(0.5..1.0))).await;
     }
 }
 
@@ -188,7 +189,7 @@ impl<'a> Stream<'a> {
                 }
                 () = sleep_until(due) => {
                     // A little apart from the others, whatever they began with.
-                    due = Instant::now() + self.interval().mul_f64(rand::random_range(0.9..1.0));
+                    due = Instant::now() + self.interval().mul_f64(runtime::chance(0.9..1.0));
                     Wants::All
                 }
                 () = sleep_until(look_at.unwrap_or(due)), if look_at.is_some() => match self.goal {
@@ -219,7 +220,7 @@ impl<'a> Stream<'a> {
 
     /// Where many listen to one goal they do not all speak at once.
     fn goal_look(&self) -> Duration {
-        GOAL_LOOK.max(self.interval() / 8).mul_f64(rand::random_range(0.5..1.0))
+        GOAL_LOOK.max(self.interval() / 8).mul_f64(runtime::chance(0.5..1.0))
     }
 
     fn take(&mut self, pace: Pace) {

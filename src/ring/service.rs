@@ -1,6 +1,7 @@
 //! The Ring service: whoever is reported to, and asked, be it a member or a proxy.
 
 use super::Roster;
+use crate::runtime;
 use crate::{
     pb::henge::ring::{
         ListRequest, ListResponse, Listed, Pace, Reports, Source,
@@ -65,7 +66,7 @@ impl<H: Host> Ring for RingService<H> {
         let (sender, paces) = mpsc::channel(1);
         let (mut pace, mut stopping) = (self.roster.pace(), self.host.stopping());
         let mut reports = request.into_inner();
-        tokio::spawn(async move {
+        runtime::spawn(async move {
             let (mut heard, mut said) = (Instant::now(), None);
             loop {
                 let now = *pace.borrow_and_update();

@@ -366,6 +366,7 @@ async fn a_member_that_lags_is_waited_for_and_the_revision_never_goes_back() {
         rules: feed::Rules::default(),
         budget: Arc::new(copies::Budget::new(1 << 20)),
         place: Arc::clone(&place),
+        sabotage: None,
     };
     let feeding = tokio::spawn(feed.run());
     let copy: Arc<Copy> = until("a copy", || place.read().clone()).await;
