@@ -51,6 +51,23 @@ impl Dns {
         builder.build().map(Dns).map_err(|error| error.to_string())
     }
 
+    /// The URLs at which a cluster serves clients, by `etcd-client-ssl` and `etcd-client` of `domain` (with `-name` if that is not
+    /// empty), in the order to try them.
+    ///
+    /// # Errors
+    /// A sentence: nothing was found.
+    pub async fn client_urls(&self, domain: &str, name: &str) -> Result<Vec<String>, String> {
+        let (mut found, mut errors) = (Vec::new(), Vec::new());
+        for (service, scheme) in [("etcd-client-ssl", "https"), ("etcd-client", "http")] {
+            let service = if name.is_empty() { service.to_owned() } else { format!("{service}-{name}") };
+            match self.srv(&service, domain).await {
+                Ok(targets) => found.extend(targets.into_iter().map(|target| format!("{scheme}://{target}"))),
+                Err(error) => errors.push(error),
+            }
+        }
+        if found.is_empty() { Err(format!("dns lookup errors: {}", errors.join(" and "))) } else { Ok(found) }
+    }
+
     /// The targets of `_service._tcp.domain`, best first.
     ///
     /// # Errors

@@ -4,6 +4,8 @@
 //! `ARCHITECTURE.md` walks through the house).
 
 pub mod pb;
+mod runtime;
+pub mod tls;
 pub mod types;
 
 #[cfg(feature = "server")]
@@ -45,6 +47,8 @@ pub mod replica;
 #[cfg(feature = "server")]
 pub mod peer;
 
+#[cfg(feature = "server")]
+pub mod ring;
 #[cfg(feature = "server")]
 pub mod server;
 

@@ -5,6 +5,7 @@
 #   tests/interop.sh etcdctl node-etcd3       only these
 #   HENGE_BIN=/usr/bin/etcd tests/interop.sh  against another server, to check the tests themselves
 #   HENGE_VIA=proxy tests/interop.sh          through a `henge proxy` before the server; HENGE_VIA=proxy,copy: and another before that, which copies all keys
+#   HENGE_TLS=yes tests/interop.sh            with TLS, and certificates of clients (http, etcdctl, Python and Go)
 #
 # One line a test, and a sum at the end; exits with 1 unless all passed. What was installed, the servers' data and all logs
 # stay in target/interop.
@@ -15,6 +16,8 @@ clients=$root/tests/clients
 work=$root/target/interop
 # Go last: see has_go.
 all=(http etcdctl backup python-etcd3 python-aetcd node-etcd3 rust-etcd-client go-clientv3)
+# Those that know how to show a certificate here.
+[[ ${HENGE_TLS:-} ]] && all=(http etcdctl python-etcd3 python-aetcd go-clientv3)
 passed=0
 failed=0
 suite=
@@ -107,6 +110,7 @@ install_go() {
 
 install() {
     need curl curl
+    [[ ${HENGE_TLS:-} ]] && need openssl openssl
     need ps procps
     case $1 in
         http) ;;
@@ -172,6 +176,11 @@ run() {
     fi
     export INTEROP_DIR=$state INTEROP_SERVER=$clients/server.sh INTEROP_CLIENT=$suite INTEROP_ENDPOINT
     INTEROP_ENDPOINT=$(server url)
+    export INTEROP_SCHEME=http
+    if [[ ${HENGE_TLS:-} ]]; then
+        export INTEROP_SCHEME=https INTEROP_CACERT=$state/tls/ca.pem
+        export INTEROP_CERT=$state/tls/client.pem INTEROP_KEY=$state/tls/client-key.pem
+    fi
     choose_command "$suite"
     timeout --kill-after=5 "${INTEROP_SECONDS:-300}" "${command[@]}" 2>"$state/errors" | tee "$state/report" || status=$?
     passed=$((passed + $(count ok)))

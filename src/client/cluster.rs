@@ -2,20 +2,20 @@
 //!
 //! One change at a time: a member that was added must have started before the next one is.
 
-use super::{Client, Error, Repeat};
+use super::{ASK, ASK_CORE, Client, Error, Repeat};
 use crate::pb::etcdserverpb::{
     MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
     MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse,
     cluster_client::ClusterClient,
 };
-use tonic::transport::Channel;
+use tonic::{Request, metadata::MetadataValue, transport::Channel};
 
 fn stub(channel: Channel) -> ClusterClient<Channel> {
     ClusterClient::new(channel).max_decoding_message_size(usize::MAX)
 }
 
 impl Client {
-    /// The members. `linearizable` asks the leader; otherwise the member that answers says what it knows.
+    /// The members of the core, also if a proxy is asked. `linearizable` asks the leader; otherwise the member that answers says what it knows.
     ///
     /// ```no_run
     /// # async fn example(client: henge::client::Client) -> Result<(), henge::client::Error> {
@@ -29,8 +29,19 @@ impl Client {
     /// # Errors
     /// What the member refuses with, or [`Error::Deadline`].
     pub async fn member_list(&self, linearizable: bool) -> Result<MemberListResponse, Error> {
+        self.listed(linearizable, true).await
+    }
+
+    /// The members of the core if `of_core`, else whom a proxy that is asked wants clients to know.
+    pub(super) async fn listed(&self, linearizable: bool, of_core: bool) -> Result<MemberListResponse, Error> {
         let request = MemberListRequest { linearizable };
-        self.call(Repeat::Freely, request, async |channel, request| stub(channel).member_list(request).await).await
+        let send = async |channel, mut request: Request<MemberListRequest>| {
+            if of_core {
+                request.metadata_mut().insert(ASK, MetadataValue::from_static(ASK_CORE));
+            }
+            stub(channel).member_list(request).await
+        };
+        self.call(Repeat::Freely, request, send).await
     }
 
     /// Adds a voter that other members reach at `peer_urls`. It counts for the quorum at once, so start it right away; a learner is

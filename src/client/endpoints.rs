@@ -1,12 +1,17 @@
 //! Where the cluster can be reached: one lazy channel an address, and which to ask first.
 
 use super::{ConnectOptions, Error};
+use crate::{
+    runtime,
+    tls::{ClientTls, Http, dial},
+};
+use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 /// The addresses of a cluster. All calls go to one of them until it fails; then the next is asked.
 #[derive(Debug)]
@@ -32,7 +37,7 @@ impl Endpoints {
     /// Parses the addresses; connections are made when first used, and again after each loss.
     ///
     /// # Errors
-    /// [`Error::InvalidEndpoint`], and [`Error::Unsupported`] for `https`.
+    /// [`Error::InvalidEndpoint`], and [`Error::Tls`] for files that cannot be used.
     pub fn new<I, S>(addresses: I, options: &ConnectOptions) -> Result<Endpoints, Error>
     where
         I: IntoIterator<Item = S>,
@@ -44,7 +49,7 @@ impl Endpoints {
             return Err(Error::InvalidEndpoint("no endpoint given".into()));
         }
         // Many clients that start at once with one list should not all sit on its first member.
-        let first = rand::random_range(0..all.len());
+        let first = runtime::below(all.len());
         Ok(Endpoints { all: RwLock::new(all), turn: AtomicUsize::new(first) })
     }
 
@@ -107,40 +112,105 @@ impl Endpoints {
     }
 }
 
-/// The transport settings for one address: `host:port`, `http://host:port`.
+/// The way to one address.
+#[derive(Clone, Debug)]
+pub struct Way {
+    endpoint: Endpoint,
+    /// `host:port`, and how, if TLS is spoken there.
+    tls: Option<(String, ClientTls)>,
+}
+
+impl Way {
+    /// A channel that connects when it is first used, and again after each loss.
+    pub fn connect_lazy(&self) -> Channel {
+        match &self.tls {
+            Some((address, tls)) => {
+                let (address, tls) = (address.clone(), tls.clone());
+                self.endpoint
+                    .connect_with_connector_lazy(tower::service_fn(move |_| over_tls(address.clone(), tls.clone())))
+            }
+            None => runtime::channel(&self.endpoint),
+        }
+    }
+
+    /// A channel that is connected.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Tls`]
+    pub async fn connect(&self) -> Result<Channel, Error> {
+        let connected = match &self.tls {
+            Some((address, tls)) => {
+                let (address, tls) = (address.clone(), tls.clone());
+                let connector = tower::service_fn(move |_| over_tls(address.clone(), tls.clone()));
+                self.endpoint.connect_with_connector(connector).await
+            }
+            None => runtime::reach(&self.endpoint).await,
+        };
+        connected.map_err(|error| Error::from_connecting(&error))
+    }
+}
+
+async fn over_tls(address: String, tls: ClientTls) -> Result<TokioIo<crate::tls::Connection>, crate::tls::DialError> {
+    dial(&address, Some(&tls), Http::Two).await.map(TokioIo::new)
+}
+
+/// The way to an address, with all that was said about connections: `host:port`, `http://host:port`, `https://host:port`.
 ///
 /// # Errors
 /// As [`Endpoints::new`].
-pub fn endpoint(address: &str, options: &ConnectOptions) -> Result<Endpoint, Error> {
-    let url = match address.split_once("://") {
-        Some(("http", rest)) if !rest.is_empty() => address.trim_end_matches('/').to_string(),
-        Some(("https", _)) => return Err(Error::Unsupported("TLS (https endpoints) is not supported yet")),
-        Some(_) => return Err(Error::InvalidEndpoint(format!("unsupported endpoint {address:?}"))),
-        None if address.is_empty() => return Err(Error::InvalidEndpoint("empty endpoint".into())),
-        None => format!("http://{address}"),
+pub fn endpoint(address: &str, options: &ConnectOptions) -> Result<Way, Error> {
+    let invalid = |why: String| Error::InvalidEndpoint(why);
+    let (scheme, rest) = match address.split_once("://") {
+        Some((scheme @ ("http" | "https"), rest)) if !rest.is_empty() => (scheme, rest.trim_end_matches('/')),
+        Some(_) => return Err(invalid(format!("unsupported endpoint {address:?}"))),
+        None if address.is_empty() => return Err(invalid("empty endpoint".into())),
+        None if options.tls.is_some() => ("https", address),
+        None => ("http", address),
     };
-    let endpoint = Endpoint::from_shared(url)
-        .map_err(|cause| Error::InvalidEndpoint(format!("bad endpoint {address:?}: {cause}")))?
+    let parsed =
+        |url: String| url.parse::<Uri>().map_err(|cause| invalid(format!("bad endpoint {address:?}: {cause}")));
+    // TLS is done below: the library above it must not try to, but it may say so to the server.
+    let origin = parsed(format!("{scheme}://{rest}"))?;
+    let tls = match (scheme, &options.tls) {
+        ("http", _) => None,
+        (_, Some(tls)) => Some(tls.side()?),
+        (_, None) => Some(ClientTls::default()),
+    };
+    let tls = tls.map(|tls| (if origin.port().is_some() { rest.to_owned() } else { format!("{rest}:443") }, tls));
+    let endpoint = Endpoint::from(parsed(format!("http://{rest}"))?)
+        .origin(origin)
         .connect_timeout(options.connect_timeout)
         .tcp_nodelay(true)
         // Watch answers may be large; the windows grow with the path.
         .http2_adaptive_window(true);
-    Ok(match options.keepalive_time {
+    let endpoint = match options.keepalive_time {
         // No pings on idle connections: etcd's servers take frequent ones for an attack and hang up.
         Some(every) => endpoint.http2_keep_alive_interval(every).keep_alive_timeout(options.keepalive_timeout),
         None => endpoint,
-    })
+    };
+    Ok(Way { endpoint, tls })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::TlsOptions;
 
     #[tokio::test]
-    async fn addresses_come_with_or_without_a_scheme_and_tls_is_refused_by_name() {
+    async fn addresses_come_with_or_without_a_scheme() {
         let options = ConnectOptions::default();
         assert!(Endpoints::new(["127.0.0.1:2379", "http://[::1]:2379/"], &options).is_ok());
-        assert!(matches!(Endpoints::new(["https://a:1"], &options), Err(Error::Unsupported(_))));
+        let tls =
+            |options: &ConnectOptions, address| endpoint(address, options).unwrap().tls.map(|(address, _)| address);
+        assert_eq!(tls(&options, "https://a:1/"), Some("a:1".to_owned()));
+        assert_eq!(tls(&options, "a:1"), None);
+        let secure = ConnectOptions { tls: Some(TlsOptions::default()), ..ConnectOptions::default() };
+        assert_eq!(tls(&secure, "a:1"), Some("a:1".to_owned()));
+        assert_eq!(tls(&secure, "http://a:1"), None);
+        let missing = TlsOptions { trusted_ca_file: Some("no-such.pem".into()), ..TlsOptions::default() };
+        let missing = ConnectOptions { tls: Some(missing), ..ConnectOptions::default() };
+        assert!(matches!(Endpoints::new(["a:1"], &missing), Err(Error::Tls(why)) if why.contains("no-such.pem")));
+        assert!(Endpoints::new(["http://a:1"], &missing).is_ok(), "nobody needs it");
         for bad in ["", "http://", "unix://x", "a b:1"] {
             assert!(matches!(Endpoints::new([bad], &options), Err(Error::InvalidEndpoint(_))), "{bad:?}");
         }

@@ -1,5 +1,6 @@
 //! Why a call did not succeed, and whether it may have taken effect all the same.
 
+use crate::tls::DialError;
 use std::error::Error as _;
 use tonic::{Code, Status};
 
@@ -15,6 +16,8 @@ pub enum Error {
     },
     /// No connection could be made: the request never left.
     Unreachable(String),
+    /// A connection was made, but TLS failed, and the request never left: what failed, and with whom. Also a file that cannot be used.
+    Tls(String),
     /// The caller's time limit passed. A write may have been applied.
     Deadline,
     /// The watch started below the compacted revision; what it missed is gone. Read again, then watch from there.
@@ -71,6 +74,7 @@ impl std::fmt::Display for Error {
             Error::Status { text, .. } if text.starts_with("etcdserver: ") => f.write_str(text),
             Error::Status { code, text } => write!(f, "rpc error: code = {code:?} desc = {text}"),
             Error::Unreachable(cause) => write!(f, "no connection: {cause}"),
+            Error::Tls(text) => f.write_str(text),
             Error::Deadline => f.write_str("context deadline exceeded"),
             Error::Compacted { .. } => f.write_str(crate::types::Error::Compacted.text()),
             Error::WatchCanceled(reason) if reason.is_empty() => f.write_str("watch canceled by the server"),
@@ -84,6 +88,9 @@ impl std::fmt::Display for Error {
 
 impl From<Status> for Error {
     fn from(status: Status) -> Error {
+        if let Some(text) = failed_handshake(&status) {
+            return Error::Tls(text);
+        }
         // A connect error in the chain of causes is the one proof that nothing was sent.
         let mut cause = status.source();
         while let Some(error) = cause {
@@ -98,6 +105,32 @@ impl From<Status> for Error {
         }
         Error::Status { code: status.code(), text: status.message().to_string() }
     }
+}
+
+impl Error {
+    /// Why there is no connection.
+    pub(crate) fn from_connecting(error: &tonic::transport::Error) -> Error {
+        let mut root: &dyn std::error::Error = error;
+        while let Some(deeper) = root.source() {
+            root = deeper;
+        }
+        match failed_handshake(error) {
+            Some(text) => Error::Tls(text),
+            None => Error::Unreachable(root.to_string()),
+        }
+    }
+}
+
+/// What TLS has to say, below what libraries made of it.
+fn failed_handshake(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(DialError::Tls(text)) = error.downcast_ref() {
+            return Some(text.clone());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub mod kv;
 pub mod lease;
 pub mod maintenance;
 pub mod retry;
+pub mod ring;
+mod tls;
 pub mod txn;
 pub mod watch;
 
@@ -28,11 +30,17 @@ pub use error::Error;
 pub use kv::{DeleteOptions, GetOptions, PutOptions};
 pub use lease::{Keeper, KeeperState};
 pub use retry::{Policy, Repeat};
+pub use tls::TlsOptions;
 pub use txn::{Compare, Op, Txn};
 pub use watch::{WatchOptions, Watcher};
 
 use std::{future::Future, sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, transport::Channel};
+
+/// Metadata key by which a call says whom it is for, should proxies stand before the cluster.
+pub const ASK: &str = "henge-ask";
+/// Value of [`ASK`]: the core, and not a proxy on the way.
+pub const ASK_CORE: &str = "core";
 
 /// How to reach a cluster, and how long to wait for it.
 #[derive(Clone, Debug)]
@@ -47,6 +55,8 @@ pub struct ConnectOptions {
     pub keepalive_timeout: Duration,
     /// When and how often to repeat.
     pub retry: Policy,
+    /// How to speak TLS. If set, addresses without a scheme are `https`; `https` ones without it trust whom the system trusts.
+    pub tls: Option<TlsOptions>,
     /// User and password. Not supported yet: [`Client::connect`] refuses it rather than going on without it.
     pub user: Option<(String, String)>,
 }
@@ -59,6 +69,7 @@ impl Default for ConnectOptions {
             keepalive_time: Some(Duration::from_secs(10)),
             keepalive_timeout: Duration::from_secs(6),
             retry: Policy::default(),
+            tls: None,
             user: None,
         }
     }
@@ -89,11 +100,12 @@ struct Shared {
 }
 
 impl Client {
-    /// Prepares connections to `endpoints` (`host:port` or `http://host:port`). Nothing is sent before the first call, so a
+    /// Prepares connections to `endpoints` (`host:port`, `http://host:port` or `https://host:port`). Nothing is sent before the first call, so a
     /// cluster that is down shows there.
     ///
     /// # Errors
-    /// [`Error::InvalidEndpoint`] for an address that cannot be one, [`Error::Unsupported`] for `https` and for a user.
+    /// [`Error::InvalidEndpoint`] for an address that cannot be one, [`Error::Tls`] for files that cannot be used,
+    /// [`Error::Unsupported`] for a user.
     pub async fn connect<I, S>(endpoints: I, options: ConnectOptions) -> Result<Client, Error>
     where
         I: IntoIterator<Item = S>,
@@ -112,13 +124,12 @@ impl Client {
     }
 
     /// Asks the cluster for its members and goes on with their addresses instead of those that were given. Members that have not started,
-    /// and learners, are left out.
+    /// and learners, are left out. A proxy that was told its own addresses answers with these.
     ///
     /// # Errors
-    /// As [`Client::member_list`]; [`Error::InvalidEndpoint`] or [`Error::Unsupported`] if a member advertises what cannot be reached
-    /// from here. Then the addresses stay as they are.
+    /// As [`Client::member_list`]; [`Error::InvalidEndpoint`] if a member advertises what cannot be reached from here. Then the addresses stay as they are.
     pub async fn sync_endpoints(&self) -> Result<(), Error> {
-        let members = self.member_list(true).await?.members;
+        let members = self.listed(true, false).await?.members;
         let serving = members.into_iter().filter(|member| !member.name.is_empty() && !member.is_learner);
         let addresses = serving.flat_map(|member| member.client_ur_ls).collect::<Vec<_>>();
         self.endpoints().replace(&addresses, self.options())
@@ -172,7 +183,7 @@ impl Client {
     {
         let Shared { endpoints, options } = &*self.shared;
         let mut pause = options.retry.pauses(endpoints.len());
-        let (mut attempt, mut wrong_members) = (0, 0);
+        let (mut attempt, mut wrong_members, mut strangers) = (0, 0, 0);
         loop {
             let (at, channel) = endpoints.pick();
             let status = match send(channel, Request::new(message.clone())).await {
@@ -185,8 +196,13 @@ impl Client {
             let spent = !timed && attempt >= options.retry.attempts_max;
             let elsewhere = repeat != Repeat::Never && retry::ask_another(&error);
             wrong_members += usize::from(elsewhere);
+            strangers += usize::from(matches!(error, Error::Tls(_)));
             // Once each of them has said so, it is the answer.
-            let goes_on = if elsewhere { wrong_members < endpoints.len() } else { repeat.allows(&error) };
+            let goes_on = match (&error, elsewhere) {
+                (Error::Tls(_), _) => strangers < endpoints.len() && repeat.allows(&error),
+                (_, true) => wrong_members < endpoints.len(),
+                (_, false) => repeat.allows(&error),
+            };
             if spent || !goes_on {
                 return Err(error);
             }

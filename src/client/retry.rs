@@ -6,6 +6,7 @@
 //! caller's to decide, who alone knows whether doing it twice matters.
 
 use super::Error;
+use crate::runtime;
 use std::time::Duration;
 use tonic::Code;
 
@@ -25,7 +26,7 @@ impl Repeat {
     pub fn allows(self, error: &Error) -> bool {
         match (self, error) {
             (Repeat::Never, _) => false,
-            (_, Error::Unreachable(_)) => true,
+            (_, Error::Unreachable(_) | Error::Tls(_)) => true,
             (_, Error::Status { code: Code::Unavailable, text }) if refused_before_proposal(text) => true,
             (Repeat::Freely, Error::Status { code: Code::Unavailable, .. }) => true,
             // A connection that broke under the request shows as one of these, without any of etcd's texts.
@@ -96,7 +97,7 @@ impl Pauses {
         let round = (self.failed / self.endpoints).min(16) as u32;
         let full = self.base.saturating_mul(1 << round.saturating_sub(1)).min(self.max);
         let full = if round == 0 { self.base / 5 } else { full };
-        full.mul_f64(rand::random_range(0.5..1.0))
+        full.mul_f64(runtime::chance(0.5..1.0))
     }
 
     /// Starts over: something worked.

@@ -185,6 +185,7 @@ impl Task {
     async fn run(mut self) {
         let client = self.client.clone();
         let mut pauses = client.options().retry.pauses(client.endpoints().len());
+        let mut strangers = 0;
         loop {
             let (at, _) = client.endpoints().pick();
             let sender = self.sender.clone();
@@ -193,7 +194,13 @@ impl Task {
                 () = sender.closed() => return,
                 end = self.one_stream() => end,
             };
+            strangers += usize::from(matches!(end, Err(Error::Tls(_))));
             match end {
+                // A watch that has begun outlives certificates that are put right later.
+                Err(error @ Error::Tls(_)) if !self.resume.created && strangers >= client.endpoints().len() => {
+                    let _ = self.sender.send(Err(error)).await;
+                    return;
+                }
                 Err(error) if lasting(&error) && !(ask_another(&error) && client.endpoints().len() > 1) => {
                     let _ = self.sender.send(Err(error)).await;
                     return;
@@ -275,7 +282,7 @@ impl Task {
 /// Whether another member would say the same.
 fn lasting(error: &Error) -> bool {
     match error {
-        Error::Status { code: Code::Unavailable, .. } | Error::Unreachable(_) => false,
+        Error::Status { code: Code::Unavailable, .. } | Error::Unreachable(_) | Error::Tls(_) => false,
         Error::Status { code: Code::Unknown | Code::Internal | Code::Cancelled, text } => {
             text.starts_with("etcdserver: ") || !(transport(text) || text.is_empty())
         }

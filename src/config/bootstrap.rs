@@ -18,7 +18,7 @@ pub enum ClusterState {
     Existing,
 }
 
-/// Where the members to bootstrap with are named in DNS.
+/// Where members, or what stands behind a proxy, are named in DNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverySrv {
     /// Domain that has the SRV records.

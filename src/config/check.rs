@@ -2,7 +2,7 @@
 
 use super::bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
 use super::flags::{FLAGS, Flag, Kind, Standing};
-use super::tls::PeerTls;
+use super::tls::TlsFlags;
 use super::value::{Url, duration, url};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -17,7 +17,10 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub listen_peer_urls: Vec<Url>,
-    pub peer_tls: PeerTls,
+    /// What stands in `peer-cert-file` and its like.
+    pub peer_tls: TlsFlags,
+    /// What stands in `cert-file` and its like.
+    pub client_tls: TlsFlags,
     pub listen_client_urls: Vec<Url>,
     pub listen_client_http_urls: Vec<Url>,
     pub listen_metrics_urls: Vec<Url>,
@@ -105,7 +108,19 @@ impl Config {
         read.standings(warnings);
         let config = read.config();
         warnings.extend(config.peer_tls.warnings(&config.listen_peer_urls));
+        warnings.extend(config.client_tls.warnings(&config.client_listeners()));
         if read.mistakes.is_empty() { Ok(config) } else { Err(read.mistakes) }
+    }
+}
+
+impl Config {
+    /// All URLs where clients are served, whatever they may ask for there.
+    fn client_listeners(&self) -> Vec<Url> {
+        [&self.listen_client_urls, &self.listen_client_http_urls, &self.listen_metrics_urls]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
     }
 }
 
@@ -140,7 +155,8 @@ impl<'a> Reader<'a> {
             heartbeat_interval: Duration::from_millis(self.int("heartbeat-interval", 1, 10_000) as u64),
             election_timeout: Duration::from_millis(self.int("election-timeout", 1, 50_000) as u64),
             listen_peer_urls: self.urls("listen-peer-urls"),
-            peer_tls: PeerTls::read(self),
+            peer_tls: TlsFlags::of_peers(self),
+            client_tls: TlsFlags::of_clients(self),
             listen_client_urls: self.urls("listen-client-urls"),
             listen_client_http_urls: self.urls("listen-client-http-urls"),
             listen_metrics_urls: self.urls("listen-metrics-urls"),
@@ -152,9 +168,7 @@ impl<'a> Reader<'a> {
                 _ => ClusterState::New,
             },
             initial_cluster_token: self.text("initial-cluster-token"),
-            discovery_srv: Some(self.text("discovery-srv"))
-                .filter(|domain| !domain.is_empty())
-                .map(|domain| DiscoverySrv { domain, name: self.text("discovery-srv-name") }),
+            discovery_srv: self.discovery_srv(),
             strict_reconfig_check: self.bool("strict-reconfig-check"),
             max_learners: self.int("max-learners", 0, 1_000) as usize,
             force_new_cluster: self.bool("force-new-cluster"),
@@ -187,8 +201,16 @@ impl<'a> Reader<'a> {
             name,
         };
         self.mistakes.extend(config.peer_tls.mistakes(&config.listen_peer_urls));
+        self.mistakes.extend(config.client_tls.mistakes(&config.client_listeners()));
+        self.protocol_mistakes(&config.client_tls.protocol);
         self.combinations(&config);
         config
+    }
+
+    /// Where DNS is asked, if it is.
+    pub(super) fn discovery_srv(&mut self) -> Option<DiscoverySrv> {
+        let domain = Some(self.text("discovery-srv")).filter(|domain| !domain.is_empty())?;
+        Some(DiscoverySrv { domain, name: self.text("discovery-srv-name") })
     }
 
     pub(super) fn log(&mut self) -> LogSettings {
@@ -216,6 +238,11 @@ impl<'a> Reader<'a> {
             self.wrong("--advertise-client-urls is required when --listen-client-urls is set explicitly".to_owned());
         }
         let (clients, http) = (&config.listen_client_urls, &config.listen_client_http_urls);
+        if let Some(url) = http.iter().find(|url| clients.iter().any(|client| client.address == url.address)) {
+            self.wrong(format!(
+                "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+            ));
+        }
         if clients.is_empty() {
             self.wrong("--listen-client-urls must name at least one URL".to_owned());
         }
@@ -283,6 +310,11 @@ impl<'a> Reader<'a> {
                 Standing::Later(_) => {}
             }
         }
+    }
+
+    /// Whether the program has that flag.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.flags.iter().any(|flag| flag.name == name)
     }
 
     pub(super) fn is_set(&self, name: &str) -> bool {
@@ -398,7 +430,7 @@ mod tests {
     #[test]
     fn all_mistakes_are_reported_at_once() {
         let mistakes =
-            check(&[("max-txn-ops", "x"), ("log-level", "loud"), ("cert-file", "a.pem"), ("listen-client-urls", "y")])
+            check(&[("max-txn-ops", "x"), ("log-level", "loud"), ("auth-token", "jwt"), ("listen-client-urls", "y")])
                 .unwrap_err();
         assert_eq!(mistakes.len(), 5, "{mistakes:?}");
     }
@@ -414,6 +446,6 @@ mod tests {
 
     #[test]
     fn a_flag_for_later_may_be_set_to_its_default() {
-        assert!(check(&[("client-cert-auth", "false"), ("corrupt-check-time", "0s")]).is_ok());
+        assert!(check(&[("memory-mlock", "false"), ("corrupt-check-time", "0s")]).is_ok());
     }
 }

@@ -21,8 +21,8 @@ pub use check::{Compaction, Config, LogFormat, LogSettings, StorageEngine};
 pub use flags::{FLAGS, Flag, Kind, Standing};
 pub use log::init as init_log;
 pub use parse::{Invocation, parse};
-pub use proxy::{GatewayConfig, ProxyConfig};
-pub use tls::{PeerTls, TlsVersion};
+pub use proxy::{GatewayConfig, ProxyConfig, UpstreamTls};
+pub use tls::TlsFlags;
 pub use value::{Url, url as parse_url};
 
 /// The etcd version whose API and behaviour this build claims.

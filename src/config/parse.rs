@@ -173,8 +173,11 @@ fn from_file(path: &Path) -> Result<BTreeMap<&'static str, String>, Vec<String>>
                 match (key.as_str(), FLAGS.iter().find(|flag| flag.name == key), scalar(&value)) {
                     (_, Some(flag), Some(text)) => drop(settings.insert(flag.name, text)),
                     (_, Some(_), None) => mistakes.push(format!("{key} must be a single value or a list of values")),
-                    ("client-transport-security" | "peer-transport-security", None, _) => {
-                        mistakes.push(format!("{key}: TLS is not there yet"));
+                    ("client-transport-security", None, _) => {
+                        mistakes.extend(transport_security(&mut settings, &key, CLIENT_SECURITY, &value));
+                    }
+                    ("peer-transport-security", None, _) => {
+                        mistakes.extend(transport_security(&mut settings, &key, PEER_SECURITY, &value));
                     }
                     _ => mistakes.push(format!("unknown key {key:?}")),
                 }
@@ -183,6 +186,62 @@ fn from_file(path: &Path) -> Result<BTreeMap<&'static str, String>, Vec<String>>
         _ => mistakes.push("must be a mapping of flag names to values".to_owned()),
     }
     if mistakes.is_empty() { Ok(settings) } else { Err(mistakes.into_iter().flat_map(whole).collect()) }
+}
+
+/// Key in a section of etcd's file, and the flag that it stands for.
+type Section = &'static [(&'static str, &'static str)];
+
+const CLIENT_SECURITY: Section = &[
+    ("cert-file", "cert-file"),
+    ("key-file", "key-file"),
+    ("client-cert-file", "client-cert-file"),
+    ("client-key-file", "client-key-file"),
+    ("client-cert-auth", "client-cert-auth"),
+    ("trusted-ca-file", "trusted-ca-file"),
+    ("auto-tls", "auto-tls"),
+    ("allowed-cn", "client-cert-allowed-cn"),
+    ("allowed-hostname", "client-cert-allowed-hostname"),
+    // Of clients the addresses are not looked at anyway.
+    ("skip-client-san-verification", ""),
+];
+const PEER_SECURITY: Section = &[
+    ("cert-file", "peer-cert-file"),
+    ("key-file", "peer-key-file"),
+    ("client-cert-file", "peer-client-cert-file"),
+    ("client-key-file", "peer-client-key-file"),
+    ("client-cert-auth", "peer-client-cert-auth"),
+    ("trusted-ca-file", "peer-trusted-ca-file"),
+    ("auto-tls", "peer-auto-tls"),
+    ("allowed-cn", "peer-cert-allowed-cn"),
+    ("allowed-hostname", "peer-cert-allowed-hostname"),
+    ("skip-client-san-verification", "peer-skip-client-san-verification"),
+];
+
+/// Reads a section of etcd's file; the flags that stand in it are set as if they stood outside.
+fn transport_security(
+    settings: &mut BTreeMap<&'static str, String>,
+    name: &str,
+    section: Section,
+    value: &serde_yaml_ng::Value,
+) -> Vec<String> {
+    let map = match value {
+        serde_yaml_ng::Value::Null => return Vec::new(),
+        serde_yaml_ng::Value::Mapping(map) => map,
+        _ => return vec![format!("{name} must be a mapping")],
+    };
+    let mut mistakes = Vec::new();
+    for (key, value) in map {
+        let key = key.as_str().unwrap_or_default();
+        match (section.iter().find(|(known, _)| *known == key), scalar(value)) {
+            (None, _) => mistakes.push(format!("unknown key {key:?} in {name}")),
+            (Some(_), None) => mistakes.push(format!("{name}: {key} must be a single value or a list of values")),
+            (Some((_, "")), _) => {}
+            // A key without a value sets nothing.
+            (Some(_), Some(text)) if text.is_empty() => {}
+            (Some((_, flag)), Some(text)) => drop(settings.insert(flag, text)),
+        }
+    }
+    mistakes
 }
 
 fn scalar(value: &serde_yaml_ng::Value) -> Option<String> {
@@ -249,6 +308,22 @@ mod tests {
         let file = path.to_str().unwrap();
         let settings = run(&["--name", "flag", "--config-file", file], &[]).unwrap();
         assert_eq!((settings["name"].as_str(), settings["quota-backend-bytes"].as_str()), ("from-file", "5"));
+        let etcds = "client-transport-security:\n  cert-file: c.pem\n  key-file: k.pem\n  client-cert-auth: true\n  trusted-ca-file:\n  auto-tls: false\npeer-transport-security:\n  cert-file: p.pem\n  allowed-cn: [a, b]\n  skip-client-san-verification: true\ncipher-suites: [\n  TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,\n  TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384\n]\n";
+        std::fs::write(&path, etcds).unwrap();
+        let settings = run(&["--config-file", file], &[]).unwrap();
+        let expected = [
+            ("auto-tls", "false"),
+            ("cert-file", "c.pem"),
+            ("cipher-suites", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
+            ("client-cert-auth", "true"),
+            ("key-file", "k.pem"),
+            ("peer-cert-allowed-cn", "a,b"),
+            ("peer-cert-file", "p.pem"),
+            ("peer-skip-client-san-verification", "true"),
+        ];
+        assert_eq!(settings, expected.map(|(name, text)| (name, text.to_owned())).into());
+        std::fs::write(&path, "client-transport-security: {ca: x, cert-file: {}}\n").unwrap();
+        assert_eq!(run(&["--config-file", file], &[]).unwrap_err().len(), 2);
         std::fs::write(&path, "nope: 1\nnothing: 2\n").unwrap();
         assert_eq!(run(&["--config-file", file], &[]).unwrap_err().len(), 2);
     }

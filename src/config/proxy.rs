@@ -4,12 +4,17 @@
 //! Their flags come from the command line alone: a proxy often stands beside a member whose variables are not meant for it.
 
 use super::{
+    bootstrap::DiscoverySrv,
     check::{LogSettings, Reader},
     flags::{FLAGS, Flag, Kind, Standing, flag},
     parse::{Invocation, by_table},
+    tls::{TlsFlags, pair},
     value::{Url, url},
 };
-use crate::types::KeyRange;
+use crate::{
+    tls::{Identity, Protocol},
+    types::KeyRange,
+};
 use Kind::{Bool, Duration, Int, Text, Urls};
 use Standing::{Later, Meaningless, Works};
 use bytes::Bytes;
@@ -19,22 +24,38 @@ use std::{path::PathBuf, time::Duration as Time};
 /// What a proxy can be told.
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
-    /// What stands behind it: `host:port` or `http://host:port` each; at least one.
+    /// What stands behind it: URLs; at least one.
     pub endpoints: Vec<String>,
+    /// Where DNS says what stands behind it, instead.
+    pub discovery_srv: Option<DiscoverySrv>,
+    /// Whether endpoints without TLS count that DNS names.
+    pub insecure_discovery: bool,
+    /// How it speaks with them.
+    pub upstream_tls: UpstreamTls,
+    /// Where it keeps what it makes.
+    pub data_dir: PathBuf,
+    /// Whether copies are saved there: if the folder was named.
+    pub saves_copies: bool,
     /// Where it serves gRPC and HTTP.
     pub listen_client_urls: Vec<Url>,
+    /// Certificates to show to clients, and whom to let in.
+    pub client_tls: TlsFlags,
     /// Where it serves HTTP alone.
     pub listen_metrics_urls: Vec<Url>,
+    /// Its name in lists of proxies; empty: the host's.
+    pub name: String,
     /// Where clients reach it.
     pub advertise_client_urls: Vec<Url>,
+    /// Whether these were named, and so stand in the list of members that clients get.
+    pub lists_itself: bool,
+    /// `resolver-prefix` and `resolver-ttl` (seconds), if it is to register there.
+    pub resolver: Option<(String, i64)>,
     /// Ranges that it keeps copies of.
     pub cache: Vec<KeyRange>,
     /// Whether it also copies what is asked for often.
     pub cache_auto: bool,
     /// Memory for these copies, in bytes.
     pub cache_bytes_max: usize,
-    /// Where copies are saved, if at all.
-    pub data_dir: Option<PathBuf>,
     /// `max-concurrent-streams` of one connection.
     pub max_concurrent_streams: u32,
     /// `grpc-keepalive-interval`
@@ -45,6 +66,26 @@ pub struct ProxyConfig {
     pub socket_reuse_port: bool,
     /// What is logged.
     pub log: LogSettings,
+}
+
+/// TLS towards the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// `cert` and `key`.
+    pub identity: Option<Identity>,
+    /// `cacert`
+    pub trusted_ca_file: Option<PathBuf>,
+    /// `insecure-skip-tls-verify`
+    pub skip_verify: bool,
+    /// `tls-min-version`, `tls-max-version` and `cipher-suites`, of both sides.
+    pub protocol: Protocol,
+}
+
+impl UpstreamTls {
+    /// Whether anything was said about it: then endpoints without a scheme are meant to have TLS, as in etcd.
+    fn is_wanted(&self) -> bool {
+        self.identity.is_some() || self.trusted_ca_file.is_some() || self.skip_verify
+    }
 }
 
 /// What a gateway can be told.
@@ -68,8 +109,43 @@ pub(super) enum Program {
     Gateway,
 }
 
-const NO_TLS: Standing = Later("TLS for clients is not there yet");
-const NO_SRV: Standing = Later("a proxy does not look for its endpoints in DNS yet; name them with --endpoints");
+const NO_SRV: Standing = Later("a gateway does not look for its endpoints in DNS yet; name them with --endpoints");
+const UPSTREAM: [Flag; 7] = [
+    flag("cert", Text, "", "Cluster", "Certificate to show to the cluster; it must have no common name.", Works),
+    flag("key", Text, "", "Cluster", "Key of that certificate.", Works),
+    flag("cacert", Text, "", "Cluster", "CA of the cluster, instead of those that the system trusts.", Works),
+    flag(
+        "insecure-skip-tls-verify",
+        Bool,
+        "false",
+        "Cluster",
+        "Takes every certificate of the cluster for good.",
+        Works,
+    ),
+    flag("discovery-srv", Text, "", "Cluster", "DNS domain whose SRV records name the endpoints.", Works),
+    flag("discovery-srv-name", Text, "", "Cluster", "Suffix of the service that is asked for.", Works),
+    flag("insecure-discovery", Bool, "false", "Cluster", "Takes endpoints without TLS from DNS as well.", Works),
+];
+const DATA_DIR: Flag = flag(
+    "data-dir",
+    Text,
+    "default.proxy",
+    "Proxy",
+    "Folder of what the proxy makes: the certificate of --auto-tls and, only if this flag is given, copies, so that a proxy that starts while the cluster is away has what was last known.",
+    Works,
+);
+const NAME: Flag =
+    flag("name", Text, "", "Proxy", "Name of this proxy in `hengectl ring` (default: the name of the host).", Works);
+const RESOLVER_PREFIX: Flag = flag(
+    "resolver-prefix",
+    Text,
+    "",
+    "Proxy",
+    "Prefix under which this proxy registers as etcd's do: a key with a lease. Needs --resolver-ttl and an advertised URL.",
+    Works,
+);
+const RESOLVER_TTL: Flag =
+    flag("resolver-ttl", Int, "0", "Proxy", "Seconds that a registration outlives its proxy.", Works);
 const CACHE_PREFIX: Flag = flag(
     "cache-prefix",
     Text,
@@ -94,22 +170,17 @@ const CACHE_AUTO: Flag = flag(
     "Also copies ranges that are watched or read often, as long as they are and as they fit.",
     Works,
 );
-const DATA_DIR: Flag = flag(
-    "data-dir",
-    Text,
-    "",
-    "Copies",
-    "Folder in which copies are saved, so that a proxy that starts while the cluster is away has what was last known; without it nothing is.",
-    Works,
-);
 const UNDECODED: &str = "messages pass through without being looked at";
 
 #[rustfmt::skip]
 const PROXY: &[Flag] = &[
     flag("endpoints", Text, "127.0.0.1:2379", "Proxy", "What stands behind the proxy: members of a cluster, or another proxy; URLs or host:port, separated by commas.", Works),
     flag("listen-client-urls", Urls, "http://127.0.0.1:23790", "Proxy", "URLs to listen on for clients (gRPC and HTTP).", Works),
-    flag("advertise-client-urls", Urls, "", "Proxy", "URLs at which clients reach this proxy (default: those it listens on).", Works),
+    NAME,
+    flag("advertise-client-urls", Urls, "", "Proxy", "URLs at which clients reach this proxy. If given, clients that ask for the members get them in place of the cluster's (default: those it listens on, and the members' for who asks).", Works),
     flag("listen-metrics-urls", Urls, "", "Proxy", "More URLs for HTTP alone.", Works),
+    RESOLVER_PREFIX,
+    RESOLVER_TTL,
     CACHE_PREFIX,
     CACHE_AUTO,
     CACHE_BYTES,
@@ -120,27 +191,22 @@ const PROXY: &[Flag] = &[
 const GRPC_PROXY: &[Flag] = &[
     flag("endpoints", Text, "127.0.0.1:2379", "Proxy", "What stands behind the proxy, separated by commas.", Works),
     flag("listen-addr", Text, "127.0.0.1:23790", "Proxy", "Address to listen on.", Works),
-    flag("advertise-client-url", Text, "", "Proxy", "Address at which clients reach this proxy (default: the one it listens on).", Works),
+    NAME,
+    flag("advertise-client-url", Text, "", "Proxy", "Address at which clients reach this proxy. If given, clients that ask for the members get it in place of the cluster's (default: the one it listens on, and the members' for who asks).", Works),
     flag("metrics-addr", Text, "", "Proxy", "One more URL for HTTP alone.", Works),
     CACHE_PREFIX,
     CACHE_AUTO,
     CACHE_BYTES,
     DATA_DIR,
+    flag("listen-cipher-suites", Text, "", "Security", "Cipher suites of TLS 1.2 to allow, as --cipher-suites.", Works),
     flag("debug", Bool, "false", "Proxy", "Logs more, as --log-level=debug.", Works),
     flag("max-send-bytes", Int, "1572864", "Proxy", "Largest message to the cluster.", Meaningless(UNDECODED)),
     flag("max-recv-bytes", Int, "2147483647", "Proxy", "Largest message from the cluster.", Meaningless(UNDECODED)),
     flag("serializable-ordering", Bool, "false", "Proxy", "Serializable reads never go back in time.", Later("sessions that never go back are not there yet")),
     flag("leasing-prefix", Text, "", "Proxy", "Prefix for the metadata of leased keys.", Later("the proxy writes nothing of its own into the cluster")),
     flag("namespace", Text, "", "Proxy", "Prefix that is put before all keys.", Later("keys pass through as they are")),
-    flag("resolver-prefix", Text, "", "Proxy", "Prefix under which proxies register.", Later("the proxy writes nothing of its own into the cluster")),
-    flag("resolver-ttl", Int, "0", "Proxy", "Seconds that a registration lives.", Later("the proxy writes nothing of its own into the cluster")),
-    flag("discovery-srv", Text, "", "Discovery", "DNS domain whose SRV records name the endpoints.", NO_SRV),
-    flag("discovery-srv-name", Text, "", "Discovery", "Suffix of the service that is asked for.", NO_SRV),
-    flag("insecure-discovery", Bool, "false", "Discovery", "Accepts SRV records of plain HTTP.", NO_SRV),
-    flag("cert", Text, "", "Security", "Certificate towards the cluster.", NO_TLS),
-    flag("key", Text, "", "Security", "Key towards the cluster.", NO_TLS),
-    flag("cacert", Text, "", "Security", "CA of the cluster.", NO_TLS),
-    flag("insecure-skip-tls-verify", Bool, "false", "Security", "Trusts every certificate of the cluster.", NO_TLS),
+    RESOLVER_PREFIX,
+    RESOLVER_TTL,
 ];
 
 #[rustfmt::skip]
@@ -168,8 +234,13 @@ const CONNECTIONS: &[&str] = &[
     "client-cert-auth",
     "trusted-ca-file",
     "client-crl-file",
+    "client-cert-allowed-cn",
+    "client-cert-allowed-hostname",
     "auto-tls",
     "self-signed-cert-validity",
+    "cipher-suites",
+    "tls-min-version",
+    "tls-max-version",
 ];
 const LOGGING: &[&str] =
     &["logger", "log-outputs", "log-level", "log-format", "enable-log-rotation", "log-rotation-config-json"];
@@ -190,9 +261,10 @@ impl Program {
             Program::GrpcProxy => (GRPC_PROXY, &[CONNECTIONS, LOGGING]),
             Program::Gateway => (GATEWAY, &[LOGGING]),
         };
+        let upstream: &[Flag] = if self == Program::Gateway { &[] } else { &UPSTREAM };
         let shared = shared.iter().flat_map(|names| names.iter());
         let row = |name: &&str| FLAGS.iter().find(|flag| flag.name == *name).expect("a row of the member's table");
-        own.iter().chain(shared.map(row)).copied().collect()
+        own.iter().chain(upstream).chain(shared.map(row)).copied().collect()
     }
 
     fn command(self) -> Command {
@@ -231,8 +303,12 @@ impl Program {
         let mut read = Reader::new(&flags, &settings);
         read.standings(&mut warnings);
         let invocation = match self {
-            Program::Proxy => Invocation::Proxy { config: read.proxy(), warnings },
-            Program::GrpcProxy => Invocation::Proxy { config: read.grpc_proxy(), warnings },
+            Program::Proxy | Program::GrpcProxy => {
+                let config = if self == Program::Proxy { read.proxy() } else { read.grpc_proxy() };
+                let listeners = config.listen_client_urls.iter().chain(&config.listen_metrics_urls);
+                warnings.extend(config.client_tls.warnings(&listeners.cloned().collect::<Vec<_>>()));
+                Invocation::Proxy { config, warnings }
+            }
             Program::Gateway => Invocation::Gateway { config: read.gateway(), warnings },
         };
         if read.mistakes.is_empty() { Ok(invocation) } else { Err(read.mistakes) }
@@ -244,26 +320,36 @@ impl Reader<'_> {
         let listen = self.urls("listen-client-urls");
         let advertised = self.urls("advertise-client-urls");
         let metrics = self.urls("listen-metrics-urls");
-        self.proxy_of(listen, advertised, metrics)
+        let client_tls = TlsFlags::of_clients(self);
+        self.proxy_of(listen, advertised, metrics, client_tls)
     }
 
     fn grpc_proxy(&mut self) -> ProxyConfig {
-        let listen = self.value("listen-addr", |text| url(&format!("http://{text}")));
+        // One address, and no scheme: it is https if there is a certificate to show.
+        let client_tls = TlsFlags::of_clients(self);
+        let scheme = if client_tls.has_identity() { "https" } else { "http" };
+        let listen = self.value("listen-addr", |text| url(&format!("{scheme}://{text}")));
         let with_scheme = |text: &str| match text {
             "" => Ok(Vec::new()),
             _ if text.contains("://") => url(text).map(|url| vec![url]),
-            _ => url(&format!("http://{text}")).map(|url| vec![url]),
+            _ => url(&format!("{scheme}://{text}")).map(|url| vec![url]),
         };
         let advertised = self.value("advertise-client-url", with_scheme);
         let metrics = self.value("metrics-addr", with_scheme);
-        let mut config = self.proxy_of(vec![listen], advertised, metrics);
+        let mut config = self.proxy_of(vec![listen], advertised, metrics, client_tls);
         if self.bool("debug") {
             config.log.level = "debug".to_owned();
         }
         config
     }
 
-    fn proxy_of(&mut self, listen: Vec<Url>, advertised: Vec<Url>, metrics: Vec<Url>) -> ProxyConfig {
+    fn proxy_of(
+        &mut self,
+        listen: Vec<Url>,
+        advertised: Vec<Url>,
+        metrics: Vec<Url>,
+        client_tls: TlsFlags,
+    ) -> ProxyConfig {
         if listen.is_empty() {
             self.wrong("--listen-client-urls must name at least one URL".to_owned());
         }
@@ -271,24 +357,43 @@ impl Reader<'_> {
         if let Some(url) = advertised.iter().find(|url| url.address.starts_with(':')) {
             self.wrong(format!("the advertised URL {url} must have a host"));
         }
+        let all = listen.iter().chain(&metrics).cloned().collect::<Vec<_>>();
+        self.mistakes.extend(client_tls.mistakes(&all));
+        self.protocol_mistakes(&client_tls.protocol);
+        let upstream_tls = UpstreamTls {
+            identity: pair(self, "cert", "key", ""),
+            trusted_ca_file: self.path("cacert"),
+            skip_verify: self.bool("insecure-skip-tls-verify"),
+            protocol: client_tls.protocol.clone(),
+        };
+        let scheme = if upstream_tls.is_wanted() { "https" } else { "http" };
         let endpoints = self.endpoints(|text| match text.split_once("://") {
-            None => url(&format!("http://{text}")),
-            Some(("http", _)) => url(text),
-            Some(("https", _)) => Err("TLS towards the cluster is not there yet".to_owned()),
-            Some(_) => Err(format!("{text:?} is neither host:port nor http://host:port")),
+            None => url(&format!("{scheme}://{text}")),
+            Some(("http" | "https", _)) => url(text),
+            Some(_) => Err(format!("{text:?} is neither host:port nor http://host:port nor https://host:port")),
         });
-        let advertised = if advertised.is_empty() { listen.clone() } else { advertised };
+        let lists_itself = !advertised.is_empty();
+        let resolver = self.resolver(lists_itself);
+        let advertised = if lists_itself { advertised } else { listen.clone() };
         for own in endpoints.iter().filter(|endpoint| listen.contains(endpoint) || advertised.contains(endpoint)) {
             self.wrong(format!("--endpoints has {own}, which is this proxy itself"));
         }
         ProxyConfig {
             endpoints: endpoints.iter().map(ToString::to_string).collect(),
+            discovery_srv: self.discovery_srv(),
+            insecure_discovery: self.bool("insecure-discovery"),
+            upstream_tls,
+            data_dir: self.path("data-dir").unwrap_or_else(|| PathBuf::from(DATA_DIR.default)),
+            saves_copies: self.is_set("data-dir") && !self.text("data-dir").is_empty(),
+            client_tls,
             listen_client_urls: listen,
             listen_metrics_urls: metrics,
+            name: self.text("name"),
             advertise_client_urls: advertised,
+            lists_itself,
+            resolver,
             cache: self.cache(),
             cache_auto: self.bool("cache-auto"),
-            data_dir: self.path("data-dir"),
             cache_bytes_max: self.int("cache-bytes", 0, i64::MAX) as usize,
             max_concurrent_streams: self.int("max-concurrent-streams", 1, i64::from(u32::MAX)) as u32,
             grpc_keepalive_interval: self.duration("grpc-keepalive-interval"),
@@ -296,6 +401,19 @@ impl Reader<'_> {
             socket_reuse_port: self.bool("socket-reuse-port"),
             log: self.log(),
         }
+    }
+
+    /// What belongs together is checked as etcd does.
+    fn resolver(&mut self, has_url: bool) -> Option<(String, i64)> {
+        let (prefix, ttl_s) = (self.text("resolver-prefix"), self.int("resolver-ttl", 0, 9_000_000_000));
+        match (prefix.as_str(), ttl_s) {
+            ("", 0) => return None,
+            ("", _) => self.wrong("--resolver-ttl needs a --resolver-prefix".to_owned()),
+            (_, 0) => self.wrong("--resolver-prefix needs a --resolver-ttl of at least 1".to_owned()),
+            _ if !has_url => self.wrong("--resolver-prefix needs an advertised client URL".to_owned()),
+            _ => {}
+        }
+        Some((prefix, ttl_s))
     }
 
     fn cache(&mut self) -> Vec<KeyRange> {
@@ -369,6 +487,13 @@ mod tests {
             assert_eq!(config.endpoints, ["http://127.0.0.1:2379"], "{words}");
             assert_eq!(texts(&config.listen_client_urls), ["http://127.0.0.1:23790"], "{words}");
             assert_eq!(config.advertise_client_urls, config.listen_client_urls, "{words}");
+            let folder = |config: &ProxyConfig| (config.data_dir.clone(), config.saves_copies);
+            assert_eq!(folder(&config), (PathBuf::from("default.proxy"), false), "{words}");
+            assert_eq!(
+                folder(&proxy(&format!("{words} --data-dir=default.proxy"))),
+                (config.data_dir, true),
+                "{words}"
+            );
         }
         for words in ["gateway start", "gateway"] {
             let Ok(Invocation::Gateway { config, .. }) = parse(words) else { panic!("{words}") };
@@ -389,6 +514,37 @@ mod tests {
     }
 
     #[test]
+    fn certificates_make_urls_without_a_scheme_https() {
+        let plain = proxy("grpc-proxy start --endpoints=a:1 --listen-addr=127.0.0.1:3");
+        assert_eq!(
+            (plain.endpoints, texts(&plain.listen_client_urls)),
+            (vec!["http://a:1".into()], vec!["http://127.0.0.1:3".into()])
+        );
+        let towards = "--cert=c --key=k --cacert=ca --insecure-skip-tls-verify";
+        let from = "--cert-file=c --key-file=k --trusted-ca-file=ca --client-crl-file=crl --tls-min-version=TLS1.3";
+        let etcds =
+            proxy(&format!("grpc-proxy start --endpoints=a:1,http://b:2 --listen-addr=127.0.0.1:3 {towards} {from}"));
+        let ours = proxy(&format!(
+            "proxy --endpoints=a:1,http://b:2 --listen-client-urls=https://127.0.0.1:3 {towards} {from}"
+        ));
+        assert_eq!(format!("{ours:?}"), format!("{etcds:?}"));
+        assert_eq!(ours.endpoints, ["https://a:1", "http://b:2"]);
+        assert_eq!(texts(&etcds.advertise_client_urls), ["https://127.0.0.1:3"]);
+        assert_eq!(etcds.upstream_tls.identity, Some(("c".into(), "k".into())));
+        assert!(parse("proxy --listen-client-urls=https://127.0.0.1:3").is_err(), "there is nothing to show");
+        assert!(proxy("proxy --listen-client-urls=https://127.0.0.1:3 --auto-tls").client_tls.auto_tls);
+    }
+
+    #[test]
+    fn a_proxy_lists_itself_if_it_was_told_its_address_and_registers_if_it_was_told_where() {
+        let config = proxy("grpc-proxy start --advertise-client-url=a:1 --resolver-prefix=p --resolver-ttl=60");
+        assert!(config.lists_itself);
+        assert_eq!(config.resolver, Some(("p".to_owned(), 60)));
+        let config = proxy("proxy --name x");
+        assert_eq!((config.lists_itself, config.resolver, config.name.as_str()), (false, None, "x"));
+    }
+
+    #[test]
     fn a_gateway_strips_schemes_and_adds_etcds_port() {
         let Ok(Invocation::Gateway { config, .. }) = parse("gateway --endpoints=https://a,b:1 --retry-delay=5s") else {
             panic!("a gateway")
@@ -400,7 +556,7 @@ mod tests {
     #[test]
     fn all_mistakes_are_reported_at_once_and_what_cannot_be_honoured_is_one() {
         let mistakes = parse(
-            "grpc-proxy start --namespace=x --endpoints=https://a:1,b --listen-addr=host:1 --cert=c --max-concurrent-streams=0",
+            "grpc-proxy start --namespace=x --endpoints=unix://a,b --listen-addr=host:1 --cert=c --max-concurrent-streams=0",
         );
         assert_eq!(mistakes.as_ref().map(|_| ()).unwrap_err().len(), 6, "{mistakes:?}");
         for words in [
@@ -408,6 +564,9 @@ mod tests {
             "proxy --endpoints=",
             "proxy --no-such-flag",
             "proxy start",
+            "proxy --resolver-prefix=p",
+            "proxy --resolver-ttl=5",
+            "proxy --resolver-prefix=p --resolver-ttl=5",
             "grpc-proxy",
             "gateway --endpoints 127.0.0.1:23790",
             "gateway --listen-client-urls http://127.0.0.1:1",

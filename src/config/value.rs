@@ -11,6 +11,13 @@ pub struct Url {
     pub address: String,
 }
 
+impl Url {
+    /// Whether TLS is spoken there.
+    pub fn is_secure(&self) -> bool {
+        matches!(self.scheme.as_str(), "https" | "unixs")
+    }
+}
+
 impl std::fmt::Display for Url {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}://{}", self.scheme, self.address)

@@ -76,7 +76,7 @@ impl From<client::Error> for Failure {
         match error {
             client::Error::InvalidEndpoint(_) => Failure::args(error),
             client::Error::Unsupported(_) => Failure::unsupported(error),
-            client::Error::Unreachable(_) => Failure::connection(error),
+            client::Error::Unreachable(_) | client::Error::Tls(_) => Failure::connection(error),
             _ => Failure::error(error),
         }
     }

@@ -5,11 +5,11 @@ use super::{
     output::{Format, Printer},
 };
 use crate::{
-    client::{Client, ConnectOptions},
+    client::{Client, ConnectOptions, TlsOptions},
     dns::Dns,
 };
 use clap::{ArgAction, Args};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// Flags for all commands; each is also read from the variable that its help names.
 #[derive(Args, Clone, Debug)]
@@ -41,11 +41,11 @@ pub struct Global {
     #[arg(long, global = true, env = "ETCDCTL_DEBUG", num_args = 0..=1, require_equals = true, action = ArgAction::Set,
         default_value = "false", default_missing_value = "true")]
     debug: bool,
-    /// Disable transport security (the only transport so far)
+    /// Disable transport security for endpoints without a scheme, unless a certificate is given
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_TRANSPORT", num_args = 0..=1, require_equals = true,
         action = ArgAction::Set, default_value = "true", default_missing_value = "true")]
     insecure_transport: bool,
-    /// Skip server certificate verification (no effect without TLS)
+    /// Skip server certificate verification (CAUTION: only for tests)
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_SKIP_TLS_VERIFY", num_args = 0..=1, require_equals = true,
         action = ArgAction::Set, default_value = "false", default_missing_value = "true")]
     insecure_skip_tls_verify: bool,
@@ -53,13 +53,13 @@ pub struct Global {
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_DISCOVERY", num_args = 0..=1, require_equals = true,
         action = ArgAction::Set, default_value = "true", default_missing_value = "true")]
     insecure_discovery: bool,
-    /// CA bundle to verify servers with (not supported yet)
+    /// CA bundle to verify servers with, instead of what the system trusts
     #[arg(long, global = true, env = "ETCDCTL_CACERT", default_value = "", hide_default_value = true)]
     cacert: String,
-    /// Client certificate (not supported yet)
+    /// Client certificate, for servers that ask for one
     #[arg(long, global = true, env = "ETCDCTL_CERT", default_value = "", hide_default_value = true)]
     cert: String,
-    /// Key of the client certificate (not supported yet)
+    /// Key of the client certificate
     #[arg(long, global = true, env = "ETCDCTL_KEY", default_value = "", hide_default_value = true)]
     key: String,
     /// User and password as name[:password] (not supported yet)
@@ -103,19 +103,14 @@ pub struct Global {
 impl Global {
     /// Refuses what cannot be done, before anything is sent in the clear that was meant to be secret.
     pub fn checked(self) -> Result<Global, Failure> {
-        let missing = [
-            ("cacert", &self.cacert),
-            ("cert", &self.cert),
-            ("key", &self.key),
-            ("user", &self.user),
-            ("password", &self.password),
-            ("auth-jwt-token", &self.auth_jwt_token),
-        ];
+        let missing = [("user", &self.user), ("password", &self.password), ("auth-jwt-token", &self.auth_jwt_token)];
         if let Some((flag, _)) = missing.iter().find(|(_, value)| !value.is_empty()) {
             return Err(Failure::unsupported(format!("--{flag} is not supported yet")));
         }
-        if !self.insecure_transport || self.insecure_skip_tls_verify {
-            return Err(Failure::unsupported("transport security (TLS) is not supported yet"));
+        if self.cert.is_empty() != self.key.is_empty() {
+            let (key, cert) = (&self.key, &self.cert);
+            let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
+            return Err(Failure::args(text));
         }
         Format::parse(&self.write_out)?;
         if self.debug {
@@ -135,20 +130,8 @@ impl Global {
 
     /// The endpoints by DNS, in the order to try them.
     async fn discovered(&self, dns: &Dns) -> Result<Vec<String>, Failure> {
-        let (mut found, mut errors) = (Vec::new(), Vec::new());
-        for (service, scheme) in [("etcd-client-ssl", "https"), ("etcd-client", "http")] {
-            let service = match self.discovery_srv_name.as_str() {
-                "" => service.to_owned(),
-                name => format!("{service}-{name}"),
-            };
-            match dns.srv(&service, &self.discovery_srv).await {
-                Ok(targets) => found.extend(targets.into_iter().map(|target| format!("{scheme}://{target}"))),
-                Err(error) => errors.push(error),
-            }
-        }
-        if found.is_empty() {
-            return Err(Failure::error(format!("dns lookup errors: {}", errors.join(" and "))));
-        }
+        let found = dns.client_urls(&self.discovery_srv, &self.discovery_srv_name).await;
+        let mut found = found.map_err(Failure::error)?;
         if !self.insecure_discovery {
             found.retain(|endpoint| {
                 let secure = endpoint.starts_with("https://");
@@ -175,8 +158,24 @@ impl Global {
             // etcd hangs up on clients that probe more often.
             keepalive_time: Some(self.keepalive_time.max(Duration::from_secs(10))),
             keepalive_timeout: self.keepalive_timeout,
+            tls: self.tls(),
             ..ConnectOptions::default()
         }
+    }
+
+    /// How TLS is to be spoken, if anything says that it is: a certificate, a CA, or a flag. Only then have endpoints without a scheme TLS.
+    fn tls(&self) -> Option<TlsOptions> {
+        let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+        // Names under a domain that DNS was asked for are certified as that domain, as etcdctl has it.
+        let domain = !self.discovery_srv.is_empty() && !self.insecure_discovery;
+        let options = TlsOptions {
+            identity: path(&self.cert).zip(path(&self.key)),
+            trusted_ca_file: path(&self.cacert),
+            server_name: domain.then(|| self.discovery_srv.clone()),
+            insecure_skip_verify: self.insecure_skip_tls_verify,
+            ..TlsOptions::default()
+        };
+        (options != TlsOptions::default() || !self.insecure_transport).then_some(options)
     }
 
     /// A client for the whole cluster.
@@ -251,6 +250,26 @@ mod tests {
         assert_eq!(found(&["--insecure-discovery=false"]).await.expect("none that is secure"), [""; 0]);
         let none = found(&["--discovery-srv-name=red"]).await.expect_err("none");
         assert!(none.starts_with("dns lookup errors: lookup _etcd-client-ssl-red._tcp.example.com: "), "{none}");
+    }
+
+    #[test]
+    fn endpoints_without_a_scheme_have_tls_if_a_flag_says_so() {
+        let tls = |flags: &[&str]| {
+            let flags = Flags::parse_from(["hengectl"].iter().chain(flags)).global.checked();
+            flags.map(|global| global.tls()).map_err(|failure| failure.text().to_owned())
+        };
+        assert_eq!(tls(&[]), Ok(None));
+        assert_eq!(tls(&["--insecure-transport=false"]), Ok(Some(TlsOptions::default())));
+        let trusted_ca_file = Some("ca.pem".into());
+        assert_eq!(tls(&["--cacert=ca.pem"]), Ok(Some(TlsOptions { trusted_ca_file, ..TlsOptions::default() })));
+        let skips = TlsOptions { insecure_skip_verify: true, ..TlsOptions::default() };
+        assert_eq!(tls(&["--insecure-skip-tls-verify"]), Ok(Some(skips)));
+        let identity = Some(("c.pem".into(), "k.pem".into()));
+        assert_eq!(tls(&["--cert=c.pem", "--key=k.pem"]), Ok(Some(TlsOptions { identity, ..TlsOptions::default() })));
+        let half = "KeyFile and CertFile must both be present[key: , cert: c.pem]";
+        assert_eq!(tls(&["--cert=c.pem"]), Err(half.to_owned()));
+        let named = tls(&["--discovery-srv=example.com", "--insecure-discovery=false"]).unwrap().unwrap();
+        assert_eq!(named.server_name.as_deref(), Some("example.com"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `hengectl`: etcdctl's commands, flags, outputs and exit codes, against henge or etcd; and `bench`, a load generator.
 //!
 //! **Promises.** What a script reads (standard output, exit code, `Error:` lines) is what etcdctl gives. Progress is shown on a
-//! terminal only. A flag that would need something not built yet (TLS, users) is refused, never ignored.
+//! terminal only. A flag that would need something not built yet (users) is refused, never ignored.
 //! **May not know** the server's rooms: it speaks through `client`. What works on files, without a server, is `utl`, over `backup`.
 //!
 //! ```text
@@ -21,6 +21,7 @@ mod member;
 mod output;
 mod quote;
 mod replace;
+mod ring;
 mod snapshot;
 mod txn;
 mod txn_grammar;
@@ -72,6 +73,8 @@ enum Command {
     /// Shows and changes the members of the cluster
     #[command(subcommand)]
     Member(member::Command),
+    /// Lists the proxies before the cluster, and how far each has come
+    Ring(ring::Args),
     /// Transfers leadership to another member of the cluster
     MoveLeader(lead::MoveLeader),
     /// Validates, starts and cancels a downgrade
@@ -98,6 +101,7 @@ enum Command {
 
 /// Runs the program on this process's arguments; the answer is its exit code.
 pub fn main() -> ExitCode {
+    end_with_the_reader();
     let arguments = normal_flags(std::env::args_os());
     let cli = match Cli::command().try_get_matches_from(arguments).and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
@@ -114,6 +118,21 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// `hengectl get --prefix / | head -1`: when nobody reads any more there is nothing more to do. Programs that don't ignore the signal for
+/// it, like etcdctl, end just so.
+fn end_with_the_reader() {
+    /// As a shell reports a process that SIGPIPE ended.
+    const ENDED_BY_SIGPIPE: i32 = 128 + 13;
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>();
+        if text.is_some_and(|text| text.starts_with("failed printing to stdout") && text.contains("Broken pipe")) {
+            std::process::exit(ENDED_BY_SIGPIPE);
+        }
+        others(panic);
+    }));
 }
 
 /// Answers a command line that names no command to run: with help where that was asked for, else with etcdctl's complaint.
@@ -179,6 +198,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Lease(command) => lease::run(&global, command).await,
         Command::Endpoint(args) => endpoint::run(&global, args).await,
         Command::Member(command) => member::run(&global, command).await,
+        Command::Ring(args) => ring::run(&global, args).await,
         Command::MoveLeader(args) => lead::move_leader(&global, args).await,
         Command::Downgrade(command) => lead::downgrade(&global, command).await,
         Command::Alarm(command) => alarm::run(&global, command).await,
@@ -217,6 +237,8 @@ const SWITCHES: &[&str] = &[
     "auto-promote",
     "learner",
     "skip-preflight",
+    "behind",
+    "copies",
 ];
 
 /// Turns `--switch=true` into `--switch` and drops `--switch=false`, up to a `--`.

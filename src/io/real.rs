@@ -181,6 +181,17 @@ pub fn lock_dir(dir: &Path) -> Result<DirLock, Fault> {
     }
 }
 
+/// How much a thread gives way that works beside the traffic, in steps of the system (0 is like everybody, 19 the most).
+const NICE: i32 = 15;
+
+/// Makes the calling thread give way to all others from now on. On Linux it is the thread's own and cannot be taken back: work that is to
+/// give way gets a thread that ends with it. Elsewhere it would be the whole process's, so nothing happens.
+pub fn give_way() {
+    if cfg!(target_os = "linux") {
+        let _ = rustix::process::nice(NICE); // as good as it gets
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,13 +1,9 @@
 //! Connections to peers.
 
 use super::tls::Tls;
+use crate::tls::{Http, dial};
 use hyper_util::rt::TokioIo;
-use std::{io, pin::Pin, time::Duration};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
-use tokio_rustls::rustls::pki_types::ServerName;
+use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 /// Makes connections; one for each that asks, never shared.
@@ -32,10 +28,7 @@ impl Dialer {
     /// A text: the URL makes no sense, nobody answers there in time, or TLS fails.
     pub(super) async fn dial(&self, url: &str, keep_alive: KeepAlive) -> Result<Channel, String> {
         let target = Target::parse(url)?;
-        let tls = match target.is_tls {
-            true => Some((self.tls.connector()?, target.server_name()?)),
-            false => None,
-        };
+        let tls = target.is_tls.then(|| self.tls.client().clone());
         // The connector below does TLS; the library above it must not try to.
         let endpoint = Endpoint::from_shared(format!("http://{}", target.address))
             .map_err(|error| format!("{url:?} is no URL of a peer: {error}"))?
@@ -45,15 +38,7 @@ impl Dialer {
         let address = target.address;
         let connector = tower::service_fn(move |_| {
             let (tls, address) = (tls.clone(), address.clone());
-            async move {
-                let stream = TcpStream::connect(&address).await?;
-                stream.set_nodelay(true)?;
-                let connection: Connection = match tls {
-                    None => Box::pin(stream),
-                    Some((connector, name)) => Box::pin(connector.connect(name, stream).await?),
-                };
-                Ok::<_, io::Error>(TokioIo::new(connection))
-            }
+            async move { dial(&address, tls.as_ref(), Http::Two).await.map(TokioIo::new) }
         });
         match tokio::time::timeout(self.patience, endpoint.connect_with_connector(connector)).await {
             Ok(Ok(channel)) => Ok(channel),
@@ -90,18 +75,4 @@ impl Target {
         };
         Ok(Target { is_tls, address: rest.trim_end_matches('/').to_owned() })
     }
-
-    /// Whom the peer's certificate must be made out to.
-    fn server_name(&self) -> Result<ServerName<'static>, String> {
-        let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host);
-        let host = host.trim_matches(['[', ']']).to_owned();
-        let text = format!("{host:?} is neither a host name nor an address");
-        ServerName::try_from(host).map_err(|_| text)
-    }
 }
-
-/// Both ways of a connection.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
-/// A connection, with or without TLS.
-pub(super) type Connection = Pin<Box<dyn Stream>>;

@@ -1,7 +1,10 @@
 //! Peer URLs: binding them, and serving peers there.
 
-use super::{Network, dial::Connection, service::PeerService, tls::Tls};
-use crate::pb::henge::peer::peer_server::PeerServer;
+use super::{Network, service::PeerService, tls::Tls};
+use crate::{
+    pb::henge::peer::peer_server::PeerServer,
+    tls::{Connection, Turn},
+};
 use std::{
     io,
     net::SocketAddr,
@@ -13,7 +16,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::JoinSet,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,10 +24,6 @@ use tonic::transport::server::Connected;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
-/// TLS handshakes that may be under way.
-const HANDSHAKES_MAX: usize = 64;
-/// How long one may take.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 /// Out of file descriptors, most likely: the loop must not spin until one is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Silence after which a peer is asked whether it lives, and the time for its answer: dead connections do not pile up.
@@ -98,10 +97,9 @@ pub struct Serving {
 /// never comes further.
 pub fn serve(listeners: Vec<Listener>, network: &Network, tls: &Tls, request_bytes_max: usize) -> Serving {
     let (accepted, incoming) = mpsc::channel(16);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        accepting.spawn(accept_all(listener, tls.clone(), Arc::clone(&handshakes), accepted.clone()));
+        accepting.spawn(accept_all(listener, tls.clone(), accepted.clone()));
     }
     let (stop, stopped) = oneshot::channel();
     let bytes_max = request_bytes_max.saturating_mul(2).max(MESSAGE_BYTES_MIN);
@@ -138,12 +136,7 @@ impl Serving {
 }
 
 /// Accepts on one listener until it is aborted.
-async fn accept_all(
-    listener: Listener,
-    tls: Tls,
-    handshakes: Arc<Semaphore>,
-    accepted: mpsc::Sender<io::Result<Accepted>>,
-) {
+async fn accept_all(listener: Listener, tls: Tls, accepted: mpsc::Sender<io::Result<Accepted>>) {
     let mut shaking = JoinSet::new();
     loop {
         let (stream, remote) = match listener.socket.accept().await {
@@ -155,12 +148,10 @@ async fn accept_all(
             }
         };
         while shaking.try_join_next().is_some() {}
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let (tls, accepted, is_tls) = (tls.clone(), accepted.clone(), listener.is_tls);
+        let turn = if listener.is_tls { Some(tls.enter().await) } else { None };
+        let (tls, accepted) = (tls.clone(), accepted.clone());
         shaking.spawn(async move {
-            let shake = tokio::time::timeout(HANDSHAKE_PATIENCE, shake(stream, remote, is_tls, &tls)).await;
-            drop(permit);
-            match shake.unwrap_or_else(|_| Err(format!("no TLS handshake within {HANDSHAKE_PATIENCE:?}"))) {
+            match shake(stream, remote, turn, &tls).await {
                 // The server is gone only when everything stops.
                 Ok(io) => drop(accepted.send(Ok(Accepted { io, remote })).await),
                 Err(error) => {
@@ -171,9 +162,18 @@ async fn accept_all(
     }
 }
 
-async fn shake(stream: TcpStream, remote: SocketAddr, is_tls: bool, tls: &Tls) -> Result<Connection, String> {
+/// `turn`: to shake hands at all, where TLS is spoken.
+async fn shake(
+    stream: TcpStream,
+    remote: SocketAddr,
+    turn: Option<Result<Turn, String>>,
+    tls: &Tls,
+) -> Result<Connection, String> {
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    if is_tls { Ok(Box::pin(tls.accept(stream, remote).await?)) } else { Ok(Box::pin(stream)) }
+    match turn {
+        Some(turn) => Ok(Box::pin(tls.accept(stream, remote, turn?).await?)),
+        None => Ok(Box::pin(stream)),
+    }
 }
 
 /// A connection that a peer has dialled.

@@ -33,7 +33,7 @@ pub use client::Counts;
 pub use inbound::{Arriving, Inbound};
 pub use join::{Cluster, ask_cluster};
 pub use listen::{Listener, Serving, serve};
-pub use tls::{Tls, TlsSettings, TlsVersion, self_signed};
+pub use tls::{Tls, TlsSettings};
 
 use crate::{
     membership::Member,

@@ -7,6 +7,7 @@
 mod discovery;
 mod peers;
 mod proxy;
+mod tls;
 
 pub use proxy::{run_gateway, run_proxy};
 
@@ -20,6 +21,7 @@ use crate::{
     peer::Network,
     replica::{self, AutoCompaction, Handle, Settings, StartAs},
     server::{self, ConnectionSettings, Edge, Limits, Listener, MemberBackend, Rules, Version},
+    tls::ServerTls,
     types::{Fault, Sabotage},
     watch as hub,
 };
@@ -101,11 +103,15 @@ async fn live(config: Config) -> Result<(), String> {
         "starting henge"
     );
     let config = discovery::complete(config).await?;
-    let clients = bind(&config, &config.listen_client_urls).await?;
-    let mut http = bind(&config, &config.listen_client_http_urls).await?;
-    http.extend(bind(&config, &config.listen_metrics_urls).await?);
+    let bind = async |urls: &[Url]| bind_all(urls, config.socket_reuse_port).await;
+    let clients = bind(&config.listen_client_urls).await?;
+    let mut http = bind(&config.listen_client_http_urls).await?;
+    http.extend(bind(&config.listen_metrics_urls).await?);
     let peers = Peers::bind(&config).await?;
     let _lock = claim(&config).map_err(|fault| fault.to_string())?;
+    let client_urls = [&config.listen_client_urls, &config.listen_client_http_urls, &config.listen_metrics_urls];
+    let fixtures = config.data_dir.join("fixtures").join("client");
+    let client_tls = tls::for_clients(&config.client_tls, &client_urls, &fixtures)?;
     // Members that start at the same time ask each other: somebody has to answer.
     let peers = peers.serve(&config)?;
     let start_as = peers.start_as(&config).await?;
@@ -123,10 +129,10 @@ async fn live(config: Config) -> Result<(), String> {
         keepalive_timeout: config.grpc_keepalive_timeout,
     };
     let routes = gateway::routes(edge.clone());
-    let http = server::serve_http(http, routes.clone(), &connections);
+    let http = server::serve_http(secured(http, client_tls.as_ref()), routes.clone(), &connections);
     // HTTP with ports of its own leaves the others to gRPC.
     let beside = if config.listen_client_http_urls.is_empty() { routes } else { axum::Router::new() };
-    let serving = server::serve(clients, edge, beside, &connections);
+    let serving = server::serve(secured(clients, client_tls.as_ref()), edge, beside, &connections);
     tracing::info!("ready to serve client requests");
     for url in &config.listen_client_urls {
         tracing::info!(address = %url, "serving client traffic");
@@ -169,17 +175,24 @@ async fn left(removed: &mut watch::Receiver<bool>) {
     tokio::time::sleep(DRAIN).await;
 }
 
-async fn bind(config: &Config, urls: &[Url]) -> Result<Vec<Listener>, String> {
-    bind_all(urls, config.socket_reuse_port).await
+/// Binds each address once: where a URL comes with `http` and with `https`, both are spoken.
+async fn bind_all(urls: &[Url], share_port: bool) -> Result<Vec<Listener>, String> {
+    let mut listeners: Vec<(&Url, Listener)> = Vec::new();
+    for url in urls {
+        let is_same = |other: &Url| other.address == url.address && other.scheme != url.scheme;
+        let same = listeners.iter_mut().find(|(other, _)| url.scheme.starts_with("http") && is_same(other));
+        if let Some((_, listener)) = same {
+            listener.speak_both();
+            continue;
+        }
+        let bound = Listener::bind_shared(&url.to_string(), share_port).await;
+        listeners.push((url, bound.map_err(|error| error.to_string())?));
+    }
+    Ok(listeners.into_iter().map(|(_, listener)| listener).collect())
 }
 
-async fn bind_all(urls: &[Url], share_port: bool) -> Result<Vec<Listener>, String> {
-    let mut listeners = Vec::new();
-    for url in urls {
-        let bound = Listener::bind_shared(&url.to_string(), share_port).await;
-        listeners.push(bound.map_err(|error| error.to_string())?);
-    }
-    Ok(listeners)
+fn secured(listeners: Vec<Listener>, tls: Option<&ServerTls>) -> Vec<Listener> {
+    listeners.into_iter().map(|listener| listener.with_tls(tls)).collect()
 }
 
 /// Makes a folder, and sees to it that a power cut can't take it away again with what will be in it.
@@ -230,7 +243,7 @@ fn open(config: &Config, start_as: StartAs, sabotage: Option<Sabotage>, network:
         StorageEngine::Redb => engine::Kind::Redb,
         StorageEngine::Sled => engine::Kind::Sled,
     };
-    let (wake, woken) = crossbeam_channel::bounded(1);
+    let (wake, woken) = flume::bounded(1);
     let options = engine::Options {
         cache_bytes: config.storage_cache_bytes,
         // Full: the flush thread has been woken already.
@@ -267,7 +280,7 @@ fn edge_settings(config: &Config) -> server::Settings {
     }
 }
 
-/// The rule that this member is to break. A build that keeps all rules refuses: whoever wants to see one broken would wait for it in vain.
+/// The rule that this process is to break. A build that keeps all rules refuses: whoever wants to see one broken would wait for it in vain.
 fn sabotage() -> Result<Option<Sabotage>, String> {
     const VARIABLE: &str = "HENGE_SABOTAGE";
     match std::env::var(VARIABLE) {
@@ -277,7 +290,7 @@ fn sabotage() -> Result<Option<Sabotage>, String> {
         }
         Ok(name) => {
             let rule = name.parse().map_err(|why| format!("{VARIABLE}: {why}"))?;
-            tracing::warn!(?rule, "this member breaks a rule on purpose, and will lose data or tell lies");
+            tracing::warn!(?rule, "this process breaks a rule on purpose, and will lose data or tell lies");
             Ok(Some(rule))
         }
     }

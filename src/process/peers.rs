@@ -2,7 +2,7 @@
 
 use super::{texts, wal_dir};
 use crate::{
-    config::{self, ClusterState, Config, Url, lead_alike, parse_url},
+    config::{ClusterState, Config, Url, lead_alike, parse_url},
     membership::{Member, cluster_id, member_id},
     peer::{self, Cluster, Listener, Network, Serving, Tls, TlsSettings, ask_cluster},
     replica::{self, Handle, StartAs},
@@ -140,14 +140,16 @@ impl Bound {
 /// Certificates of this member, made first if it has to make them itself.
 fn tls(config: &Config) -> Result<Tls, String> {
     let flags = &config.peer_tls;
-    let version = |version: Option<config::TlsVersion>| {
-        version.map(|version| match version {
-            config::TlsVersion::Tls12 => peer::TlsVersion::Tls12,
-            config::TlsVersion::Tls13 => peer::TlsVersion::Tls13,
-        })
+    let is_self_signed = flags.auto_tls && flags.identity.is_none();
+    let identity = match is_self_signed {
+        true => {
+            let dir = config.data_dir.join("fixtures").join("peer");
+            Some(super::tls::identity(flags, &config.listen_peer_urls.iter().collect::<Vec<_>>(), &dir)?)
+        }
+        false => flags.identity.clone(),
     };
-    let mut settings = TlsSettings {
-        identity: flags.identity.clone(),
+    Tls::new(TlsSettings {
+        identity,
         client_identity: flags.client_identity.clone(),
         client_cert_auth: flags.client_cert_auth,
         trusted_ca_file: flags.trusted_ca_file.clone(),
@@ -155,18 +157,9 @@ fn tls(config: &Config) -> Result<Tls, String> {
         allowed_cn: flags.cert_allowed_cn.clone(),
         allowed_hostname: flags.cert_allowed_hostname.clone(),
         skip_client_san_verification: flags.skip_client_san_verification,
-        is_self_signed: false,
-        versions: (version(flags.versions.0), version(flags.versions.1)),
-    };
-    if flags.auto_tls && settings.identity.is_none() {
-        let host =
-            |url: &Url| url.address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']).to_owned();
-        let hosts = config.listen_peer_urls.iter().map(host).filter(|host| !host.is_empty()).collect::<Vec<_>>();
-        let dir = config.data_dir.join("fixtures").join("peer");
-        settings.identity = Some(peer::self_signed(&dir, &hosts, flags.validity_years)?);
-        settings.is_self_signed = true;
-    }
-    Tls::new(settings)
+        is_self_signed,
+        protocol: flags.protocol.clone(),
+    })
 }
 
 /// The place of this member in a cluster that it was added to: its id there, if all members are those that the flags name.

@@ -1,14 +1,15 @@
 //! Life and death of what stands before a cluster: the proxy, and the gateway.
 
-use super::{DRAIN, Signals, bind_all, give_up, runtime, texts};
+use super::{DRAIN, Signals, bind_all, give_up, runtime, sabotage, secured, texts, tls};
 use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
+    dns::Dns,
     io::{
         Disk,
         real::{DirLock, RealDisk, lock_dir},
     },
-    proxy::{self, Ring, Shelf, Upstream, tcp::Gateway},
+    proxy::{self, Own, Resolver, Ring, Shelf, Upstream, tcp::Gateway},
     server::ConnectionSettings,
 };
 use std::{path::Path, process::ExitCode, sync::Arc};
@@ -42,23 +43,33 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     let mut signals = Signals::listen()?;
     let clients = bind_all(&config.listen_client_urls, config.socket_reuse_port).await?;
     let http = bind_all(&config.listen_metrics_urls, config.socket_reuse_port).await?;
-    let upstream = Upstream::new(&config.endpoints, ConnectOptions::default()).map_err(|error| error.to_string())?;
+    let urls = [&config.listen_client_urls, &config.listen_metrics_urls];
+    let client_tls = tls::for_clients(&config.client_tls, &urls, &config.data_dir.join("fixtures").join("proxy"))?;
+    let (clients, http) = (secured(clients, client_tls.as_ref()), secured(http, client_tls.as_ref()));
+    let (endpoints, domain) = endpoints(&config).await?;
+    let tls = tls::for_upstream(&config.upstream_tls, domain)?;
+    let options = ConnectOptions { tls: Some(tls), ..ConnectOptions::default() };
+    let upstream = Upstream::new(&endpoints, options).map_err(|error| error.to_string())?;
     // Held until the process ends: two proxies in one folder would write each other's files.
-    let (_lock, shelf) = match &config.data_dir {
-        Some(dir) => {
-            let (lock, shelf) = open_shelf(dir)?;
+    let (_lock, shelf) = match config.saves_copies {
+        true => {
+            let (lock, shelf) = open_shelf(&config.data_dir)?;
             (Some(lock), Some(Arc::new(shelf)))
         }
-        None => (None, None),
+        false => (None, None),
     };
     let copies = proxy::Settings {
         shelf,
         ranges: config.cache,
         hunger: config.cache_auto.then(proxy::Hunger::default),
         bytes_max: config.cache_bytes_max,
+        sabotage: sabotage()?,
         ..proxy::Settings::default()
     };
-    let ring = Ring::new(upstream, &texts(&config.advertise_client_urls), copies)?;
+    let name = if config.name.is_empty() { host_name() } else { config.name };
+    let resolver = config.resolver.map(|(prefix, ttl_s)| Resolver { prefix, ttl_s });
+    let own = Own { name, urls: texts(&config.advertise_client_urls), is_listed: config.lists_itself, resolver };
+    let ring = Ring::new(upstream, own, copies)?;
     let connections = ConnectionSettings {
         streams_max: config.max_concurrent_streams,
         keepalive_interval: config.grpc_keepalive_interval,
@@ -66,7 +77,7 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     };
     let (serving, http) = (ring.serve(clients, &connections), ring.serve_http(http, &connections));
     for url in &config.listen_client_urls {
-        tracing::info!(address = %url, endpoints = ?config.endpoints, "started gRPC proxy");
+        tracing::info!(address = %url, ?endpoints, "started gRPC proxy");
     }
     tracing::info!("ready to serve client requests");
     signals.told().await;
@@ -81,6 +92,26 @@ fn open_shelf(dir: &Path) -> Result<(DirLock, Shelf), String> {
     let lock = lock_dir(dir).map_err(|fault| fault.to_string())?;
     let shelf = Shelf::open(&dir.join("copies")).map_err(|error| format!("cannot use {}: {error}", dir.display()))?;
     Ok((lock, shelf))
+}
+
+/// What stands behind the proxy, and the domain to which certificates there are made out if it was DNS that named it.
+async fn endpoints(config: &ProxyConfig) -> Result<(Vec<String>, Option<&str>), String> {
+    let Some(srv) = &config.discovery_srv else { return Ok((config.endpoints.clone(), None)) };
+    let mut found = Dns::system()?.client_urls(&srv.domain, &srv.name).await?;
+    tracing::info!(endpoints = ?found, domain = srv.domain, "discovered endpoints");
+    if config.insecure_discovery {
+        return Ok((found, None));
+    }
+    found.retain(|endpoint| endpoint.starts_with("https://"));
+    match found.is_empty() {
+        true => Err(format!("DNS names no endpoints with TLS under {}; --insecure-discovery takes others", srv.domain)),
+        false => Ok((found, Some(&srv.domain))),
+    }
+}
+
+/// What the host calls itself.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 async fn live_gateway(config: GatewayConfig) -> Result<(), String> {

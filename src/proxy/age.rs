@@ -15,16 +15,24 @@ const KEPT: usize = 64;
 
 /// What upstream has proven lately.
 #[derive(Debug, Default)]
-pub struct Proofs(VecDeque<(Revision, Duration)>);
+pub struct Proofs(VecDeque<Proven>);
+
+/// All that upstream had committed by `last` is at or below `revision`, which it had by `first`.
+#[derive(Clone, Copy, Debug)]
+struct Proven {
+    revision: Revision,
+    first: Duration,
+    last: Duration,
+}
 
 impl Proofs {
     /// A linearizable read that was sent at `moment` was answered with `revision`.
     pub fn add(&mut self, revision: Revision, moment: Duration) {
         match self.0.back_mut() {
-            Some((last, at)) if *last == revision => return *at = moment.max(*at),
+            Some(proven) if proven.revision == revision => return proven.last = moment.max(proven.last),
             // Of an earlier time, or of a history that is no more.
-            Some((last, _)) if *last > revision => return,
-            _ => self.0.push_back((revision, moment)),
+            Some(proven) if proven.revision > revision => return,
+            _ => self.0.push_back(Proven { revision, first: moment, last: moment }),
         }
         if self.0.len() > KEPT {
             self.0.pop_front();
@@ -38,8 +46,14 @@ impl Proofs {
 
     /// The latest moment at which nothing after `level` had been committed, as far as anybody asked.
     pub fn current_at(&self, level: Revision) -> Option<Duration> {
-        let beyond = self.0.partition_point(|(revision, _)| *revision <= level);
-        beyond.checked_sub(1).map(|at| self.0[at].1)
+        let beyond = self.0.partition_point(|proven| proven.revision <= level);
+        beyond.checked_sub(1).map(|at| self.0[at].last)
+    }
+
+    /// The highest revision that was known at `moment`; 0: none of those that are remembered.
+    pub fn known_at(&self, moment: Duration) -> Revision {
+        let later = self.0.partition_point(|proven| proven.first <= moment);
+        later.checked_sub(1).map_or(Revision(0), |at| self.0[at].revision)
     }
 }
 
@@ -142,6 +156,8 @@ mod tests {
         }
         let at = |level| proofs.current_at(Revision(level));
         assert_eq!((at(4), at(5), at(7), at(8), at(99)), (None, Some(s(12)), Some(s(12)), Some(s(20)), Some(s(20))));
+        let known = |at| proofs.known_at(s(at)).0;
+        assert_eq!((known(9), known(10), known(19), known(20), known(99)), (0, 5, 5, 8, 8));
     }
 
     #[test]

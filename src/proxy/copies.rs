@@ -12,7 +12,10 @@ use super::{
     shelf::{Keeper, Shelf},
     tend::Tender,
 };
-use crate::types::{KeyRange, Revision};
+use crate::{
+    runtime,
+    types::{KeyRange, Revision, Sabotage},
+};
 use parking_lot::{Mutex, RwLock};
 use std::{cell::Cell, sync::Arc, time::Duration};
 use tokio::task::AbortHandle;
@@ -34,6 +37,8 @@ pub struct Settings {
     pub wait_max: Duration,
     /// Upstream is asked this often whether it is still what it was; a little more, by chance.
     pub pulse: Duration,
+    /// A rule that this proxy is to break, to prove that somebody notices.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl Default for Settings {
@@ -46,6 +51,7 @@ impl Default for Settings {
             rules: Rules::default(),
             wait_max: Duration::from_secs(5),
             pulse: Duration::from_secs(5),
+            sabotage: None,
         }
     }
 }
@@ -71,6 +77,8 @@ pub(super) struct Ground {
     pub(super) shelf: Option<Arc<Shelf>>,
     /// What has no copy and is asked for, if that is to lead to any.
     pub(super) demand: Option<Mutex<Demand>>,
+    /// A rule that is to be broken.
+    pub(super) sabotage: Option<Sabotage>,
 }
 
 impl Drop for Shared {
@@ -82,22 +90,22 @@ impl Drop for Shared {
 impl Copies {
     /// Begins to copy. What is not there yet is not covered.
     pub fn start(source: Arc<dyn Source>, settings: Settings) -> Copies {
-        let Settings { ranges, hunger, shelf, bytes_max, rules, wait_max, pulse } = settings;
+        let Settings { ranges, hunger, shelf, bytes_max, rules, wait_max, pulse, sabotage } = settings;
         let fence = Fence::new(Arc::clone(&source), wait_max);
-        let ground = Arc::new(Ground::new(fence, bytes_max, ranges, hunger.clone(), shelf.clone()));
+        let ground = Arc::new(Ground::new(fence, bytes_max, ranges, hunger.clone(), shelf.clone()).broken(sabotage));
         let feed = |place: &Arc<Place>| Feed::new(place, &ground, &source, &rules);
         let feeds: Vec<Feed> = ground.places().iter().map(feed).collect();
         let mut tasks: Vec<AbortHandle> =
-            feeds.into_iter().map(|feed| tokio::spawn(feed.run()).abort_handle()).collect();
+            feeds.into_iter().map(|feed| runtime::spawn(feed.run()).abort_handle()).collect();
         if ground.answers_anything() {
-            tasks.push(tokio::spawn(feel(Arc::clone(&ground), pulse)).abort_handle());
+            tasks.push(runtime::spawn(feel(Arc::clone(&ground), pulse)).abort_handle());
         }
         if let Some(hunger) = hunger {
             let tender = Tender::new(Arc::clone(&ground), source, rules, hunger);
-            tasks.push(tokio::spawn(tender.run()).abort_handle());
+            tasks.push(runtime::spawn(tender.run()).abort_handle());
         }
         if let Some(shelf) = shelf {
-            tasks.push(tokio::spawn(Keeper::new(shelf, Arc::clone(&ground)).run()).abort_handle());
+            tasks.push(runtime::spawn(Keeper::new(shelf, Arc::clone(&ground)).run()).abort_handle());
         }
         Copies { shared: Arc::new(Shared { ground, wait_max, tasks }) }
     }
@@ -117,6 +125,11 @@ impl Copies {
         self.shared.ground.copies().iter().for_each(|copy| copy.forget(revision));
     }
 
+    /// All copies that there are now.
+    pub fn all(&self) -> Vec<Arc<Copy>> {
+        self.shared.ground.copies()
+    }
+
     /// The fence of this upstream.
     pub fn fence(&self) -> &Fence {
         &self.shared.ground.fence
@@ -125,6 +138,11 @@ impl Copies {
     /// Memory that the copies take, about.
     pub fn bytes(&self) -> usize {
         self.shared.ground.budget.used()
+    }
+
+    /// Memory that they may take.
+    pub fn bytes_max(&self) -> usize {
+        self.shared.ground.budget.bytes_max()
     }
 }
 
@@ -163,7 +181,13 @@ impl Ground {
             budget: Budget::new(bytes_max),
             places: RwLock::new(hulls(ranges).into_iter().map(|range| Place::new(range, Rank::named())).collect()),
             demand: hunger.map(|hunger| Mutex::new(Demand::new(hunger))),
+            sabotage: None,
         }
+    }
+
+    /// The same with a rule that is to be broken.
+    fn broken(self, sabotage: Option<Sabotage>) -> Ground {
+        Ground { sabotage, ..self }
     }
 
     fn answers_anything(&self) -> bool {
@@ -244,7 +268,7 @@ const SAMPLE: u32 = 8;
 
 /// Now and then, for how many reads the one that is being made is to count. By chance, or those of a loop would be the same ones each time.
 fn sampled() -> Option<u32> {
-    let gap = || rand::random_range(1..2 * SAMPLE);
+    let gap = || 1 + runtime::below(2 * SAMPLE as usize - 1) as u32;
     let until = match UNTIL_COUNTED.get() {
         0 => gap(),
         until => until,
@@ -259,7 +283,7 @@ fn sampled() -> Option<u32> {
 async fn feel(ground: Arc<Ground>, pulse: Duration) {
     let fence = &ground.fence;
     loop {
-        tokio::time::sleep(pulse.mul_f64(rand::random_range(1.0..1.2))).await;
+        tokio::time::sleep(pulse.mul_f64(runtime::chance(1.0..1.2))).await;
         let copies = ground.copies();
         // A proxy that copies nothing need not know; but once locked, nobody else would find out that upstream is not any more.
         if copies.is_empty() && !fence.is_locked() {

@@ -71,6 +71,10 @@ pub struct Copy {
     wanted: watch::Sender<Revision>,
     over: watch::Sender<bool>,
     header: Mutex<Header>,
+    engine: Arc<Volatile>,
+    /// Reads that it has answered, and reads of its keys that it could not answer.
+    hits: AtomicU64,
+    misses: AtomicU64,
     /// Upstream was asked to compact up to here, as far as is known.
     compacted: AtomicI64,
     /// Events that have come.
@@ -118,6 +122,22 @@ impl Copy {
     /// Upstream was asked to forget what is before `revision`.
     pub fn forget(&self, revision: Revision) {
         self.compacted.fetch_max(revision.0, Relaxed);
+    }
+
+    /// Memory taken, about.
+    pub fn bytes(&self) -> usize {
+        self.engine.bytes() + self.reader.keys_total() * KEY_BYTES
+    }
+
+    /// A read of keys that are here was answered, or not.
+    pub fn count(&self, is_hit: bool) {
+        let counter = if is_hit { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// How many reads it has answered, and how many it could not.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.hits.load(Relaxed), self.misses.load(Relaxed))
     }
 
     /// Upstream was asked to compact up to here, as far as is known.
@@ -283,6 +303,9 @@ impl Loading {
             wanted: watch::Sender::new(revision),
             over: watch::Sender::new(false),
             header: Mutex::new(header),
+            engine: Arc::clone(&engine),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
             compacted: AtomicI64::new(0),
             events: AtomicU64::new(0),
         });
@@ -322,7 +345,7 @@ impl Writer {
 
     /// Memory taken, about.
     pub fn bytes(&self) -> usize {
-        self.engine.bytes() + self.copy.reader.keys_total() * KEY_BYTES
+        self.copy.bytes()
     }
 
     /// Takes in what happened: whole revisions, ascending. Readers see it, then watchers, then those who wait for the level.

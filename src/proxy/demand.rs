@@ -8,7 +8,7 @@
 
 use super::ranges::{covers, folder, is_rest};
 use crate::types::KeyRange;
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 /// When a range is worth a copy that nobody has asked for by name.
 #[derive(Clone, Debug)]
@@ -100,13 +100,13 @@ struct Bar {
 #[derive(Debug)]
 pub(super) struct Demand {
     hunger: Hunger,
-    known: HashMap<KeyRange, Heat>,
-    bars: HashMap<KeyRange, Bar>,
+    known: BTreeMap<KeyRange, Heat>,
+    bars: BTreeMap<KeyRange, Bar>,
 }
 
 impl Demand {
     pub(super) fn new(hunger: Hunger) -> Demand {
-        Demand { hunger, known: HashMap::new(), bars: HashMap::new() }
+        Demand { hunger, known: BTreeMap::new(), bars: BTreeMap::new() }
     }
 
     /// `range` was read or watched, which is worth `points`.

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     client::Policy,
     pb::etcdserverpb::{self as pb, watch_client::WatchClient, watch_request::RequestUnion},
-    types::{KeyRange, Revision},
+    types::{KeyRange, Revision, Sabotage},
     watch as hub,
 };
 use asking::Asking;
@@ -82,6 +82,7 @@ pub(super) struct Feed {
     shelf: Option<Arc<Shelf>>,
     /// Bytes that a load may take for each point of the place's worth, if it was not named.
     bytes_per_point: Option<usize>,
+    sabotage: Option<Sabotage>,
 }
 
 /// Why a stream is no more.
@@ -109,6 +110,7 @@ impl Feed {
             place: Arc::clone(place),
             shelf: ground.shelf.clone(),
             bytes_per_point: None,
+            sabotage: ground.sabotage,
         }
     }
 
@@ -197,6 +199,7 @@ impl Feed {
             let pause = pauses.next();
             tracing::debug!(range = ?self.range, why, ?pause, "a copy has lost upstream");
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 () = over(writer) => return End::Over("it is not upstream's history any more".into()),
             }
@@ -221,7 +224,7 @@ impl Feed {
                 return Err(End::Alien(writer.copy().disagreement(&proof)));
             }
         }
-        let opening = tokio::time::timeout(self.rules.call_max, self.open(writer.revision().next()));
+        let opening = tokio::time::timeout(self.rules.call_max, self.open(self.resumption(writer, is_resumed)));
         let (requests, mut replies) = opening.await.unwrap_or_else(|_| Err(End::Lost("no watch in time".into())))?;
         let mut wanted = writer.copy().wanted();
         let mut inbox = Inbox::default();
@@ -234,7 +237,9 @@ impl Feed {
                 .ask_at(now, writer.revision(), goal, self.rules.lag_max)
                 .map_err(|()| End::Lost("the member lags behind".into()))?;
             let reply = tokio::select! {
-                reply = replies.message() => reply,
+                // Replies that never stop keep neither the end nor a question waiting.
+                biased;
+                () = over(writer) => return Err(End::Over("it is not upstream's history any more".into())),
                 () = tokio::time::sleep_until(ask_at.unwrap_or(now)), if ask_at.is_some() => {
                     let union = RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
                     asking.asked(now, goal);
@@ -242,8 +247,8 @@ impl Feed {
                     let _ = requests.try_send(pb::WatchRequest { request_union: Some(union) });
                     continue;
                 }
+                reply = replies.message() => reply,
                 Ok(()) = wanted.changed() => continue,
-                () = over(writer) => return Err(End::Over("it is not upstream's history any more".into())),
                 () = tokio::task::yield_now(), if is_untidy => {
                     is_untidy = writer.tidy().map_err(fault)?;
                     continue;
@@ -275,6 +280,12 @@ impl Feed {
                 return Err(End::TooLarge);
             }
         }
+    }
+
+    /// Where the next stream begins.
+    fn resumption(&self, writer: &Writer, is_resumed: bool) -> Revision {
+        let next = writer.revision().next();
+        if is_resumed && Sabotage::ResumeTooLate.is(self.sabotage) { next.next() } else { next }
     }
 
     async fn open(

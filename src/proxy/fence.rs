@@ -9,6 +9,7 @@ use super::{Source, age::Proofs};
 use crate::{
     client::{self, retry},
     pb::etcdserverpb::{self as pb, kv_client::KvClient},
+    runtime,
     server::Header,
     types::{ClusterId, Error, MemberId, Revision, Term},
 };
@@ -129,6 +130,11 @@ impl Fence {
         self.shared.proofs.lock().current_at(level)
     }
 
+    /// The highest revision of upstream that was known at `moment`, since the ring began; 0: none.
+    pub fn known_at(&self, moment: Duration) -> Revision {
+        self.shared.proofs.lock().known_at(moment)
+    }
+
     /// Forgets what upstream has proven: it is another history now.
     pub fn forget(&self) {
         self.shared.proofs.lock().clear();
@@ -162,7 +168,7 @@ impl Fence {
             !std::mem::replace(&mut waiting.is_running, true)
         };
         if is_first {
-            tokio::spawn(run(Arc::clone(&self.shared)));
+            runtime::spawn(run(Arc::clone(&self.shared)));
         }
         // Without an answer the runtime is about to end.
         answer.await.unwrap_or(Err(Refusal::TimedOut))

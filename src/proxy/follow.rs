@@ -7,12 +7,10 @@ use super::{Upstream, VIA};
 use crate::{
     client::endpoints::endpoint,
     pb::etcdserverpb::{Member, MemberListRequest, cluster_client::ClusterClient},
+    runtime,
 };
 use std::{collections::BTreeSet, time::Duration};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
 
 /// Between two looks, by chance down to half of it.
@@ -29,14 +27,14 @@ const NEAR_ENOUGH: Duration = Duration::from_millis(1);
 /// Follows the members of `upstream` for as long as somebody else holds it.
 pub(super) fn start(upstream: &Upstream) {
     let upstream = upstream.downgrade();
-    tokio::spawn(async move {
+    runtime::spawn(async move {
         let mut verified = BTreeSet::new();
-        let mut pause = FIRST_AFTER.mul_f64(rand::random());
+        let mut pause = FIRST_AFTER.mul_f64(runtime::chance(0.0..1.0));
         loop {
             sleep(pause).await;
             let Some(upstream) = Upstream::upgrade(&upstream) else { return };
             look(&upstream, &mut verified).await;
-            pause = INTERVAL.mul_f64(rand::random_range(0.5..1.0));
+            pause = INTERVAL.mul_f64(runtime::chance(0.5..1.0));
         }
     });
 }
@@ -88,22 +86,23 @@ async fn take(upstream: &Upstream, asked: &str, listing: Listing, verified: &mut
     let serving = listing.members.iter().filter(|member| !member.name.is_empty() && !member.is_learner);
     let listed =
         serving.flat_map(|member| member.client_ur_ls.iter().map(|url| (member.id, super::upstream::spelled(url))));
+    // What was to be said with TLS alone is not said without it because a member advertises that.
+    let listed = listed.filter(|(_, address)| !upstream.is_secure() || address.starts_with("https://"));
     let listed = listed.take(ADDRESSES_MAX).collect::<Vec<_>>();
-    let mut trials = JoinSet::new();
-    for (member, address) in listed.clone() {
+    let trials = listed.clone().into_iter().map(|(member, address)| {
         let endpoint = endpoint(&address, upstream.options());
-        trials.spawn(async move {
+        runtime::spawn(async move {
             let started = Instant::now();
             let channel = timeout(ANSWER_MAX, endpoint.ok()?.connect()).await.ok()?.ok()?;
             let away = started.elapsed();
             let answer = list(channel).await.ok()?;
             let is_it = !answer.is_proxy && (answer.cluster, answer.member) == (listing.cluster, member);
             is_it.then_some((away, address))
-        });
-    }
+        })
+    });
     let mut reached = Vec::new();
-    while let Some(trial) = trials.join_next().await {
-        reached.extend(trial.ok().flatten());
+    for trial in trials.collect::<Vec<_>>() {
+        reached.extend(trial.await.ok().flatten());
     }
     // Nothing that leads anywhere: the addresses that people named do.
     let Some((nearest_away, nearest)) = reached.iter().min().cloned() else { return };

@@ -1,8 +1,9 @@
 //! One match on the path: what the proxy answers itself, and what passes through.
 
-use super::{Ring, VIA, local, pass::said, watch};
+use super::{Ring, VIA, local, members, metrics, pass::said, watch};
 use crate::{
     pb::etcdserverpb::{RangeRequest, kv_client::KvClient},
+    ring::RingService,
     server,
     types::Error,
 };
@@ -58,8 +59,14 @@ impl Ring {
         let shared = &self.shared;
         match request.uri().path() {
             "/etcdserverpb.KV/Range" => match local::range(&shared.copies, request).await {
-                Ok(answer) => answer,
-                Err(request) => self.pass(request).await,
+                Ok(answer) => {
+                    shared.sight.count_read(true);
+                    answer
+                }
+                Err(request) => {
+                    shared.sight.count_read(false);
+                    self.pass(request).await
+                }
             },
             "/etcdserverpb.KV/Compact" => match local::compact(&shared.copies, request).await {
                 Ok(request) => self.pass(request).await,
@@ -75,10 +82,22 @@ impl Ring {
                 shared.renewals.serve(request, shared.stopping.subscribe()).await
             }
             "/etcdserverpb.Cluster/MemberList" => {
-                let mut response = self.pass(request.map(Body::new)).await;
+                let is_own = shared.sight.own().is_listed && !members::asks_core(request.headers());
+                let mut response = match is_own {
+                    true => members::list(shared.sight.own(), &shared.upstream, request).await,
+                    false => self.pass(request.map(Body::new)).await,
+                };
                 // By this a proxy behind this one knows that these members are not its own to follow.
                 response.headers_mut().insert(VIA, shared.via.clone());
                 response
+            }
+            "/henge.ring.Ring/List" if members::asks_core(request.headers()) => self.pass(request.map(Body::new)).await,
+            path if path.starts_with("/henge.ring.Ring/") => {
+                let mut service = RingService::server(shared.sight.clone(), shared.sight.roster().clone());
+                match tower::Service::call(&mut service, request).await {
+                    Ok(answer) => answer,
+                    Err(never) => match never {},
+                }
             }
             _ => self.pass(request.map(Body::new)).await,
         }
@@ -98,6 +117,8 @@ impl Ring {
                     refusal
                 }
             },
+            "/proxy/metrics" => metrics::answer(&self.shared.sight),
+            // As with etcd's proxy, what is left is upstream's, `/metrics` too.
             _ => self.shared.passage.plain(request).await,
         }
     }

@@ -12,8 +12,9 @@ use super::{
 use crate::{
     mvcc::{RangeQuery, RangeResult},
     pb::etcdserverpb as pb,
+    runtime,
     server::{Access, Identity, check, convert},
-    types::{Error, Fault, KeyRange, Revision},
+    types::{Error, Fault, KeyRange, Revision, Sabotage},
 };
 use std::{sync::Arc, time::Duration};
 use tonic::{
@@ -60,7 +61,11 @@ impl Copies {
         ground.note_read(range, found.as_ref().map(|found| &*found.place));
         let found = found?;
         let answer = match &found.copy {
-            Some(copy) => self.answer(metadata, &found, copy, checked).await,
+            Some(copy) => {
+                let answer = self.answer(metadata, &found, copy, checked).await;
+                copy.count(answer.is_some());
+                answer
+            }
             None => None,
         };
         if answer.is_none() {
@@ -143,7 +148,7 @@ impl Copies {
             _ if past.is_some() => true,
             Some(Staleness::Age(max)) => self.age(copy) > max,
             Some(Staleness::Revision(_)) => false,
-            None => !serializable || may_be_behind,
+            None => (!serializable || may_be_behind) && !Sabotage::ReadWithoutFence.is(self.shared.ground.sabotage),
         };
         if !must_be_now && before >= floor {
             // Whether there is a leader is not known here.
@@ -236,7 +241,7 @@ async fn read(copy: &Arc<Copy>, query: RangeQuery) -> Result<Result<RangeResult,
         return copy.reader().range(&query);
     }
     let reader = copy.reader().clone();
-    let reading = tokio::task::spawn_blocking(move || reader.range(&query)).await;
+    let reading = runtime::spawn_blocking(move || reader.range(&query)).await;
     // The runtime ends, or the reader has met a bug: upstream will say.
     reading.unwrap_or(Ok(Err(Error::Stopped)))
 }

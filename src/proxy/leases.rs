@@ -12,13 +12,17 @@ use super::{Upstream, link::pause, pass::told};
 use crate::{
     client,
     pb::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse, lease_client::LeaseClient},
-    types,
+    runtime,
+    types::{self, Sabotage},
 };
 use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -34,8 +38,11 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-/// Upstream streams. A member works each of them off in order, so one would make all leases wait for the slowest.
-const LINES: usize = 4;
+/// Upstream streams. A stock etcd works each of them off in order, so one would make all leases wait for the slowest.
+const LINES: usize = 2;
+/// After a line has sent all that it had it gathers for so long: a member has to prove that it leads, with others, for one renewal as for
+/// a thousand. The first after a rest goes at once.
+const GATHER: Duration = Duration::from_millis(250);
 /// Renewals that may wait for a line to take them in; then the streams of clients wait.
 const ASKED_MAX: usize = 1_024;
 /// Renewals that a line may have taken in and not answered.
@@ -61,17 +68,26 @@ struct Ask {
 #[derive(Clone)]
 pub(super) struct Renewals {
     lines: Arc<[mpsc::Sender<Ask>]>,
+    /// Renewals that were answered.
+    answered: Arc<AtomicU64>,
 }
 
 impl Renewals {
     /// Lines to `upstream`. Nothing is sent before somebody renews.
-    pub(super) fn start(upstream: &Upstream) -> Renewals {
+    pub(super) fn start(upstream: &Upstream, sabotage: Option<Sabotage>) -> Renewals {
+        let answered = Arc::default();
         let line = |_| {
             let (sender, asked) = mpsc::channel(ASKED_MAX);
-            tokio::spawn(Line::new(upstream.clone(), asked).run());
+            let line = Line { answered: Arc::clone(&answered), sabotage, ..Line::new(upstream.clone(), asked) };
+            runtime::spawn(line.run());
             sender
         };
-        Renewals { lines: (0..LINES).map(line).collect() }
+        Renewals { lines: (0..LINES).map(line).collect(), answered }
+    }
+
+    /// How many renewals upstream has answered.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Relaxed)
     }
 
     /// Whether a stream with this metadata may travel with others: it says nothing of who its client is, nor what it demands.
@@ -104,8 +120,8 @@ impl StreamingService<LeaseKeepAliveRequest> for ClientStream {
         // In the order of the requests, as a member answers.
         let (owed, owing) = mpsc::channel(CLIENT_MAX);
         let (answers, to_client) = mpsc::channel(CLIENT_MAX);
-        tokio::spawn(ask_all(request.into_inner(), Arc::clone(&self.lines), owed));
-        tokio::spawn(answer_all(owing, answers, self.stopping.clone()));
+        runtime::spawn(ask_all(request.into_inner(), Arc::clone(&self.lines), owed));
+        runtime::spawn(answer_all(owing, answers, self.stopping.clone()));
         std::future::ready(Ok(Response::new(ReceiverStream::new(to_client))))
     }
 }
@@ -118,8 +134,9 @@ async fn ask_all(
 ) {
     loop {
         let message = tokio::select! {
-            message = requests.message() => message,
+            biased;
             () = owed.closed() => return,
+            message = requests.message() => message,
         };
         // A client that breaks off in the middle hears no more; a half-closed one gets what it is owed.
         let Ok(Some(LeaseKeepAliveRequest { id })) = message else { return };
@@ -138,12 +155,13 @@ async fn answer_all(
 ) {
     loop {
         let answer = tokio::select! {
+            biased;
+            () = answers.closed() => return,
+            () = told(&mut stopping) => Err(types::Error::Stopped.into()),
             outcome = owing.recv() => match outcome {
                 Some(outcome) => outcome.await.unwrap_or_else(|_| Err(types::Error::Stopped.into())),
                 None => return,
             },
-            () = answers.closed() => return,
-            () = told(&mut stopping) => Err(types::Error::Stopped.into()),
         };
         // Room first: what was fresh may not be any more once there is some.
         let Ok(room) = answers.reserve().await else { return };
@@ -176,12 +194,17 @@ struct Line {
     to_send: VecDeque<i64>,
     /// Asks that are in `waiting`.
     open: usize,
+    /// Nothing is sent before that.
+    send_from: Instant,
     stream: Option<Stream>,
     failures: u32,
+    /// Renewals that were answered, of all lines.
+    answered: Arc<AtomicU64>,
     /// No stream is opened before that.
     not_before: Instant,
     /// [`ANSWER_MAX`], but for tests.
     answer_max: Duration,
+    sabotage: Option<Sabotage>,
 }
 
 /// An open stream, or one that opens: a member sends nothing, not even headers, before its first answer.
@@ -220,10 +243,13 @@ impl Line {
             waiting: HashMap::new(),
             to_send: VecDeque::new(),
             open: 0,
+            send_from: Instant::now(),
             stream: None,
             failures: 0,
+            answered: Arc::default(),
             not_before: Instant::now(),
             answer_max: ANSWER_MAX,
+            sabotage: None,
         }
     }
 
@@ -251,11 +277,16 @@ impl Line {
         };
         let Some(stream) = &mut self.stream else {
             return tokio::select! {
-                event = asked, if has_room => event,
+                biased;
                 () = sleep_until(self.not_before), if wants_to_send => Event::MayOpen,
+                event = asked, if has_room => event,
             };
         };
-        let permit = stream.requests.clone().reserve_owned();
+        let (requests, send_from) = (stream.requests.clone(), self.send_from);
+        let permit = async move {
+            sleep_until(send_from).await;
+            requests.reserve_owned().await
+        };
         tokio::select! {
             // Answers first: who waits must not wait for who comes.
             biased;
@@ -286,6 +317,9 @@ impl Line {
     fn send(&mut self, permit: mpsc::OwnedPermit<LeaseKeepAliveRequest>) {
         let (Some(id), Some(stream)) = (self.to_send.pop_front(), &mut self.stream) else { return };
         let Some(waiting) = self.waiting.get_mut(&id) else { return };
+        if self.to_send.is_empty() {
+            self.send_from = Instant::now() + GATHER;
+        }
         waiting.sent = std::mem::take(&mut waiting.next);
         if stream.owed == 0 {
             stream.heard = Instant::now();
@@ -306,7 +340,11 @@ impl Line {
             tracing::debug!(lease = id, "an answer that nobody waits for");
             return;
         };
+        if Sabotage::ShareOlderRenewal.is(self.sabotage) {
+            waiting.sent.append(&mut waiting.next);
+        }
         self.open -= waiting.sent.len();
+        self.answered.fetch_add(waiting.sent.len() as u64, Relaxed);
         for reply in waiting.sent.drain(..) {
             // Who has gone away needs no answer.
             let _ = reply.send(Ok((answer, came)));
@@ -342,9 +380,9 @@ fn open(upstream: &Upstream) -> Stream {
     let address = upstream.address(turn);
     let (requests, to_upstream) = mpsc::channel(ON_THE_WAY_MAX);
     let (sender, answers) = mpsc::channel(ON_THE_WAY_MAX);
-    let reader = tokio::spawn(async move {
+    let reader = runtime::spawn(async move {
         let told = |status: Status| match client::Error::from(status.clone()) {
-            client::Error::Unreachable(why) => {
+            client::Error::Unreachable(why) | client::Error::Tls(why) => {
                 Status::unavailable(format!("henge proxy: no upstream could be reached: {address} ({why})"))
             }
             client::Error::Status { text, .. } if client::retry::transport(&text) => {

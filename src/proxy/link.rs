@@ -4,13 +4,16 @@
 //! a few attempts a second. A call whose last hope this is waits for the end of the pause, which is short: no call fails because of an
 //! attempt that was over before it came, so a core that is back is found at once.
 
+use crate::{
+    runtime,
+    tls::{self, ClientTls, Http},
+};
 use http::uri::Authority;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    net::TcpStream,
     sync::watch,
     time::{Instant, sleep_until},
 };
@@ -45,6 +48,7 @@ pub(super) struct Link {
 
 struct Shared {
     authority: Authority,
+    tls: Option<ClientTls>,
     state: Mutex<State>,
 }
 
@@ -64,15 +68,26 @@ enum Now {
 }
 
 impl Link {
-    /// A link to `authority`; nothing happens before somebody asks for it.
-    pub(super) fn new(authority: Authority) -> Link {
+    /// A link to `authority`, with TLS if `tls` says how; nothing happens before somebody asks for it.
+    pub(super) fn new(authority: Authority, tls: Option<ClientTls>) -> Link {
         let state = State::Away { failures: 0, until: Instant::now(), why: Arc::from("nobody has asked yet") };
-        Link { shared: Arc::new(Shared { authority, state: Mutex::new(state) }) }
+        Link { shared: Arc::new(Shared { authority, tls, state: Mutex::new(state) }) }
     }
 
     /// Where it leads to: host and port.
     pub(super) fn authority(&self) -> &Authority {
         &self.shared.authority
+    }
+
+    /// How TLS is spoken there, if it is.
+    pub(super) fn tls(&self) -> Option<&ClientTls> {
+        self.shared.tls.as_ref()
+    }
+
+    /// What it leads to, as a URL.
+    pub(super) fn url(&self) -> String {
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.shared.authority)
     }
 
     /// Something that sends requests over the connection, within [`DIAL_MAX`], and a pause ([`PAUSE_MAX`]) more if `patient`.
@@ -116,14 +131,14 @@ impl Link {
         };
         let (done, outcome) = watch::channel(None);
         // A task of its own: a caller that goes away must not take the attempt from the others.
-        tokio::spawn(dial(Arc::clone(&self.shared), failures, done));
+        runtime::spawn(dial(Arc::clone(&self.shared), failures, done));
         *state = State::Dialling(outcome.clone());
         Now::Wait(outcome)
     }
 }
 
 async fn dial(shared: Arc<Shared>, failures: u32, done: watch::Sender<Option<Dialled>>) {
-    let attempt = tokio::time::timeout(DIAL_MAX, connect(&shared.authority)).await;
+    let attempt = tokio::time::timeout(DIAL_MAX, connect(&shared.authority, shared.tls.as_ref())).await;
     let dialled = attempt.unwrap_or_else(|_| Err(format!("no connection within {} ms", DIAL_MAX.as_millis())));
     let dialled = dialled.map_err(Arc::<str>::from);
     *shared.state.lock() = match &dialled {
@@ -137,10 +152,9 @@ async fn dial(shared: Arc<Shared>, failures: u32, done: watch::Sender<Option<Dia
     done.send_replace(Some(dialled));
 }
 
-async fn connect(authority: &Authority) -> Result<Sender, String> {
-    let stream = TcpStream::connect(authority.as_str()).await.map_err(|error| error.to_string())?;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+async fn connect(authority: &Authority, tls: Option<&ClientTls>) -> Result<Sender, String> {
+    let stream = tls::dial(authority.as_str(), tls, Http::Two).await.map_err(|error| error.to_string())?;
+    let (sender, connection) = http2::Builder::new(runtime::Executor)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -152,7 +166,7 @@ async fn connect(authority: &Authority) -> Result<Sender, String> {
         .await
         .map_err(|error| error.to_string())?;
     let authority = authority.clone();
-    tokio::spawn(async move {
+    runtime::spawn(async move {
         // Ends when nobody can send any more and the last call is over, or with the connection. Whoever has a call on it is told.
         if let Err(error) = connection.await {
             tracing::debug!(upstream = %authority, %error, "connection to upstream ended");
@@ -168,7 +182,7 @@ pub(super) fn pause(failures: u32) -> Duration {
         return Duration::ZERO;
     }
     let full = PAUSE_MIN.saturating_mul(1 << (failures - 1).min(10)).min(PAUSE_MAX);
-    full.mul_f64(rand::random_range(0.5..1.0))
+    full.mul_f64(runtime::chance(0.5..1.0))
 }
 
 #[cfg(test)]
@@ -188,7 +202,7 @@ mod tests {
     async fn a_thousand_calls_to_nobody_are_one_attempt_and_the_next_fails_at_once() {
         // Bound and dropped: nobody listens there.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let link = Link::new(format!("127.0.0.1:{port}").parse().unwrap());
+        let link = Link::new(format!("127.0.0.1:{port}").parse().unwrap(), None);
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..1_000 {
             let link = link.clone();
@@ -209,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn who_is_patient_sees_an_attempt_that_was_made_after_it_came() {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let link = Link::new(address.to_string().parse().unwrap());
+        let link = Link::new(address.to_string().parse().unwrap(), None);
         for _ in 0..8 {
             assert!(link.sender(true).await.is_err(), "nobody listens");
         }

@@ -83,7 +83,7 @@ pub(super) async fn compact(copies: &Copies, request: Request<Incoming>) -> Resu
     Ok(Request::from_parts(parts, Body::new(Full::new(body))))
 }
 
-async fn whole(request: Request<Incoming>) -> Result<(Parts, Bytes), Status> {
+pub(super) async fn whole(request: Request<Incoming>) -> Result<(Parts, Bytes), Status> {
     let (parts, body) = request.into_parts();
     match tokio::time::timeout(BODY_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
         Ok(Ok(body)) => Ok((parts, body.to_bytes())),
@@ -100,7 +100,7 @@ fn message(body: &Bytes) -> Option<Bytes> {
     (compressed == 0 && u32::from_be_bytes(length) as usize == message.len()).then_some(message)
 }
 
-fn to_http(answer: tonic::Response<impl Message>) -> Response<Body> {
+pub(super) fn to_http(answer: tonic::Response<impl Message>) -> Response<Body> {
     let (metadata, message, _) = answer.into_parts();
     let length = message.encoded_len();
     let Ok(prefix) = u32::try_from(length) else {

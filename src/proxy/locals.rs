@@ -6,6 +6,7 @@ use super::{
     watch::{Local, Locals},
 };
 use crate::{
+    runtime,
     server::{Access, Identity},
     types::{KeyRange, Revision},
 };
@@ -38,7 +39,7 @@ impl Copies {
             return;
         }
         let (copies, copy) = (self.clone(), Arc::clone(copy));
-        tokio::spawn(async move {
+        runtime::spawn(async move {
             // If it does not come so far, whoever waits for it goes on waiting, or finds it ended.
             copies.be_level(&copy).await
         });

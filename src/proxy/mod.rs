@@ -33,11 +33,15 @@ mod leases;
 mod link;
 mod local;
 mod locals;
+mod members;
+mod metrics;
 mod pass;
 mod permit;
 mod place;
 mod ranges;
+mod register;
 mod shelf;
+mod sight;
 mod source;
 pub mod tcp;
 mod tend;
@@ -45,18 +49,26 @@ mod upstream;
 mod watch;
 
 pub use copies::{Copies, Settings};
-pub use copy::Copy;
+pub use copy::{Copy, Keep};
 pub use demand::Hunger;
+pub use feed::Rules;
+pub use register::Resolver;
 pub use shelf::Shelf;
+pub use sight::Own;
 pub use source::Source;
 pub use upstream::Upstream;
 
-use crate::server::{self, ConnectionSettings, Listener, Serving};
+use crate::runtime;
+use crate::{
+    ring,
+    server::{self, ConnectionSettings, Listener, Serving},
+};
 use http::HeaderValue;
 use leases::Renewals;
 use pass::Passage;
+use sight::Sight;
 use std::sync::Arc;
-use tokio::sync::watch as signal;
+use tokio::{sync::watch as signal, task::AbortHandle};
 use watch::{ProxyWatch, WatchSettings};
 
 /// The metadata by which the answer to a member list tells that a proxy gave it, and which.
@@ -75,35 +87,53 @@ struct Shared {
     renewals: Renewals,
     /// What [`VIA`] says: where clients reach this proxy.
     via: HeaderValue,
-    watch: ProxyWatch<Copies, Upstream>,
+    watch: ProxyWatch<Copies>,
+    sight: Sight,
+    /// They tell others of this proxy.
+    telling: Vec<AbortHandle>,
     stopping: signal::Sender<bool>,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.telling.iter().for_each(AbortHandle::abort);
+    }
+}
+
 impl Ring {
-    /// A proxy of `upstream`, which clients reach at the URLs `advertised`. It begins to follow the members of `upstream`, and to copy
-    /// what `settings` names.
+    /// A proxy of `upstream` that is known as `own`. It begins to follow the members of `upstream`, to copy what `settings` names, and
+    /// to tell of itself.
     ///
     /// # Errors
-    /// A sentence, if `advertised` can't stand in a header.
-    pub fn new(upstream: Upstream, advertised: &[String], settings: Settings) -> Result<Ring, String> {
-        Ring::with(upstream, advertised, settings, WatchSettings::default())
+    /// A sentence, if a URL of `own` can't stand in a header.
+    pub fn new(upstream: Upstream, own: Own, settings: Settings) -> Result<Ring, String> {
+        Ring::with(upstream, own, settings, WatchSettings::default())
     }
 
-    fn with(
-        upstream: Upstream,
-        advertised: &[String],
-        settings: Settings,
-        watch: WatchSettings,
-    ) -> Result<Ring, String> {
-        let via = HeaderValue::from_str(&advertised.join(","))
-            .map_err(|_| format!("{advertised:?} has characters that no URL may have"))?;
+    fn with(upstream: Upstream, own: Own, settings: Settings, watch: WatchSettings) -> Result<Ring, String> {
+        let via = HeaderValue::from_str(&own.urls.join(","))
+            .map_err(|_| format!("{:?} has characters that no URL may have", own.urls))?;
         follow::start(&upstream);
         let stopping = signal::Sender::new(false);
-        let copies = Copies::start(Arc::new(upstream.clone()), settings);
+        let source: Arc<dyn Source> = Arc::new(upstream.clone());
+        let sabotage = settings.sabotage;
+        let copies = Copies::start(Arc::clone(&source), settings);
+        let renewals = Renewals::start(&upstream, sabotage);
+        let watch = ProxyWatch::new(copies.clone(), source, watch, stopping.subscribe());
+        let sight =
+            Sight::new(own, upstream.clone(), copies.clone(), renewals.clone(), watch.clone(), stopping.subscribe());
+        let reporting = runtime::spawn(ring::report(Arc::new(sight.clone()), sight.roster().clone()));
+        let mut telling = vec![reporting.abort_handle()];
+        if let Some(resolver) = sight.own().resolver.clone() {
+            let registering = register::keep(upstream.clone(), sight.own().clone(), resolver, stopping.subscribe());
+            telling.push(runtime::spawn(registering).abort_handle());
+        }
         let shared = Shared {
             passage: Passage::new(upstream.clone(), stopping.subscribe()),
-            renewals: Renewals::start(&upstream),
-            watch: ProxyWatch::new(copies.clone(), upstream.clone(), watch, stopping.subscribe()),
+            renewals,
+            watch,
+            sight,
+            telling,
             copies,
             upstream,
             via,
@@ -114,12 +144,20 @@ impl Ring {
 
     /// Serves gRPC and HTTP on `listeners`.
     pub fn serve(&self, listeners: Vec<Listener>, settings: &ConnectionSettings) -> Serving {
-        server::serve_front(listeners, front::Front::new(self.clone(), true), settings)
+        let serving = server::serve_front(listeners, front::Front::new(self.clone(), true), settings);
+        self.shared.sight.add_connections(serving.connections());
+        serving
     }
 
     /// Serves HTTP alone.
     pub fn serve_http(&self, listeners: Vec<Listener>, settings: &ConnectionSettings) -> Serving {
         server::serve_front(listeners, front::Front::new(self.clone(), false), settings)
+    }
+
+    /// What answers its connections: for the simulator, which accepts them itself.
+    #[cfg(test)]
+    pub(crate) fn front(&self) -> impl server::Front + use<> {
+        front::Front::new(self.clone(), true)
     }
 
     /// Ends streams that would never end by themselves. Say this before [`Serving::stop`], which waits for what is under way.

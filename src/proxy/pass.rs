@@ -3,13 +3,16 @@
 //! Only the count of proxies that it has passed is added. A call is sent once: to another address only if it certainly never left.
 //! Anything else is told to the client, who alone knows whether doing it twice matters.
 
-use super::Upstream;
-use crate::types;
+use super::{Upstream, link::Link};
+use crate::{
+    tls::{self, Http},
+    types,
+};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version,
     header::{self, HOST},
-    uri::{Authority, Scheme},
+    uri::Scheme,
 };
 use hyper::{
     body::{Frame, Incoming, SizeHint},
@@ -27,7 +30,6 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, timeout, timeout_at},
 };
@@ -93,24 +95,23 @@ impl Passage {
                 Ok(Ok(sender)) => sender,
                 Ok(Err(why)) => {
                     self.upstream.leave(turn);
-                    tried.note(link.authority(), &why);
+                    tried.note(&link, &why);
                     continue;
                 }
                 Err(_) => {
                     self.upstream.leave(turn);
-                    tried.note(link.authority(), "no connection in time");
+                    tried.note(&link, "no connection in time");
                     break;
                 }
             };
-            address(&mut request, link.authority());
+            address(&mut request, &link);
             match sender.try_send_request(request).await {
                 Ok(response) => {
                     if refuses(&response) {
                         // It is there, but can't serve: later calls may find one that can.
                         self.upstream.leave(turn);
                     }
-                    let upstream = link.authority().clone();
-                    let relay = |body| Body::new(Relay { body, upstream, end, is_over: false, _permit: permit });
+                    let relay = |body| Body::new(Relay { body, link, end, is_over: false, _permit: permit });
                     return Ok(response.map(relay));
                 }
                 Err(mut failed) => {
@@ -119,10 +120,10 @@ impl Passage {
                     }
                     match failed.take_message() {
                         Some(unsent) => {
-                            tried.note(link.authority(), &root(failed.error()));
+                            tried.note(&link, &root(failed.error()));
                             request = unsent;
                         }
-                        None => return Err(lost(link.authority(), failed.error())),
+                        None => return Err(lost(&link, failed.error())),
                     }
                 }
             }
@@ -138,11 +139,11 @@ impl Passage {
         let mut tried = Tried::default();
         for _ in 0..self.upstream.len() {
             let (turn, link) = self.upstream.link();
-            match dial(link.authority()).await {
-                Ok(sender) => return relay_plain(sender, link.authority(), request, permit).await,
+            match dial(&link).await {
+                Ok(sender) => return relay_plain(sender, &link, request, permit).await,
                 Err(why) => {
                     self.upstream.leave(turn);
-                    tried.note(link.authority(), &why);
+                    tried.note(&link, &why);
                 }
             }
         }
@@ -156,8 +157,8 @@ impl Passage {
 struct Tried(BTreeMap<String, String>);
 
 impl Tried {
-    fn note(&mut self, upstream: &Authority, why: &str) {
-        self.0.insert(upstream.to_string(), why.to_owned());
+    fn note(&mut self, link: &Link, why: &str) {
+        self.0.insert(link.url(), why.to_owned());
     }
 }
 
@@ -165,17 +166,17 @@ impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (upstream, why)) in self.0.iter().enumerate() {
             let comma = if at == 0 { "" } else { ", " };
-            write!(f, "{comma}http://{upstream} ({why})")?;
+            write!(f, "{comma}{upstream} ({why})")?;
         }
         Ok(())
     }
 }
 
-/// Makes a request one to `upstream`. Everything else of it stays.
-fn address(request: &mut Request<Body>, upstream: &Authority) {
+/// Makes a request one to where `link` leads. Everything else of it stays.
+fn address(request: &mut Request<Body>, link: &Link) {
     let mut parts = request.uri().clone().into_parts();
-    parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(upstream.clone());
+    parts.scheme = Some(if link.tls().is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(link.authority().clone());
     if parts.path_and_query.is_none() {
         parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
     }
@@ -193,10 +194,10 @@ fn refuses(response: &Response<Incoming>) -> bool {
 }
 
 /// The connection went away under a call.
-fn lost(upstream: &Authority, error: &hyper::Error) -> Status {
-    let why = root(error);
+fn lost(link: &Link, error: &hyper::Error) -> Status {
+    let (upstream, why) = (link.url(), root(error));
     Status::unavailable(format!(
-        "henge proxy: the connection to http://{upstream} was lost ({why}); whether the call took effect is not known"
+        "henge proxy: the connection to {upstream} was lost ({why}); whether the call took effect is not known"
     ))
 }
 
@@ -223,7 +224,7 @@ type End = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// An answer on its way. If its connection is lost the client gets a status, not a reset.
 struct Relay {
     body: Incoming,
-    upstream: Authority,
+    link: Link,
     /// Resolves when streams have to end.
     end: Option<End>,
     is_over: bool,
@@ -255,7 +256,7 @@ impl hyper::body::Body for Relay {
         match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
             Some(Err(error)) => {
-                let status = lost(&self.upstream, &error);
+                let status = lost(&self.link, &error);
                 self.end_with(&status)
             }
             None => {
@@ -276,9 +277,10 @@ impl hyper::body::Body for Relay {
 
 type PlainSender = http1::SendRequest<Body>;
 
-async fn dial(upstream: &Authority) -> Result<PlainSender, String> {
+async fn dial(link: &Link) -> Result<PlainSender, String> {
     let connect = async {
-        let stream = TcpStream::connect(upstream.as_str()).await.map_err(|error| error.to_string())?;
+        let stream = tls::dial(link.authority().as_str(), link.tls(), Http::One).await;
+        let stream = stream.map_err(|error| error.to_string())?;
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())
     };
     let (sender, connection) =
@@ -294,7 +296,7 @@ async fn dial(upstream: &Authority) -> Result<PlainSender, String> {
 
 async fn relay_plain(
     mut sender: PlainSender,
-    upstream: &Authority,
+    link: &Link,
     request: Request<Incoming>,
     permit: OwnedSemaphorePermit,
 ) -> Response<Body> {
@@ -304,7 +306,7 @@ async fn relay_plain(
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_11;
     drop_hop_by_hop(request.headers_mut());
-    if let Ok(host) = HeaderValue::from_str(upstream.as_str()) {
+    if let Ok(host) = HeaderValue::from_str(link.authority().as_str()) {
         request.headers_mut().insert(HOST, host);
     }
     match sender.send_request(request).await {
@@ -313,7 +315,7 @@ async fn relay_plain(
             response.map(|body| Body::new(Plain { body, _permit: permit }))
         }
         Err(error) => {
-            let text = format!("henge proxy: http://{upstream} did not answer: {}", root(&error));
+            let text = format!("henge proxy: {} did not answer: {}", link.url(), root(&error));
             said(StatusCode::BAD_GATEWAY, &text)
         }
     }

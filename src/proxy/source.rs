@@ -1,4 +1,4 @@
-//! Where upstream is, as far as copies and fences need to know.
+//! Where upstream is, as far as copies, fences and watchers need to know.
 
 use crate::client::Endpoints;
 use tonic::transport::Channel;

@@ -17,10 +17,10 @@ use super::{
     place::Place,
     ranges::{covers, hulls, overlap},
 };
-use crate::types::KeyRange;
+use crate::{runtime, types::KeyRange};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
 /// See the module.
 pub(super) struct Tender {
@@ -29,7 +29,16 @@ pub(super) struct Tender {
     rules: Rules,
     hunger: Hunger,
     tended: Vec<Tended>,
-    feeds: JoinSet<(Arc<Place>, End)>,
+    feeds: Vec<Feeding>,
+}
+
+/// A feed at work. It ends with the tender.
+struct Feeding(JoinHandle<(Arc<Place>, End)>);
+
+impl Drop for Feeding {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// A copy that nobody has named, or one that is about to be.
@@ -51,7 +60,7 @@ enum End {
 
 impl Tender {
     pub(super) fn new(ground: Arc<Ground>, source: Arc<dyn Source>, rules: Rules, hunger: Hunger) -> Tender {
-        let mut tender = Tender { ground, source, rules, hunger, tended: Vec::new(), feeds: JoinSet::new() };
+        let mut tender = Tender { ground, source, rules, hunger, tended: Vec::new(), feeds: Vec::new() };
         tender.begin_again();
         tender
     }
@@ -75,7 +84,7 @@ impl Tender {
             tokio::time::sleep(self.hunger.tick).await;
             let now = self.ground.fence.now();
             self.weigh(now);
-            self.bury(now);
+            self.bury(now).await;
             self.drop_cold(now);
             self.begin(now);
         }
@@ -96,10 +105,10 @@ impl Tender {
     }
 
     /// Takes leave of places whose feeds have ended.
-    fn bury(&mut self, now: Duration) {
-        while let Some(ended) = self.feeds.try_join_next() {
+    async fn bury(&mut self, now: Duration) {
+        for mut feeding in self.feeds.extract_if(.., |feeding| feeding.0.is_finished()).collect::<Vec<_>>() {
             // A feed that has met a bug: its place is of no use, and another may be tried some day.
-            let Ok((place, end)) = ended else { continue };
+            let Ok((place, end)) = (&mut feeding.0).await else { continue };
             let range = place.range();
             let lived = self.tended.iter().find(|tended| Arc::ptr_eq(&tended.place, &place)).map(|one| now - one.began);
             self.tended.retain(|tended| !Arc::ptr_eq(&tended.place, &place));
@@ -176,7 +185,8 @@ impl Tender {
     fn plant(&mut self, range: KeyRange, heat: Heat, replaces: Vec<Arc<Place>>, now: Duration) {
         let place = Place::new(range, Rank::of(heat.at(now, self.hunger.half_life)));
         let feed = Feed::new(&place, &self.ground, &self.source, &self.rules).worth(self.hunger.bytes_per_point);
-        self.feeds.spawn(live(Arc::clone(&place), feed, Arc::clone(&self.ground)));
+        let life = live(Arc::clone(&place), feed, Arc::clone(&self.ground));
+        self.feeds.push(Feeding(runtime::spawn(life)));
         self.ground.add(&place);
         self.tended.push(Tended { place, heat, began: now, events: 0, replaces });
     }
@@ -228,6 +238,7 @@ async fn live(place: Arc<Place>, feed: Feed, ground: Arc<Ground>) -> (Arc<Place>
     let end = {
         let mut feeding = std::pin::pin!(feed.run_while_it_fits());
         let end = tokio::select! {
+            biased;
             why = place.rank().told() => End::Told(why),
             () = &mut feeding => End::TooLarge,
         };

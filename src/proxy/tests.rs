@@ -4,3 +4,4 @@ mod copies;
 mod demand;
 mod front;
 mod saved;
+mod sight;

@@ -1,7 +1,10 @@
 //! What stands behind the proxy: its addresses, and which of them to ask.
 
-use super::{Source, link::Link, watch::Upstreams};
-use crate::client::{ConnectOptions, Endpoints, Error};
+use super::{Source, link::Link};
+use crate::{
+    client::{ConnectOptions, Endpoints, Error, TlsOptions},
+    tls::ClientTls,
+};
 use http::uri::Authority;
 use parking_lot::Mutex;
 use std::{
@@ -19,6 +22,8 @@ pub struct Upstream {
 pub(super) struct Shared {
     endpoints: Endpoints,
     options: ConnectOptions,
+    /// For those that are `https`.
+    tls: ClientTls,
     /// The addresses that a person named.
     given: Vec<String>,
     /// What passes through undecoded has connections of its own, one an address.
@@ -26,7 +31,7 @@ pub(super) struct Shared {
 }
 
 impl Upstream {
-    /// Takes `addresses` (`host:port` or `http://host:port`); connections are made when first used.
+    /// Takes `addresses` (`host:port`, `http://host:port` or `https://host:port`); connections are made when first used.
     ///
     /// # Errors
     /// As [`Endpoints::new`].
@@ -37,7 +42,8 @@ impl Upstream {
         for address in &given {
             authority(address).map_err(|error| Error::InvalidEndpoint(format!("bad endpoint {address:?}: {error}")))?;
         }
-        Ok(Upstream { shared: Arc::new(Shared { endpoints, options, given, links: Mutex::default() }) })
+        let tls = options.tls.as_ref().map_or_else(|| Ok(ClientTls::default()), TlsOptions::side)?;
+        Ok(Upstream { shared: Arc::new(Shared { endpoints, options, tls, given, links: Mutex::default() }) })
     }
 
     /// The turn to ask at now, and the channel to its address: for calls that the proxy makes by itself.
@@ -66,6 +72,11 @@ impl Upstream {
         self.shared.endpoints.addresses()
     }
 
+    /// Whether all that a person named is reached with TLS: then nothing is said to anybody without.
+    pub(super) fn is_secure(&self) -> bool {
+        self.shared.given.iter().all(|address| address.starts_with("https://"))
+    }
+
     /// The addresses that a person named.
     pub(super) fn given(&self) -> &[String] {
         &self.shared.given
@@ -81,7 +92,8 @@ impl Upstream {
         let address = self.address(turn);
         let mut links = self.shared.links.lock();
         let link = links.entry(address).or_insert_with_key(|address| {
-            Link::new(authority(address).expect("every address was looked at when it came"))
+            let tls = address.starts_with("https://").then(|| self.shared.tls.clone());
+            Link::new(authority(address).expect("every address was looked at when it came"), tls)
         });
         (turn, link.clone())
     }
@@ -124,17 +136,7 @@ impl Source for Upstream {
     }
 }
 
-impl Upstreams for Upstream {
-    fn pick(&self) -> (usize, Channel) {
-        Upstream::pick(self)
-    }
-
-    fn leave(&self, turn: usize) {
-        Upstream::leave(self, turn);
-    }
-}
-
-/// An address in its one spelling, `http://host:port`. What is no address stays what it is, and is refused.
+/// An address in its one spelling, `http://host:port` or `https://host:port`. What is no address stays what it is, and is refused.
 pub(super) fn spelled(address: &str) -> String {
     let address = address.trim();
     match address.split_once("://") {
@@ -145,7 +147,7 @@ pub(super) fn spelled(address: &str) -> String {
 }
 
 fn authority(address: &str) -> Result<Authority, String> {
-    let authority = address.strip_prefix("http://").ok_or("not http")?;
+    let authority = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://")).ok_or("not http")?;
     let authority = authority.parse::<Authority>().map_err(|error| error.to_string())?;
     match authority.port_u16() {
         Some(_) => Ok(authority),
@@ -164,9 +166,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_has_one_spelling_and_a_port() {
-        let known = upstream(&["127.0.0.1:1", " http://a:2/"]).unwrap();
-        assert_eq!(known.addresses(), ["http://127.0.0.1:1", "http://a:2"]);
-        for bad in [&["https://a:1"][..], &["a"], &["unix:///x"], &[""], &[]] {
+        let known = upstream(&["127.0.0.1:1", " http://a:2/", "https://a:3"]).unwrap();
+        assert_eq!(known.addresses(), ["http://127.0.0.1:1", "http://a:2", "https://a:3"]);
+        assert!(!known.is_secure() && upstream(&["https://a:1"]).unwrap().is_secure());
+        for bad in [&["ftp://a:1"][..], &["a"], &["unix:///x"], &[""], &[]] {
             assert!(upstream(bad).is_err(), "{bad:?}");
         }
     }

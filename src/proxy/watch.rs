@@ -23,9 +23,11 @@ mod merge;
 mod round;
 mod session;
 
+use super::Source;
 use crate::{
-    client::{Endpoints, Policy},
+    client::Policy,
     pb::etcdserverpb::WatchRequest,
+    runtime,
     server::{Header, Identity, WatchCodec, WatchReply},
     types::{KeyRange, Revision},
     watch::Hub,
@@ -34,14 +36,20 @@ use answers::Answers;
 use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
 use session::Session;
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::sync::{Semaphore, watch};
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
     metadata::MetadataMap,
     server::{Grpc, StreamingService},
-    transport::Channel,
 };
 
 /// [`WatchSettings::home_every`], unless somebody wants otherwise.
@@ -67,24 +75,6 @@ pub struct Local {
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// Becomes `true`, or loses its sender, when nothing will come through the hub any more: its watchers go elsewhere.
     pub ended: watch::Receiver<bool>,
-}
-
-/// Where upstream can be reached.
-pub trait Upstreams: Clone + Send + Sync + 'static {
-    /// The turn to ask at now, and the channel to its address.
-    fn pick(&self) -> (usize, Channel);
-    /// Says that the address of `turn` failed.
-    fn leave(&self, turn: usize);
-}
-
-impl Upstreams for Arc<Endpoints> {
-    fn pick(&self) -> (usize, Channel) {
-        Endpoints::pick(self)
-    }
-
-    fn leave(&self, turn: usize) {
-        Endpoints::leave(self, turn);
-    }
 }
 
 /// How the service behaves.
@@ -122,21 +112,33 @@ impl Default for WatchSettings {
 
 /// The Watch service of a proxy. Cheap to clone.
 #[derive(Clone)]
-pub struct ProxyWatch<L, U> {
+pub struct ProxyWatch<L> {
     locals: L,
-    upstreams: U,
+    source: Arc<dyn Source>,
     settings: Arc<WatchSettings>,
     stopping: watch::Receiver<bool>,
     /// Threads that read history for streams.
     readers: Arc<Semaphore>,
+    /// The watchers of all streams.
+    watchers: Arc<AtomicUsize>,
 }
 
-impl<L: Locals, U: Upstreams> ProxyWatch<L, U> {
+impl<L: Locals> ProxyWatch<L> {
     /// The service over what is here and what is upstream. Streams end when `stopping` becomes true.
-    pub fn new(locals: L, upstreams: U, settings: WatchSettings, stopping: watch::Receiver<bool>) -> ProxyWatch<L, U> {
+    pub fn new(
+        locals: L,
+        source: Arc<dyn Source>,
+        settings: WatchSettings,
+        stopping: watch::Receiver<bool>,
+    ) -> ProxyWatch<L> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let readers = Arc::new(Semaphore::new(processors.div_ceil(2)));
-        ProxyWatch { locals, upstreams, settings: Arc::new(settings), stopping, readers }
+        ProxyWatch { locals, source, settings: Arc::new(settings), stopping, readers, watchers: Arc::default() }
+    }
+
+    /// How many watchers there are on all streams.
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Relaxed)
     }
 
     /// Answers a call of `/etcdserverpb.Watch/Watch`.
@@ -148,22 +150,23 @@ impl<L: Locals, U: Upstreams> ProxyWatch<L, U> {
     fn open(&self, request: Request<Streaming<WatchRequest>>) -> Answers<L> {
         let (metadata, _, requests) = request.into_parts();
         let caller = Identity::of(&metadata);
-        let session = Arc::new(Session::new(self.locals.clone(), caller, &self.settings));
-        let reading = tokio::spawn(read_requests(requests, Arc::clone(&session)));
+        let session = Session::new(self.locals.clone(), caller, &self.settings, Arc::clone(&self.watchers));
+        let session = Arc::new(session);
+        let reading = runtime::spawn(read_requests(requests, Arc::clone(&session)));
         let link = link::Link {
             session: Arc::clone(&session),
-            upstreams: self.upstreams.clone(),
+            source: Arc::clone(&self.source),
             insists: metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true"),
             metadata: passed_on(metadata),
             settings: Arc::clone(&self.settings),
         };
-        let linking = tokio::spawn(link.run());
+        let linking = runtime::spawn(link.run());
         let tasks = [reading.abort_handle(), linking.abort_handle()];
         Answers::new(session, tasks, &self.settings, Arc::clone(&self.readers), self.stopping.clone())
     }
 }
 
-impl<L: Locals, U: Upstreams> StreamingService<WatchRequest> for ProxyWatch<L, U> {
+impl<L: Locals> StreamingService<WatchRequest> for ProxyWatch<L> {
     type Response = WatchReply;
     type ResponseStream = Answers<L>;
     type Future = std::future::Ready<Result<Response<Answers<L>>, Status>>;

@@ -5,7 +5,7 @@ use crate::{
     machine::{Effect, Machine, Outcome},
     types::{Entry, Fault, Index, MemberId, SnapshotMeta, Term},
 };
-use crossbeam_channel::{Receiver, Sender};
+use flume::{Receiver, Sender};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,

@@ -32,7 +32,7 @@ use crate::{
     wal::{self, Wal},
     watch,
 };
-use crossbeam_channel::Receiver;
+use flume::Receiver;
 use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
@@ -291,11 +291,11 @@ fn build<D: Disk>(
     let (applied, applied_term) = machine.applied();
     let election = settings.heartbeat * settings.election_ticks;
     let node = node(&settings, member_id, &machine, &recovered, chance.next_u64());
-    let (inbox, inbox_out) = crossbeam_channel::bounded(INBOX_MAX);
+    let (inbox, inbox_out) = flume::bounded(INBOX_MAX);
     // Not bounded by a count: the loop must never wait for the disk. Raft bounds the bytes.
-    let (save, saves) = crossbeam_channel::unbounded();
-    let (apply, committed) = crossbeam_channel::bounded(COMMITTED_MAX);
-    let (sweeper, sweeps) = crossbeam_channel::bounded(1);
+    let (save, saves) = flume::unbounded();
+    let (apply, committed) = flume::bounded(COMMITTED_MAX);
+    let (sweeper, sweeps) = flume::bounded(1);
     // Ids of reads and questions: no earlier run of this member may have used them.
     let (first_read, first_question) = (chance.next_u64() >> 1, chance.next_u64() >> 1);
     let (view, now) = (machine.view(), clock.now());
@@ -405,7 +405,7 @@ fn build<D: Disk>(
 /// Gives each part a thread of its own.
 fn spawn_all(parts: Parts<RealDisk>, wake: Receiver<()>) -> Result<Vec<std::thread::JoinHandle<()>>, Fault> {
     let Parts { run, persist, saves, apply, committed, flush, sweep, sweeps } = parts;
-    let (alive, stop) = crossbeam_channel::bounded(0);
+    let (alive, stop) = flume::bounded(0);
     let sweeping = stop.clone();
     let apply = spawn("apply", move || apply.run(committed))?;
     Ok(vec![

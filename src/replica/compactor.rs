@@ -5,7 +5,7 @@ use crate::{
     machine::Command,
     types::{Fault, Revision},
 };
-use crossbeam_channel::{Receiver, after, never};
+use flume::{Receiver, Selector};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// How soon a sweep that a reader holds back is tried again.
@@ -30,16 +30,18 @@ pub(crate) struct Sweep {
 impl Sweep {
     /// Runs until `stop` hangs up; `work` says that there may be something to sweep.
     pub(super) fn run(self, work: &Receiver<()>, stop: &Receiver<()>) {
-        let mut rest = never();
+        let mut rest = None;
         loop {
-            crossbeam_channel::select! {
-                recv(stop) -> _ => return,
-                recv(work) -> _ => {}
-                recv(rest) -> _ => {}
+            let call = Selector::new().recv(stop, |_| true).recv(work, |_| false);
+            let is_last = match rest {
+                Some(rest) => call.wait_timeout(rest).unwrap_or(false),
+                None => call.wait(),
+            };
+            if is_last {
+                return;
             }
             rest = match self.step() {
-                Ok(Some(rest)) => after(rest),
-                Ok(None) => never(),
+                Ok(rest) => rest,
                 Err(fault) => return self.shared.fail(&fault),
             };
         }

@@ -8,7 +8,6 @@ use super::{
     transport::{Answer, Letter, PeerMessage, Question},
 };
 use crate::{
-    lease::Renewal,
     machine::Command,
     types::{Error, LeaseId, MemberId, Term},
 };
@@ -20,26 +19,27 @@ const CALLS_MAX: usize = 1_000_000;
 /// Most leases in one question.
 const LEASES_MAX: usize = 10_000;
 
-/// Who waits for what is known of a lease: its seconds, or that there is none.
-pub(super) type SecondsReply = oneshot::Sender<Result<Option<i64>, Error>>;
+/// Who waits for what is known of some leases: the seconds of each, or that there is no such lease.
+pub(super) type SecondsReply = oneshot::Sender<Result<Vec<Option<i64>>, Error>>;
 
-/// A call about one lease.
+/// A call about some leases.
 pub(crate) struct LeaseCall {
-    pub(super) id: LeaseId,
+    pub(super) ids: Vec<LeaseId>,
     /// To be renewed; else only looked at.
     pub(super) renews: bool,
     pub(super) reply: SecondsReply,
 }
 
 enum Replies {
-    Seconds(Vec<SecondsReply>),
+    /// And of how many leases each wants to know.
+    Seconds(Vec<(usize, SecondsReply)>),
     Is(oneshot::Sender<Result<bool, Error>>),
 }
 
 impl Replies {
     fn len(&self) -> usize {
         match self {
-            Replies::Seconds(replies) => replies.len(),
+            Replies::Seconds(replies) => replies.iter().map(|(count, _)| count).sum(),
             Replies::Is(_) => 1,
         }
     }
@@ -47,7 +47,9 @@ impl Replies {
     /// A caller that has gone away does not want to know.
     fn fail(self, error: &Error) {
         match self {
-            Replies::Seconds(replies) => replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone())))),
+            Replies::Seconds(replies) => {
+                replies.into_iter().for_each(|(_, reply)| drop(reply.send(Err(error.clone()))));
+            }
             Replies::Is(reply) => drop(reply.send(Err(error.clone()))),
         }
     }
@@ -78,14 +80,19 @@ impl Desk {
     /// Takes calls about leases, as few questions.
     pub(super) fn take_leases(&mut self, calls: Vec<LeaseCall>, deadline: Duration) {
         let (renew, look): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| call.renews);
-        for (mut calls, question) in
-            [(renew, Question::Renew as fn(Vec<LeaseId>) -> Question), (look, Question::Remaining)]
+        for (calls, question) in [(renew, Question::Renew as fn(Vec<LeaseId>) -> Question), (look, Question::Remaining)]
         {
-            while !calls.is_empty() {
-                let rest = calls.split_off(calls.len().min(LEASES_MAX));
-                let (ids, replies) = calls.into_iter().map(|call| (call.id, call.reply)).unzip();
+            let (mut ids, mut replies) = (Vec::new(), Vec::new());
+            for call in calls {
+                if !ids.is_empty() && ids.len() + call.ids.len() > LEASES_MAX {
+                    let replies = Replies::Seconds(std::mem::take(&mut replies));
+                    self.take(question(std::mem::take(&mut ids)), replies, deadline);
+                }
+                replies.push((call.ids.len(), call.reply));
+                ids.extend(call.ids);
+            }
+            if !replies.is_empty() {
                 self.take(question(ids), Replies::Seconds(replies), deadline);
-                calls = rest;
             }
         }
     }
@@ -138,9 +145,11 @@ impl Desk {
         let Some(open) = self.open.remove(&id) else { return };
         self.calls -= open.replies.len();
         match (open.replies, answer) {
-            (Replies::Seconds(replies), Answer::Seconds(seconds)) if replies.len() == seconds.len() => {
-                for (reply, seconds) in replies.into_iter().zip(seconds) {
-                    let _ = reply.send(Ok(seconds));
+            (replies @ Replies::Seconds(_), Answer::Seconds(seconds)) if replies.len() == seconds.len() => {
+                let Replies::Seconds(replies) = replies else { unreachable!("matched just now") };
+                let mut seconds = seconds.into_iter();
+                for (count, reply) in replies {
+                    let _ = reply.send(Ok(seconds.by_ref().take(count).collect()));
                 }
             }
             (Replies::Is(reply), Answer::Is(yes)) => drop(reply.send(Ok(yes))),
@@ -204,17 +213,7 @@ async fn look(handle: &Handle, question: &Question) -> Option<(Vec<Option<i64>>,
 
 /// The seconds of each, and whether a checkpoint was taken back.
 async fn renew(handle: &Handle, ids: &[LeaseId]) -> Option<(Vec<Option<i64>>, bool)> {
-    let mut resets = Vec::new();
-    let mut renew = |id: &LeaseId| match handle.shared.expiry.renew(*id) {
-        Renewal::Renewed { ttl_s, reset_checkpoint } => {
-            if reset_checkpoint {
-                resets.push((*id, 0));
-            }
-            Some(ttl_s)
-        }
-        Renewal::Expired | Renewal::Unknown => None,
-    };
-    let seconds = ids.iter().map(&mut renew).collect();
+    let (seconds, resets) = handle.shared.expiry.renew_all(ids);
     let has_resets = !resets.is_empty();
     if has_resets {
         // Else a new leader would give the lease less than is promised here.

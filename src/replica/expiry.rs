@@ -72,9 +72,22 @@ impl Expiry {
         self.wheel.lock().wheel.checkpointed(id, remaining_s);
     }
 
-    pub(super) fn renew(&self, id: LeaseId) -> Renewal {
+    /// Renews leases: the seconds of each, or `None` if there is no such lease; and what has to be recorded in the log before anybody
+    /// is told, so that a new leader does not give a lease less.
+    pub(super) fn renew_all(&self, ids: &[LeaseId]) -> (Vec<Option<i64>>, Vec<(LeaseId, i64)>) {
         let now = self.clock.now();
-        self.wheel.lock().wheel.renew(id, now)
+        let mut resets = Vec::new();
+        let wheel = &mut self.wheel.lock().wheel;
+        let renew = |id: &LeaseId| match wheel.renew(*id, now) {
+            Renewal::Renewed { ttl_s, reset_checkpoint } => {
+                if reset_checkpoint {
+                    resets.push((*id, 0));
+                }
+                Some(ttl_s)
+            }
+            Renewal::Expired | Renewal::Unknown => None,
+        };
+        (ids.iter().map(renew).collect(), resets)
     }
 
     /// Whole seconds left; `None` if there is no such lease.

@@ -2,7 +2,7 @@
 
 use super::{handle::Shared, run::Inbox};
 use crate::types::Fault;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use flume::{Receiver, RecvTimeoutError, Selector, Sender};
 use std::{sync::Arc, time::Duration};
 
 /// What the thread works with.
@@ -18,17 +18,11 @@ impl Flush {
     /// do not sit out the interval.
     pub(super) fn run(self, stop: &Receiver<()>, wake: &Receiver<()>) {
         loop {
-            let last = crossbeam_channel::select! {
-                recv(stop) -> _ => true,
-                recv(wake) -> woken => {
-                    if woken.is_err() {
-                        // Nobody will wake this thread: the interval alone counts.
-                        stop.recv_timeout(self.interval) != Err(RecvTimeoutError::Timeout)
-                    } else {
-                        false
-                    }
-                }
-                default(self.interval) => false,
+            let last = match next(stop, wake, self.interval) {
+                Call::Stop => true,
+                Call::Wake => false,
+                // Nobody will wake this thread: the interval alone counts.
+                Call::Alone => stop.recv_timeout(self.interval) != Err(RecvTimeoutError::Timeout),
             };
             if let Err(fault) = self.flush() {
                 return self.shared.fail(&fault);
@@ -54,4 +48,21 @@ impl Flush {
         let _ = self.inbox.send(Inbox::Flushed(covered));
         Ok(())
     }
+}
+
+/// Why the thread stirs.
+enum Call {
+    Stop,
+    /// Much is waiting, or the interval is over.
+    Wake,
+    /// There is nobody left to wake it.
+    Alone,
+}
+
+fn next(stop: &Receiver<()>, wake: &Receiver<()>, interval: Duration) -> Call {
+    Selector::new()
+        .recv(stop, |_| Call::Stop)
+        .recv(wake, |woken| if woken.is_ok() { Call::Wake } else { Call::Alone })
+        .wait_timeout(interval)
+        .unwrap_or(Call::Wake)
 }

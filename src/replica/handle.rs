@@ -14,7 +14,6 @@ use super::{
 use crate::{
     engine::{self, Checkpoint, Home},
     io::{Clock, Rng},
-    lease::Renewal,
     machine::{Applied, Command, RequestId, View, codec},
     membership::Change,
     mvcc::Reader,
@@ -22,7 +21,7 @@ use crate::{
     watch::Hub,
 };
 use bytes::Bytes;
-use crossbeam_channel::{Sender, TrySendError};
+use flume::{Sender, TrySendError};
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -292,24 +291,21 @@ impl Handle {
         }
     }
 
-    /// Renews a lease: its time to live in seconds, or `None` if there is no such lease. The leader's clock decides; a success means
-    /// that the lease existed at that moment.
+    /// Renews leases: the time to live of each in seconds, or `None` if there is no such lease. The leader's clock decides; a success
+    /// means that the lease existed at that moment. All of them cost one proof of leadership.
     ///
     /// # Errors
     /// [`Error::Timeout`] if no leader answers, [`Error::Stopped`].
-    pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, Error> {
+    pub async fn lease_keep_alive(&self, ids: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Error> {
         if !self.shared.facts.is_alone() {
-            return self.ask_about_lease(id, true).await;
+            return self.ask_about_leases(ids, true).await;
         }
-        match self.shared.expiry.renew(id) {
-            Renewal::Renewed { ttl_s, reset_checkpoint: false } => Ok(Some(ttl_s)),
-            Renewal::Renewed { ttl_s, reset_checkpoint: true } => {
-                // Else a new leader would give the lease less than is promised here.
-                self.propose(Command::LeaseCheckpoint(vec![(id, 0)])).await?;
-                Ok(Some(ttl_s))
-            }
-            Renewal::Expired | Renewal::Unknown => Ok(None),
+        let (seconds, resets) = self.shared.expiry.renew_all(&ids);
+        if !resets.is_empty() {
+            // Else a new leader would give these leases less than is promised here.
+            self.propose(Command::LeaseCheckpoint(resets)).await?;
         }
+        Ok(seconds)
     }
 
     /// Seconds left of a lease, as the leader's clock has it; `None` if there is no such lease.
@@ -319,14 +315,14 @@ impl Handle {
     pub async fn lease_remaining_s(&self, id: LeaseId) -> Result<Option<i64>, Error> {
         match self.shared.facts.is_alone() {
             true => Ok(self.shared.expiry.remaining_s(id)),
-            false => self.ask_about_lease(id, false).await,
+            false => Ok(self.ask_about_leases(vec![id], false).await?.pop().flatten()),
         }
     }
 
-    async fn ask_about_lease(&self, id: LeaseId, renews: bool) -> Result<Option<i64>, Error> {
+    async fn ask_about_leases(&self, ids: Vec<LeaseId>, renews: bool) -> Result<Vec<Option<i64>>, Error> {
         self.trusted()?;
         let (reply, answer) = oneshot::channel();
-        self.shared.send(Inbox::Lease(LeaseCall { id, renews, reply }))?;
+        self.shared.send(Inbox::Lease(LeaseCall { ids, renews, reply }))?;
         answer.await.unwrap_or(Err(Error::Stopped))
     }
 
@@ -410,6 +406,7 @@ impl Handle {
         let mut swept = self.shared.swept.subscribe();
         let mut fault = self.shared.fault.subscribe();
         tokio::select! {
+            biased;
             done = swept.wait_for(|swept| *swept >= revision) => done.map(|_| ()).map_err(|_| Error::Stopped),
             _ = fault.wait_for(Option::is_some) => Err(Error::Stopped),
         }

@@ -6,7 +6,7 @@ use crate::{
     types::{ConfState, Entry, Fault, HardState, Index, Sabotage, Term},
     wal::{Mark, Wal},
 };
-use crossbeam_channel::{Receiver, Sender};
+use flume::{Receiver, Sender};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,

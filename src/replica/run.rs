@@ -17,7 +17,7 @@ use crate::{
     raft::{ConfChange, Envelope, Input, Node, Output, Role},
     types::{ConfState, Error, Index, MemberId, SnapshotMeta, Term},
 };
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use flume::{Receiver, Sender, TrySendError};
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     engine::{Batch, Engine, Table},
+    io::real::give_way,
     machine,
     raft::Input,
     types::{Error, Fault, Index, MemberId, SnapshotMeta},
@@ -253,9 +254,19 @@ impl Run {
 }
 
 /// Puts the sealed store in the place of the present one; for the apply thread.
+///
+/// All of it is read once. That is long, and this member has nothing better to do; others on the same machine may.
 pub(super) fn install(shared: &Shared, machine: &mut machine::Machine, meta: &SnapshotMeta) -> Result<(), Fault> {
     let engine = shared.home.install()?;
-    machine.replace(engine)?;
+    let replace = || {
+        give_way();
+        machine.replace(engine)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn_scoped(scope, replace);
+        let thread = thread.map_err(|source| Fault::io("start a thread for", "snapshot", source))?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
     assert_eq!(machine.applied(), (meta.index, meta.term), "the sealed store is that of the snapshot");
     Ok(())
 }

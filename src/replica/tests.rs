@@ -63,7 +63,7 @@ impl Transport for Nobody {
 }
 
 fn try_run(settings: Settings, engine: &Arc<Memory>) -> Result<Handle, crate::types::Fault> {
-    start(settings, Arc::new(MemoryHome::of(engine.clone())), Arc::new(Nobody), crossbeam_channel::never())
+    start(settings, Arc::new(MemoryHome::of(engine.clone())), Arc::new(Nobody), flume::bounded(1).1)
 }
 
 fn run(dir: &Path, engine: &Arc<Memory>) -> Handle {
@@ -198,9 +198,9 @@ async fn leases_are_renewed_by_the_leader_and_end_by_themselves() {
     assert_eq!(ttl_s, 1, "raised to one and a half election timeouts, in whole seconds");
     let leased = Put { key: Key::from("a".to_owned()), lease: id, ..Put::default() };
     handle.propose(Command::Put(leased)).await.expect("a leader");
-    assert_eq!(handle.lease_keep_alive(id).await, Ok(Some(1)));
+    assert_eq!(handle.lease_keep_alive(vec![id]).await, Ok(vec![Some(1)]));
     let (handle, _engine) = restart(dir.path(), handle, &engine).await;
-    assert_eq!(handle.lease_keep_alive(id).await, Ok(Some(1)), "a new leader's clock knows it");
+    assert_eq!(handle.lease_keep_alive(vec![id]).await, Ok(vec![Some(1)]), "a new leader's clock knows it");
     let ended = async {
         while handle.view().has_lease(id) {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -208,6 +208,6 @@ async fn leases_are_renewed_by_the_leader_and_end_by_themselves() {
     };
     tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the lease ends");
     assert_eq!(get(&handle, "a").await, None);
-    assert_eq!(handle.lease_keep_alive(id).await, Ok(None));
+    assert_eq!(handle.lease_keep_alive(vec![id]).await, Ok(vec![None]));
     stop(handle).await;
 }

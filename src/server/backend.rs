@@ -101,8 +101,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Makes a lease. Id 0: the backend chooses; a `ttl_s` below the least that an election allows is raised to it.
     fn lease_grant(&self, id: LeaseId, ttl_s: i64) -> impl Future<Output = Result<Applied, Error>> + Send;
 
-    /// Renews a lease. Its time to live in seconds, or `None` if there is no such lease.
-    fn lease_keep_alive(&self, id: LeaseId) -> impl Future<Output = Result<Option<i64>, Error>> + Send;
+    /// Renews leases. The time to live of each in seconds, or `None` if there is no such lease.
+    fn lease_keep_alive(&self, ids: Vec<LeaseId>) -> impl Future<Output = Result<Vec<Option<i64>>, Error>> + Send;
 
     /// What is left of a lease, with its keys if `keys`; `None` if there is no such lease.
     fn lease_left(&self, id: LeaseId, keys: bool) -> impl Future<Output = Result<Option<LeaseLeft>, Error>> + Send;

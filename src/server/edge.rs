@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     machine::{Command, Reply},
+    ring::Roster,
     types::{Error, Key, MemberId},
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -77,6 +78,8 @@ pub struct Edge<B> {
     pub backend: B,
     /// How to behave.
     pub settings: Arc<Settings>,
+    /// The proxies behind this member.
+    pub roster: Roster,
     admission: Admission,
 }
 
@@ -84,7 +87,8 @@ impl<B: Backend> Edge<B> {
     /// An edge in front of `backend`.
     pub fn new(backend: B, settings: Settings) -> Edge<B> {
         let admission = Admission::new(settings.proposals_max, settings.proposal_bytes_max);
-        Edge { backend, settings: Arc::new(settings), admission }
+        let roster = Roster::new(backend.header().member_id.0, 0);
+        Edge { backend, settings: Arc::new(settings), roster, admission }
     }
 
     /// What every call passes first. `on_learner`: a learner answers this call too.
@@ -168,6 +172,7 @@ impl StreamEnd {
             }
         };
         tokio::select! {
+            biased;
             // An error means that the sender is gone, and the backend with it.
             _ = self.stopping.wait_for(|stopping| *stopping) => Error::Stopped,
             () = leaderless => Error::NoLeader,

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     machine::{Command, Op, Reply, Txn},
     pb::etcdserverpb::{self as pb, kv_server::Kv},
+    runtime,
     types::{Error, KeyRange, Revision},
 };
 use bytes::Bytes;
@@ -60,9 +61,10 @@ impl<B: Backend> Kv for KvService<B> {
         // Two chunks wait for a slow client, no more; the walk stands still meanwhile.
         let (sender, receiver) = mpsc::channel(2);
         let edge = self.edge.clone();
-        tokio::spawn(async move {
+        runtime::spawn(async move {
             let walk = walk(&edge, checked, &sender);
             let stopped = tokio::select! {
+                biased;
                 result = walk => result.err(),
                 error = end.reached() => Some(error),
             };

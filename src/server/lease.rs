@@ -4,11 +4,13 @@ use super::{Backend, Edge};
 use crate::{
     machine::{Command, Reply},
     pb::etcdserverpb::{self as pb, lease_server::Lease},
+    runtime,
     types::LeaseId,
 };
 use prost::Message;
+use std::{pin::Pin, task::Poll};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 /// The Lease service.
@@ -64,19 +66,29 @@ impl<B: Backend> Lease for LeaseService<B> {
         let mut end = self.edge.stream_end(&metadata);
         let (sender, receiver) = mpsc::channel(ANSWERS_WAITING_MAX);
         let backend = self.edge.backend.clone();
-        tokio::spawn(async move {
+        runtime::spawn(async move {
             loop {
-                let message = tokio::select! {
-                    message = requests.message() => message,
+                let first = tokio::select! {
+                    // A busy stream has to end too.
+                    biased;
                     error = end.reached() => Err(error.into()),
+                    message = requests.message() => message,
                 };
-                let answer = match message {
-                    Ok(Some(request)) => renew(&backend, LeaseId(request.id)).await,
-                    Ok(None) => return,
-                    Err(status) => Err(status),
+                let (ids, ended) = match first {
+                    Ok(Some(request)) => at_hand(request, &mut requests).await,
+                    Ok(None) => (Vec::new(), Some(Ok(()))),
+                    Err(status) => (Vec::new(), Some(Err(status))),
                 };
-                let failed = answer.is_err();
-                if sender.send(answer).await.is_err() || failed {
+                let mut answers = Vec::with_capacity(ids.len());
+                let renewed = renew(&backend, ids, &mut answers).await;
+                let failure = renewed.and(ended.clone().unwrap_or(Ok(()))).err();
+                let is_last = ended.is_some() || failure.is_some();
+                for answer in answers.into_iter().map(Ok).chain(failure.map(Err)) {
+                    if sender.send(answer).await.is_err() {
+                        return;
+                    }
+                }
+                if is_last {
                     return;
                 }
             }
@@ -119,8 +131,45 @@ impl<B: Backend> Lease for LeaseService<B> {
 /// Answers for a client that does not read; then its next request waits.
 const ANSWERS_WAITING_MAX: usize = 64;
 
-async fn renew<B: Backend>(backend: &B, id: LeaseId) -> Result<pb::LeaseKeepAliveResponse, Status> {
+/// Requests of one stream that are answered together.
+const RENEWALS_MAX: usize = 1_024;
+
+/// `first` and what has come in behind it, and how the stream ended if it did.
+async fn at_hand(
+    first: pb::LeaseKeepAliveRequest,
+    requests: &mut Streaming<pb::LeaseKeepAliveRequest>,
+) -> (Vec<LeaseId>, Option<Result<(), Status>>) {
+    let mut ids = vec![LeaseId(first.id)];
+    let ended = std::future::poll_fn(|context| {
+        while ids.len() < RENEWALS_MAX {
+            match Pin::new(&mut *requests).poll_next(context) {
+                Poll::Ready(Some(Ok(request))) => ids.push(LeaseId(request.id)),
+                Poll::Ready(Some(Err(status))) => return Poll::Ready(Some(Err(status))),
+                Poll::Ready(None) => return Poll::Ready(Some(Ok(()))),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(None)
+    })
+    .await;
+    (ids, ended)
+}
+
+async fn renew<B: Backend>(
+    backend: &B,
+    ids: Vec<LeaseId>,
+    answers: &mut Vec<pb::LeaseKeepAliveResponse>,
+) -> Result<(), Status> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let seconds = backend.lease_keep_alive(ids.clone()).await?;
+    let header = backend.header();
     // A lease that is gone is told by a TTL of 0, and the stream goes on.
-    let ttl = backend.lease_keep_alive(id).await?.unwrap_or(0);
-    Ok(pb::LeaseKeepAliveResponse { header: backend.header().to_wire(), id: id.0, ttl })
+    answers.extend(ids.into_iter().zip(seconds).map(|(id, ttl)| pb::LeaseKeepAliveResponse {
+        header: header.to_wire(),
+        id: id.0,
+        ttl: ttl.unwrap_or(0),
+    }));
+    Ok(())
 }

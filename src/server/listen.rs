@@ -1,15 +1,13 @@
 //! Client URLs: binding them.
 
 use super::authority::Mended;
+use crate::tls::{Connection, ServerTls, Spoken, Turn};
 use std::{
     fmt, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
-    pin::Pin,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpSocket, UnixListener, UnixStream, lookup_host},
-};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 
 /// Why a client URL can't be served.
 #[derive(Debug)]
@@ -31,6 +29,8 @@ impl std::error::Error for ListenError {}
 pub struct Listener {
     url: String,
     socket: Socket,
+    speaks: Speaks,
+    tls: Option<ServerTls>,
 }
 
 #[derive(Debug)]
@@ -41,6 +41,15 @@ enum Socket {
         /// Held for what it does when it goes.
         _file: SocketFile,
     },
+}
+
+/// What is spoken below HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    Plain,
+    Tls,
+    /// The first byte of each connection tells.
+    Either,
 }
 
 /// Removes the file of a Unix socket when the listener goes, as etcd does.
@@ -54,7 +63,8 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    /// Binds `http://host:port` or `unix://path` (`unix://host:port` is a file of that name, as in etcd).
+    /// Binds `http://host:port` or `unix://path` (`unix://host:port` is a file of that name, as in etcd), or `https` or `unixs`: then
+    /// [`Listener::with_tls`] has to say what to show.
     ///
     /// # Errors
     /// A text that names the URL: the port is in use, the host is unknown, the scheme is not served.
@@ -69,53 +79,118 @@ impl Listener {
     pub async fn bind_shared(url: &str, share_port: bool) -> Result<Listener, ListenError> {
         let fail = |why: String| ListenError { url: url.to_owned(), why };
         let (scheme, rest) =
-            url.split_once("://").ok_or_else(|| fail("a URL begins with http:// or unix://".into()))?;
-        let socket = match scheme {
-            "http" => {
-                let address = rest.trim_end_matches('/');
-                let listener = listen(address, share_port).await.map_err(|error| fail(explain(&error)))?;
-                Socket::Tcp(listener)
-            }
-            "unix" => {
-                let path = Path::new(rest);
-                // The file of a member that was killed is in the way; one that somebody serves is not ours to take.
-                if UnixStream::connect(path).await.is_ok() {
-                    return Err(fail("another process serves it".into()));
-                }
-                match std::fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(explain(&error))),
-                    _ => {}
-                }
-                let listener = UnixListener::bind(path).map_err(|error| fail(explain(&error)))?;
-                Socket::Unix { listener, _file: SocketFile(path.to_owned()) }
-            }
-            "https" | "unixs" => return Err(fail("TLS is not served by this version".into())),
-            other => return Err(fail(format!("the scheme {other:?} is not served; use http or unix"))),
+            url.split_once("://").ok_or_else(|| fail("a URL begins with http://, https:// or unix://".into()))?;
+        let speaks = match scheme {
+            "http" | "unix" => Speaks::Plain,
+            "https" | "unixs" => Speaks::Tls,
+            other => return Err(fail(format!("the scheme {other:?} is not served; use http, https, unix or unixs"))),
         };
-        Ok(Listener { url: url.to_owned(), socket })
+        let socket = if scheme.starts_with("http") {
+            let address = rest.trim_end_matches('/');
+            Socket::Tcp(listen(address, share_port).await.map_err(|error| fail(explain(&error)))?)
+        } else {
+            let path = Path::new(rest);
+            // The file of a member that was killed is in the way; one that somebody serves is not ours to take.
+            if UnixStream::connect(path).await.is_ok() {
+                return Err(fail("another process serves it".into()));
+            }
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(explain(&error))),
+                _ => {}
+            }
+            let listener = UnixListener::bind(path).map_err(|error| fail(explain(&error)))?;
+            Socket::Unix { listener, _file: SocketFile(path.to_owned()) }
+        };
+        Ok(Listener { url: url.to_owned(), socket, speaks, tls: None })
+    }
+
+    /// Serves plain HTTP and TLS on the same port from now on, as when a URL is given with both schemes.
+    pub fn speak_both(&mut self) {
+        self.speaks = Speaks::Either;
+    }
+
+    /// With this to show to whoever speaks TLS. Until then they are turned away.
+    pub fn with_tls(self, tls: Option<&ServerTls>) -> Listener {
+        Listener { tls: tls.cloned(), ..self }
     }
 
     /// Where clients find it: with the real port if 0 was asked for.
     pub fn url(&self) -> String {
+        let scheme = if self.speaks == Speaks::Tls { "https" } else { "http" };
         match &self.socket {
             Socket::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => format!("http://{address}"),
+                Ok(address) => format!("{scheme}://{address}"),
                 Err(_) => self.url.clone(),
             },
             Socket::Unix { .. } => self.url.clone(),
         }
     }
 
-    /// The next client.
-    pub(super) async fn accept(&self) -> io::Result<Connection> {
-        match &self.socket {
+    /// The next client. Nothing has been heard of it yet.
+    pub(super) async fn accept(&self) -> io::Result<Arrival> {
+        let stream = match &self.socket {
             Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, remote) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::pin(Mended::new(stream)))
+                Arrived::Tcp(stream, remote)
             }
-            Socket::Unix { listener, .. } => Ok(Box::pin(Mended::new(listener.accept().await?.0))),
+            Socket::Unix { listener, .. } => Arrived::Unix(listener.accept().await?.0),
+        };
+        Ok(Arrival { stream, speaks: self.speaks, tls: self.tls.clone() })
+    }
+}
+
+/// A client that has connected, and not said anything.
+pub(super) struct Arrival {
+    stream: Arrived,
+    speaks: Speaks,
+    tls: Option<ServerTls>,
+}
+
+enum Arrived {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Arrival {
+    /// Where it comes from.
+    pub(super) fn remote(&self) -> String {
+        match &self.stream {
+            Arrived::Tcp(_, remote) => remote.to_string(),
+            Arrived::Unix(_) => "@".to_owned(),
         }
+    }
+
+    /// Waits until its handshake may begin; `None` where there is none.
+    pub(super) async fn enter(&self) -> Option<Turn> {
+        match &self.tls {
+            Some(tls) if self.speaks != Speaks::Plain => Some(tls.enter().await),
+            _ => None,
+        }
+    }
+
+    /// The connection, once its handshake is done; `turn` is what [`Arrival::enter`] gave.
+    ///
+    /// # Errors
+    /// A text: it is not let in.
+    pub(super) async fn greet(self, turn: Option<Turn>) -> Result<Connection, String> {
+        if self.speaks == Speaks::Plain {
+            return Ok(match self.stream {
+                Arrived::Tcp(stream, _) => Box::pin(Mended::new(stream)),
+                Arrived::Unix(stream) => Box::pin(Mended::new(stream)),
+            });
+        }
+        let (Some(tls), Some(turn)) = (self.tls, turn) else {
+            return Err("there is no certificate to show".to_owned());
+        };
+        Ok(match self.stream {
+            Arrived::Tcp(stream, _) if self.speaks == Speaks::Either => match tls.accept_either(stream, turn).await? {
+                Spoken::Tls(stream) => Box::pin(Mended::new(stream)),
+                Spoken::Plain(stream) => Box::pin(Mended::new(stream)),
+            },
+            Arrived::Tcp(stream, _) => Box::pin(Mended::new(tls.accept(stream, turn).await?)),
+            Arrived::Unix(stream) => Box::pin(Mended::new(tls.accept(stream, turn).await?)),
+        })
     }
 }
 
@@ -146,8 +221,3 @@ fn explain(error: &io::Error) -> String {
         _ => error.to_string(),
     }
 }
-
-/// Both ways of a connection.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
-pub(super) type Connection = Pin<Box<dyn Stream>>;

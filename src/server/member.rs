@@ -165,8 +165,8 @@ impl Backend for MemberBackend {
         self.handle.lease_grant(id, ttl_s).await
     }
 
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, Error> {
-        self.handle.lease_keep_alive(id).await
+    async fn lease_keep_alive(&self, ids: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Error> {
+        self.handle.lease_keep_alive(ids).await
     }
 
     async fn lease_left(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseLeft>, Error> {

@@ -6,7 +6,7 @@
 //! **May not know** how a command is replicated, or what a revision costs.
 //!
 //! ```text
-//!   listen ── serve ─┬─ kv  lease  watch  cluster  maintenance  auth  lock  election ── Edge ── Backend (member, proxy)
+//!   listen ── serve ─┬─ kv lease watch cluster maintenance auth lock election ring ── Edge ── Backend (member, proxy)
 //!                    └─ the gateway (plain HTTP)      check · convert · identity        admission · trace
 //! ```
 
@@ -31,6 +31,7 @@ mod member;
 mod read_txn;
 mod reconfig;
 mod refuse;
+mod ring;
 mod serve;
 mod snapshot;
 mod status;
@@ -52,5 +53,7 @@ pub use serve::{ConnectionSettings, Serving, serve, serve_http};
 pub use status::code;
 pub(crate) use watch::{WatchCodec, WatchReply, discard, interval, run, spec};
 
+#[cfg(test)]
+pub(crate) use serve::{member_front, serve_connection};
 #[cfg(test)]
 pub(crate) mod tests;

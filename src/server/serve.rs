@@ -5,29 +5,37 @@
 
 use super::{
     Backend, Edge, auth::AuthService, cluster::ClusterService, election::ElectionService, kv::KvService,
-    lease::LeaseService, listen::Connection, listen::Listener, lock::LockService, maintenance::MaintenanceService,
+    lease::LeaseService, listen::Arrival, listen::Listener, lock::LockService, maintenance::MaintenanceService,
     watch::WatchService,
 };
-use crate::pb::{
-    self,
-    etcdserverpb::{
-        auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer,
+use crate::ring::RingService;
+use crate::runtime;
+use crate::{
+    pb::{
+        self,
+        etcdserverpb::{
+            auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+            maintenance_server::MaintenanceServer,
+        },
+        v3electionpb::election_server::ElectionServer,
+        v3lockpb::lock_server::LockServer,
     },
-    v3electionpb::election_server::ElectionServer,
-    v3lockpb::lock_server::LockServer,
+    tls::Turn,
 };
 use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::Service as HyperService};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -64,6 +72,7 @@ impl Default for ConnectionSettings {
 /// Listeners that are being served.
 pub struct Serving {
     stop: watch::Sender<Option<Instant>>,
+    connections: Arc<AtomicUsize>,
     listeners: Vec<JoinHandle<()>>,
 }
 
@@ -77,16 +86,37 @@ pub fn serve<B: Backend>(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let stop = watch::Sender::new(None);
     tokio::spawn(report_health(edge.backend.clone(), reporter, stop.subscribe()));
-    let rare = rare_services(&edge).add_service(health_service).prepare();
+    let rare = rare_services(&edge).add_service(health_service);
+    start(listeners, both(edge, rare, gateway), settings, stop)
+}
+
+fn both<B: Backend>(edge: Edge<B>, rare: Routes, gateway: axum::Router) -> Both<B> {
     let bytes_max = message_bytes_max(&edge);
-    let front = Both {
+    Both {
         kv: KvServer::new(KvService::new(edge.clone())).max_decoding_message_size(bytes_max),
         lease: LeaseServer::new(LeaseService::new(edge.clone())).max_decoding_message_size(bytes_max),
         watch: WatchService::new(edge, bytes_max),
-        rare,
+        rare: rare.prepare(),
         gateway: HttpOnly(gateway.with_state(())),
-    };
-    start(listeners, front, settings, stop)
+    }
+}
+
+/// What answers a member's connections, but for plain HTTP: for the simulator, which accepts them itself.
+#[cfg(test)]
+pub(crate) fn member_front<B: Backend>(edge: Edge<B>) -> impl Front {
+    let rare = rare_services(&edge);
+    both(edge, rare, axum::Router::new())
+}
+
+/// Serves one connection that the simulator has accepted, to its end.
+#[cfg(test)]
+pub(crate) async fn serve_connection(
+    connection: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
+    front: impl Front,
+    settings: &ConnectionSettings,
+) {
+    let (_never, stop) = watch::channel(None);
+    hold(Box::pin(connection), front, Arc::new(protocol(settings)), stop).await;
 }
 
 /// Serves plain HTTP alone, as `listen-client-http-urls` and `listen-metrics-urls` ask for.
@@ -106,12 +136,36 @@ fn start(
     stop: watch::Sender<Option<Instant>>,
 ) -> Serving {
     let protocol = Arc::new(protocol(settings));
-    let accept = |listener| accept_all(listener, front.clone(), Arc::clone(&protocol), stop.subscribe());
+    let connections = Arc::default();
+    let accept = |listener| {
+        accept_all(listener, front.clone(), Arc::clone(&protocol), stop.subscribe(), Arc::clone(&connections))
+    };
     let listeners = listeners.into_iter().map(|listener| tokio::spawn(accept(listener))).collect();
-    Serving { stop, listeners }
+    Serving { stop, connections, listeners }
+}
+
+/// A connection, as long as it is counted.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn among(all: &Arc<AtomicUsize>) -> Counted {
+        all.fetch_add(1, Relaxed);
+        Counted(Arc::clone(all))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Serving {
+    /// How many connections there are; the number goes on changing.
+    pub fn connections(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.connections)
+    }
+
     /// Stops accepting at once, lets calls in flight end, and cuts those that are not done after `patience`.
     ///
     /// Streams end by themselves when [`Backend::stopping`] is true: say that first.
@@ -143,6 +197,7 @@ fn rare_services<B: Backend>(edge: &Edge<B>) -> Routes {
         .add_service(AuthServer::new(AuthService::new(edge.clone())).max_decoding_message_size(bytes_max))
         .add_service(LockServer::new(LockService))
         .add_service(ElectionServer::new(ElectionService))
+        .add_service(RingService::server(edge.clone(), edge.roster.clone()))
         .add_service(reflection().build_v1().expect(built_in))
         .add_service(reflection().build_v1alpha().expect(built_in))
 }
@@ -166,10 +221,10 @@ async fn report_health<B: Backend>(backend: B, reporter: HealthReporter, mut sto
 
 const FAULT_CHECK: Duration = Duration::from_millis(500);
 
-type Protocol = auto::Builder<TokioExecutor>;
+type Protocol = auto::Builder<runtime::Executor>;
 
 fn protocol(settings: &ConnectionSettings) -> Protocol {
-    let mut protocol = auto::Builder::new(TokioExecutor::new());
+    let mut protocol = auto::Builder::new(runtime::Executor);
     protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     protocol
         .http2()
@@ -195,6 +250,7 @@ async fn accept_all(
     front: impl Front,
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
+    count: Arc<AtomicUsize>,
 ) {
     let mut connections = JoinSet::new();
     let for_connections = stop.clone();
@@ -202,8 +258,19 @@ async fn accept_all(
         tokio::select! {
             deadline = told_to_stop(&mut stop) => break deadline,
             accepted = listener.accept() => match accepted {
-                Ok(connection) => {
-                    connections.spawn(converse(connection, front.clone(), Arc::clone(&protocol), for_connections.clone()));
+                Ok(arrival) => {
+                    // Not beside the other branches: whoever has been accepted must not be lost.
+                    let turn = tokio::select! {
+                        deadline = told_to_stop(&mut stop) => break deadline,
+                        turn = arrival.enter() => turn,
+                    };
+                    let stop = for_connections.clone();
+                    let conversing = converse(arrival, turn, front.clone(), Arc::clone(&protocol), stop);
+                    let counted = Counted::among(&count);
+                    connections.spawn(async move {
+                        conversing.await;
+                        drop(counted);
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(url = listener.url(), %error, "rejected connection on client endpoint");
@@ -230,7 +297,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One connection, to its end.
 async fn converse(
-    connection: Connection,
+    arrival: Arrival,
+    turn: Option<Turn>,
+    front: impl Front,
+    protocol: Arc<Protocol>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) {
+    let remote_addr = arrival.remote();
+    let greeting = tokio::select! {
+        greeting = arrival.greet(turn) => greeting,
+        _ = told_to_stop(&mut stop) => return,
+    };
+    let connection = match greeting {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::warn!(remote_addr, error, "rejected connection on client endpoint");
+            return;
+        }
+    };
+    hold(connection, front, protocol, stop).await;
+}
+
+/// Speaks HTTP on a connection, to its end.
+async fn hold(
+    connection: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     front: impl Front,
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
@@ -238,6 +328,7 @@ async fn converse(
     let conversation = protocol.serve_connection(TokioIo::new(connection), front);
     tokio::pin!(conversation);
     let result = tokio::select! {
+        biased;
         result = conversation.as_mut() => result,
         _ = told_to_stop(&mut stop) => {
             conversation.as_mut().graceful_shutdown();

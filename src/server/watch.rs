@@ -7,6 +7,7 @@
 use super::{Backend, Edge, Header, Identity, code, edge::StreamEnd, identity::Access};
 use crate::{
     pb::etcdserverpb::{self as pb, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion},
+    runtime,
     types::{Error, KeyRange, Revision},
     watch::{Control, Deliveries, Delivery, Done, Job, Turn, WatchSpec},
 };
@@ -69,7 +70,7 @@ impl<B: Backend> WatchService<B> {
         let mut end: StreamEnd = self.edge.stream_end(&metadata);
         let (control, deliveries) = self.edge.backend.hub().open();
         let (failed, has_failed) = oneshot::channel();
-        let reading = tokio::spawn(async move {
+        let reading = runtime::spawn(async move {
             if let Err(status) = read_requests(requests, &control, &identity).await {
                 // Nobody listens if the stream has ended.
                 let _ = failed.send(status);
@@ -104,7 +105,7 @@ impl<B: Backend> StreamingService<WatchRequest> for WatchService<B> {
 /// The time between two notifications, with a little chance: streams that began together must not all be told at once.
 pub(crate) fn interval(configured: Duration) -> Duration {
     let least = configured.max(PROGRESS_INTERVAL_MIN);
-    least + least.mul_f64(rand::random::<f64>() / 10.0)
+    least + least.mul_f64(runtime::chance(0.0..0.1))
 }
 
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -232,7 +233,7 @@ impl<B: Backend> Answers<B> {
                     return Poll::Ready(Ok(WatchReply::Made { header, delivery }));
                 }
                 Poll::Ready(Turn::Read(job)) => {
-                    self.job = Some(tokio::spawn(run(job, Arc::clone(&self.readers))));
+                    self.job = Some(runtime::spawn(run(job, Arc::clone(&self.readers))));
                     self.since_look = 0;
                 }
                 Poll::Pending if self.since_look == 1 => {
@@ -282,7 +283,7 @@ impl<B: Backend> Answers<B> {
 /// Runs a job on a thread that may block, as soon as there is one to spare.
 pub(crate) async fn run(job: Job, readers: Arc<Semaphore>) -> Done {
     let _permit = readers.acquire().await.expect("it is never closed");
-    tokio::task::spawn_blocking(move || job.run()).await.expect("a job ends, and is not cancelled")
+    runtime::spawn_blocking(move || job.run()).await.expect("a job ends, and is not cancelled")
 }
 
 /// A reply on its way to a client.

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod raft;
+mod runner;
 
 use crate::io::Rng;
 use std::{env, io::Write};

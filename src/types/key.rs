@@ -9,7 +9,7 @@ pub type Key = Bytes;
 /// A set of keys: one key, or all keys of `[start, end)`.
 ///
 /// etcd spells it as two byte strings, `key` and `range_end`: an empty `range_end` is one key, a single zero byte is "to the end".
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeyRange {
     /// Exactly this key.
     One(Key),
@@ -64,6 +64,12 @@ impl KeyRange {
         matches!(self, KeyRange::Span { start, end } if end <= start)
     }
 
+    /// Whether some key can belong to both.
+    pub fn overlaps(&self, other: &KeyRange) -> bool {
+        let is_some = !self.is_empty() && !other.is_empty();
+        is_some && (self.contains(other.start()) || other.contains(self.start()))
+    }
+
     /// The same set as bounds for an ordered map.
     pub fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
         match self {
@@ -93,6 +99,16 @@ mod tests {
         assert_eq!(prefix_end(b"\xff\xff"), None);
         assert!(KeyRange::prefix(Bytes::from_static(b"\xff")).contains(b"\xff\xff"));
         assert!(!KeyRange::prefix(Bytes::from_static(b"a")).contains(b"b"));
+    }
+
+    #[test]
+    fn ranges_overlap_if_they_share_a_key() {
+        let prefix = |text: &'static str| KeyRange::prefix(Bytes::from_static(text.as_bytes()));
+        assert!(prefix("a").overlaps(&prefix("ab")) && prefix("ab").overlaps(&prefix("a")));
+        assert!(prefix("").overlaps(&prefix("z")) && KeyRange::One("ab".into()).overlaps(&prefix("a")));
+        assert!(!prefix("a").overlaps(&prefix("b")) && !prefix("b").overlaps(&KeyRange::One("a".into())));
+        let none = KeyRange::Span { start: "b".into(), end: "b".into() };
+        assert!(!none.overlaps(&prefix("")) && !prefix("").overlaps(&none));
     }
 
     #[test]

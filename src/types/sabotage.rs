@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-/// A rule of consensus to break. Only tests and builds with the feature `sabotage` can: anywhere else nothing is broken, whatever is chosen.
+/// A rule of consensus, or of the ring, to break. Only tests and builds with the feature `sabotage` can: anywhere else nothing is broken, whatever is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
     /// Entries and votes are acknowledged as soon as they are written, and synced some time later.
@@ -11,13 +11,22 @@ pub enum Sabotage {
     ReadWithoutQuorum,
     /// A new leader does not open its term with an empty entry, and takes its commit index for the newest there is.
     SkipNoop,
+    /// A proxy answers linearizable reads from its copy, without a fence.
+    ReadWithoutFence,
+    /// A copy that has lost upstream goes on one revision later than where it was.
+    ResumeTooLate,
+    /// A proxy answers a renewal with what another one is told that was sent before it.
+    ShareOlderRenewal,
 }
 
 /// Each with the name that `HENGE_SABOTAGE` knows.
-const NAMES: [(&str, Sabotage); 3] = [
+const NAMES: [(&str, Sabotage); 6] = [
     ("ack-before-fsync", Sabotage::AckBeforeFsync),
     ("read-without-quorum", Sabotage::ReadWithoutQuorum),
     ("skip-noop", Sabotage::SkipNoop),
+    ("read-without-fence", Sabotage::ReadWithoutFence),
+    ("resume-too-late", Sabotage::ResumeTooLate),
+    ("share-older-renewal", Sabotage::ShareOlderRenewal),
 ];
 
 impl Sabotage {

@@ -10,6 +10,8 @@
 # INTEROP_DIR holds the state (ports, pid, data, log); HENGE_BIN is the server's program. With HENGE_VIA=proxy clients speak to a
 # `henge proxy` before the server, with HENGE_VIA=proxy,copy to a proxy before that one that copies all keys, and so on (HENGE_PROXY_BIN is
 # their program).
+# With HENGE_TLS=yes all of them speak TLS, and ask clients for certificates: INTEROP_DIR has tls/ca.pem, and tls/client.pem and
+# tls/client-key.pem for clients.
 # Proxies live through a restart of the server, which advertises the address that clients use.
 set -euo pipefail
 
@@ -57,9 +59,45 @@ await() {
     done
 }
 
+# Where clients and proxies find each other.
+scheme() {
+    if [[ ${HENGE_TLS:-} ]]; then echo https; else echo http; fi
+}
+
+# An authority, and what it signs: one certificate for servers, one for clients, and one for proxies, which name nobody.
+certify() {
+    local tls=$INTEROP_DIR/tls name
+    [[ -f $tls/proxy.pem ]] && return
+    mkdir -p "$tls"
+    {
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/O=interop CA" \
+            -keyout "$tls/ca-key.pem" -out "$tls/ca.pem"
+        printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\n' >"$tls/names"
+        for name in server client proxy; do
+            case $name in proxy) subject=/O=proxy ;; *) subject=/CN=$name ;; esac
+            openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "$subject" \
+                -keyout "$tls/$name-key.pem" -out "$tls/$name.csr"
+            openssl x509 -req -in "$tls/$name.csr" -CA "$tls/ca.pem" -CAkey "$tls/ca-key.pem" -CAcreateserial -days 2 \
+                -extfile "$tls/names" -out "$tls/$name.pem"
+        done
+    } >"$tls/log" 2>&1 || die "cannot make certificates; see $tls/log"
+}
+
+# Sets `serves` to the flags of whoever clients dial, and `dials` to those of proxies.
+tls_flags() {
+    local tls=$INTEROP_DIR/tls
+    serves=()
+    dials=()
+    [[ ${HENGE_TLS:-} ]] || return 0
+    certify
+    serves=(--cert-file "$tls/server.pem" --key-file "$tls/server-key.pem" --client-cert-auth --trusted-ca-file "$tls/ca.pem")
+    dials=(--cacert "$tls/ca.pem" --cert "$tls/proxy.pem" --key "$tls/proxy-key.pem")
+}
+
 healthy() {
-    local answer
-    answer=$(curl --silent --max-time 2 "http://$(client_address)/health") && [[ $answer == *'"health":"true"'* ]]
+    local answer tls=$INTEROP_DIR/tls secrets=()
+    [[ ${HENGE_TLS:-} ]] && secrets=(--cacert "$tls/ca.pem" --cert "$tls/client.pem" --key "$tls/client-key.pem")
+    answer=$(curl --silent --max-time 2 "${secrets[@]}" "$(scheme)://$(client_address)/health") && [[ $answer == *'"health":"true"'* ]]
 }
 
 healthy_or_gone() {
@@ -91,15 +129,16 @@ client_address() {
 
 # Starts the proxies that do not run.
 launch_proxies() {
-    local at words copies
+    local at words copies serves dials
+    tls_flags
     IFS=, read -ra words <<<"${HENGE_VIA:-}"
     for ((at = 1; at <= ${#words[@]}; at++)); do
         copies=()
         [[ ${words[at - 1]} == copy ]] && copies=(--cache-prefix=)
         alive "$INTEROP_DIR/proxy-$at-pid" && continue
         setsid "${HENGE_PROXY_BIN:?the program of the proxies}" proxy \
-            --endpoints "http://$(address $((at - 1)))" \
-            --listen-client-urls "http://$(address "$at")" "${copies[@]}" \
+            --endpoints "$(scheme)://$(address $((at - 1)))" \
+            --listen-client-urls "$(scheme)://$(address "$at")" "${copies[@]}" "${serves[@]}" "${dials[@]}" \
             </dev/null >>"$INTEROP_DIR/proxy-$at-log" 2>&1 &
         echo $! >"$INTEROP_DIR/proxy-$at-pid"
     done
@@ -114,15 +153,17 @@ end_proxies() {
 }
 
 launch() {
-    local client peer
-    client="http://$(address 0)"
+    local client peer serves dials
+    tls_flags
+    client="$(scheme)://$(address 0)"
     peer="http://127.0.0.1:$(<"$INTEROP_DIR/peer-port")"
     # A session of its own: an interrupt at the terminal reaches the tests, which then stop the server in order.
     setsid "$HENGE_BIN" \
         --name interop \
         --data-dir "$INTEROP_DIR/data" \
         --listen-client-urls "$client" \
-        --advertise-client-urls "http://$(client_address)" \
+        --advertise-client-urls "$(scheme)://$(client_address)" \
+        "${serves[@]}" \
         --listen-peer-urls "$peer" \
         --initial-advertise-peer-urls "$peer" \
         --initial-cluster "interop=$peer" \

@@ -1,4 +1,4 @@
-//! What stands before a server: `henge proxy` or `henge gateway`, each a process on loopback.
+//! `henge` as whatever its first argument says, each a process on loopback: what stands before a server, or a server with TLS.
 
 use super::{eventually, free_url};
 use henge::client::{Client, ConnectOptions};
@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::runtime::Runtime;
 
-/// A process before a server. Dropping it kills it.
+/// A process. Dropping it kills it.
 pub struct Proxy {
     dir: tempfile::TempDir,
     url: String,
@@ -43,7 +43,8 @@ impl Proxy {
         Proxy::start(&url, &[&flags, more].concat(), "ready to proxy client requests")
     }
 
-    fn start(url: &str, args: &[&str], ready: &'static str) -> Proxy {
+    /// A process that will serve clients at `url`, once `ready` stands in its log.
+    pub fn start(url: &str, args: &[&str], ready: &'static str) -> Proxy {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         let child = launch(&args, dir.path());
@@ -108,10 +109,30 @@ impl Proxy {
         fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
+    /// SIGSTOP: it hangs, with its connections open.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the proxy can be killed");
+        self.child.wait().expect("the proxy is gone");
+    }
+
+    fn signal(&self, signal: &str) {
+        let told = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill(1)");
+        assert!(told.success());
+    }
+
     /// SIGTERM, and how it ended.
     pub fn stop(&mut self) -> ExitStatus {
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill(1)");
-        assert!(told.success());
+        self.signal("-TERM");
         self.child.wait().expect("the proxy is gone")
     }
 }

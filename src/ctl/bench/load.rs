@@ -106,7 +106,9 @@ pub async fn connect(global: &Global, conns: usize) -> Result<Vec<Channel>, Fail
     let mut channels = Vec::with_capacity(conns);
     for address in endpoints.iter().cycle().take(conns) {
         let channel = endpoint(address, &options)?.connect().await;
-        channels.push(channel.map_err(|error| Failure::connection(format!("cannot connect to {address}: {error}")))?);
+        channels.push(
+            channel.map_err(|error| Failure::from(error).map(|why| format!("cannot connect to {address}: {why}")))?,
+        );
     }
     Ok(channels)
 }

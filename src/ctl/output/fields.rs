@@ -1,6 +1,6 @@
 //! The `fields` format: one `"Name" : value` a line.
 
-use super::{Answer, Failure, took};
+use super::{Answer, Failure, ring, took};
 use crate::{
     ctl::quote::quote,
     pb::{
@@ -108,7 +108,14 @@ pub fn render(answer: &Answer, hex: bool) -> Result<Vec<u8>, Failure> {
         | Answer::MemberUpdate(..)
         | Answer::MemberPromote(..)
         | Answer::MoveLeader { .. }
-        | Answer::Downgrade(..) => return Err(Failure::unsupported("fields not supported as output format")),
+        | Answer::Downgrade(..)
+        | Answer::RingReached(_) => return Err(Failure::unsupported("fields not supported as output format")),
+        Answer::Ring(all) => {
+            for fields in ring::fields(all) {
+                fields.into_iter().for_each(|(name, value)| out.field(name, value));
+                out.end();
+            }
+        }
         Answer::Snapshot(status) => {
             out.field("Hash", status.hash);
             out.field("Revision", status.revision);

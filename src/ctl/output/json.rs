@@ -2,7 +2,7 @@
 //!
 //! Written by hand: the names and orders are Go's, and differ from type to type, which no derive would give.
 
-use super::{Answer, took};
+use super::{Answer, RingReached, ring, took};
 use crate::pb::{
     etcdserverpb::{
         DeleteRangeResponse, HashKvResponse, Member, PutResponse, RangeResponse, ResponseHeader, StatusResponse,
@@ -74,6 +74,10 @@ pub fn render(answer: &Answer, hex: bool) -> String {
         Answer::HashKv(all) => list(all.iter().map(|(endpoint, one)| {
             Object::new().always("Endpoint", string(endpoint)).always("HashKV", hash_kv(one)).end()
         })),
+        Answer::Ring(all) => ring::json(all),
+        Answer::RingReached(RingReached { revision, reached, total }) => {
+            Object::new().always("revision", revision).always("reached", reached).always("total", total).end()
+        }
         Answer::Snapshot(status) => Object::new()
             .always("hash", status.hash)
             .always("revision", status.revision)
@@ -202,16 +206,16 @@ fn kv(kv: &KeyValue) -> String {
         .end()
 }
 
-fn bytes(data: &[u8]) -> String {
+pub(super) fn bytes(data: &[u8]) -> String {
     format!("\"{}\"", BASE64_STANDARD.encode(data))
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(","))
 }
 
 /// A JSON string with what Go escapes besides: it keeps its output safe inside HTML.
-fn string(text: &str) -> String {
+pub(super) fn string(text: &str) -> String {
     let plain = serde_json::Value::from(text).to_string();
     plain.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
@@ -222,16 +226,16 @@ fn flat(header: Option<&ResponseHeader>) -> Object {
     Object::new().header_fields(&header, false)
 }
 
-struct Object {
+pub(super) struct Object {
     text: String,
 }
 
 impl Object {
-    fn new() -> Object {
+    pub(super) fn new() -> Object {
         Object { text: "{".into() }
     }
 
-    fn always(mut self, name: &str, value: impl Display) -> Object {
+    pub(super) fn always(mut self, name: &str, value: impl Display) -> Object {
         if self.text.len() > 1 {
             self.text.push(',');
         }
@@ -247,7 +251,7 @@ impl Object {
     }
 
     /// Left out if 0.
-    fn number<N: Display + Default + PartialEq>(self, name: &str, value: N) -> Object {
+    pub(super) fn number<N: Display + Default + PartialEq>(self, name: &str, value: N) -> Object {
         if value == N::default() { self } else { self.always(name, value) }
     }
 
@@ -292,7 +296,7 @@ impl Object {
             .number("raft_term", header.raft_term)
     }
 
-    fn end(mut self) -> String {
+    pub(super) fn end(mut self) -> String {
         self.text.push('}');
         self.text
     }

@@ -6,8 +6,11 @@
 mod fields;
 mod json;
 mod protobuf;
+mod ring;
 mod simple;
 mod table;
+
+pub use ring::{RingList, RingReached};
 
 use super::failure::Failure;
 use crate::pb::etcdserverpb::{
@@ -70,6 +73,8 @@ pub enum Answer {
     Health(Vec<Health>),
     Status(Vec<(String, StatusResponse)>),
     HashKv(Vec<(String, HashKvResponse)>),
+    Ring(RingList),
+    RingReached(RingReached),
     #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "files are looked at by the server's rooms"))]
     Snapshot(SnapshotStatus),
 }

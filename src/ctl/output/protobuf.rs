@@ -24,7 +24,12 @@ pub fn render(answer: &Answer) -> Result<Vec<u8>, Failure> {
         Answer::MoveLeader { answer, .. } => answer.encode_to_vec(),
         Answer::Downgrade(_, answer) => answer.encode_to_vec(),
         Answer::Alarms(answer) => answer.encode_to_vec(),
-        Answer::Health(_) | Answer::Status(_) | Answer::HashKv(_) | Answer::Snapshot(_) => {
+        Answer::Health(_)
+        | Answer::Status(_)
+        | Answer::HashKv(_)
+        | Answer::Ring(_)
+        | Answer::RingReached(_)
+        | Answer::Snapshot(_) => {
             return Err(Failure::unsupported("protobuf not supported as output format"));
         }
     })

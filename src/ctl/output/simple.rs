@@ -1,6 +1,6 @@
 //! The `simple` format: for people, and for scripts with `cut`.
 
-use super::{Answer, Printer, member_row, snapshot_row, status_row, took};
+use super::{Answer, Printer, RingReached, member_row, ring, snapshot_row, status_row, took};
 use crate::pb::{
     etcdserverpb::{AlarmType, RangeResponse, ResponseHeader, TxnResponse, WatchResponse, response_op::Response},
     mvccpb::{KeyValue, event::EventType},
@@ -89,6 +89,10 @@ pub fn render(answer: &Answer, printer: &Printer) -> Vec<u8> {
             for (endpoint, hash) in all {
                 out.line(&format!("{endpoint}, {}, {}", hash.hash, hash.hash_revision));
             }
+        }
+        Answer::Ring(all) => ring::rows(all).iter().for_each(|row| out.line(&row.join(", "))),
+        Answer::RingReached(RingReached { revision, reached, total }) => {
+            out.line(&format!("revision {revision} has reached {reached} of {total} proxies"));
         }
         Answer::Snapshot(status) => out.line(&snapshot_row(status).join(", ")),
     }

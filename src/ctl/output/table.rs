@@ -1,6 +1,6 @@
 //! The `table` format: lists of members and endpoints.
 
-use super::{Answer, Failure, member_row, snapshot_row, status_row, took};
+use super::{Answer, Failure, member_row, ring, snapshot_row, status_row, took};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
 /// etcdctl has tables for lists only.
@@ -46,6 +46,7 @@ pub fn render(answer: &Answer) -> Result<Vec<u8>, Failure> {
                 .map(|(endpoint, hash)| vec![endpoint.clone(), hash.hash.to_string(), hash.hash_revision.to_string()])
                 .collect(),
         ),
+        Answer::Ring(all) => (ring::columns(all), ring::rows(all)),
         Answer::Snapshot(status) => {
             (&["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"], vec![snapshot_row(status)])
         }

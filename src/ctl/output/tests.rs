@@ -1,8 +1,10 @@
 use super::*;
 use crate::pb::{
     etcdserverpb::{AlarmMember, Member, ResponseHeader, ResponseOp, response_op::Response},
+    henge::ring::{Copy, Identity, Listed, Proxy, State},
     mvccpb::{Event, KeyValue},
 };
+use bytes::Bytes;
 use std::{fmt::Write as _, path::Path};
 
 fn header(revision: i64) -> Option<ResponseHeader> {
@@ -129,6 +131,58 @@ fn answers() -> Vec<(&'static str, Answer)> {
     ]
 }
 
+/// A proxy with all that can be told of one, and one of which little is known.
+fn ring() -> Vec<(&'static str, Answer)> {
+    let copy = |key: &'static [u8], range_end: &'static [u8], lag| Copy {
+        key: Bytes::from_static(key),
+        range_end: Bytes::from_static(range_end),
+        revision: 40,
+        lag,
+        age_ms: 1_640,
+        bytes: 20_480,
+        hits: 9,
+        misses: 1,
+    };
+    let identity = Identity {
+        name: "host <1>".into(),
+        urls: vec!["http://10.0.0.1:23790".into(), "http://[::1]:23790".into()],
+        version: "0.1.0".into(),
+        tier: 2,
+        upstream: "http://10.0.0.9:23790".into(),
+        upstream_id: 7,
+    };
+    let state = State {
+        told_ms: 1_500,
+        uptime_ms: 7_261_000,
+        upstream_revision: 42,
+        clients: 3,
+        watches: 10_000,
+        renewals: 77,
+        hits: 18,
+        misses: 6,
+        fences: 5,
+        bytes: 40_960,
+        bytes_max: 536_870_912,
+        copies: vec![
+            copy(b"/config/", b"/config0", 2),
+            copy(b"one", b"", 0),
+            copy(b"\0", b"\0", 0),
+            copy(b"b\xff", b"d", 0),
+            copy(b"from", b"\0", 0),
+        ],
+        copies_left_out: 1,
+    };
+    let full = Proxy { id: 0x1234, identity: Some(identity), state: Some(state), is_lost: false };
+    let lost = Proxy { id: 0x99, is_lost: true, ..Proxy::default() };
+    let listed = |proxy, heard_ms| Listed { proxy: Some(proxy), heard_ms };
+    let proxies = vec![listed(full, 250), listed(lost, 75_000)];
+    vec![
+        ("ring", Answer::Ring(RingList { proxies: proxies.clone(), by_copy: false })),
+        ("ring --copies", Answer::Ring(RingList { proxies, by_copy: true })),
+        ("ring wait", Answer::RingReached(RingReached { revision: 40, reached: 19, total: 20 })),
+    ]
+}
+
 /// `UPDATE=1` rewrites the file; review reads the difference.
 fn golden(name: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ctl/output/testdata").join(name);
@@ -165,6 +219,28 @@ fn every_format_prints_every_answer_as_etcdctl_does() {
     golden("json_hex", &all(Format::Json, true));
     golden("table", &all(Format::Table, false));
     golden("protobuf", &all(Format::Protobuf, false));
+}
+
+#[test]
+fn proxies_are_rows_and_copies_are_rows_of_their_own() {
+    let render = |at: usize, format| {
+        let printer = Printer { format, hex: false, values_only: false };
+        printer.render(&ring()[at].1).map(|bytes| String::from_utf8(bytes).expect("text"))
+    };
+    let full = "host <1>, http://10.0.0.1:23790 http://[::1]:23790, 2, http://10.0.0.9:23790, ok, 40, 2, 1.6s, 3, 10000, 77, 6, 41 kB, 75%, 2h1m, 200ms, 0.1.0";
+    let lost = ", , 0, , lost, -, -, -, 0, 0, 0, 0, 0 B, -, 0s, 1m15s, ";
+    assert_eq!(render(0, Format::Simple).expect("rows"), format!("{full}\n{lost}\n"));
+    let copies = render(1, Format::Simple).expect("rows");
+    let keys = copies.lines().map(|line| line.split(", ").nth(3).unwrap_or_default()).collect::<Vec<_>>();
+    assert_eq!(keys, ["/config/*", "one", "*", r#""b\xff"..d"#, "from.."]);
+    assert_eq!(render(2, Format::Simple).expect("a line"), "revision 40 has reached 19 of 20 proxies\n");
+    for at in 0..3 {
+        let json = render(at, Format::Json).expect("json");
+        assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{json}");
+        assert!(render(at, Format::Protobuf).is_err());
+    }
+    assert!(render(0, Format::Table).expect("a table").contains("HIT RATE"));
+    assert!(render(0, Format::Fields).expect("fields").contains("\"CopyRangeEnd\" : \"/config0\"\n"));
 }
 
 #[test]

@@ -2,86 +2,22 @@
 
 use super::double::{Node, Odd, hash, until};
 use crate::{
-    peer::{Tls, TlsSettings, TlsVersion, self_signed},
+    peer::{Tls, TlsSettings},
     replica::Transport,
+    tls::{Protocol, TlsVersion, self_signed, tests::authority::Authority},
     types::MemberId,
 };
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, RevokedCertParams, SerialNumber,
-};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-use tempfile::TempDir;
+use std::{fs, path::Path};
 
 const ANY: &str = "https://127.0.0.1:0";
 
-/// An authority, and a folder for what it signs.
-struct Authority {
-    dir: TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let dir = tempfile::tempdir().unwrap();
-        let key = KeyPair::generate().unwrap();
-        fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-        Authority { dir, issuer: Issuer::new(params, key) }
-    }
-
-    fn ca(&self) -> PathBuf {
-        self.dir.path().join("ca.pem")
-    }
-
-    /// Certificate and key for a member of this name, at these addresses.
-    fn sign(&self, name: &str, hosts: &[&str], serial: u64) -> (PathBuf, PathBuf) {
-        let hosts = hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let mut params = CertificateParams::new(hosts).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.serial_number = Some(SerialNumber::from(serial));
-        let pair = KeyPair::generate().unwrap();
-        let (cert, key) =
-            (self.dir.path().join(format!("{name}.pem")), self.dir.path().join(format!("{name}-key.pem")));
-        fs::write(&cert, params.signed_by(&pair, &self.issuer).unwrap().pem()).unwrap();
-        fs::write(&key, pair.serialize_pem()).unwrap();
-        (cert, key)
-    }
-
-    fn revoke(&self, serial: u64) -> PathBuf {
-        let now = time::OffsetDateTime::now_utc();
-        let revoked = RevokedCertParams {
-            serial_number: SerialNumber::from(serial),
-            revocation_time: now,
-            reason_code: None,
-            invalidity_date: None,
-        };
-        let params = CertificateRevocationListParams {
-            this_update: now,
-            next_update: now + time::Duration::days(1),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: vec![revoked],
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let file = self.dir.path().join("crl.pem");
-        fs::write(&file, params.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
-        file
-    }
-
-    /// What a member of this authority says, that asks others for certificates as well.
-    fn mutual(&self, name: &str) -> TlsSettings {
-        TlsSettings {
-            identity: Some(self.sign(name, &["127.0.0.1", "localhost"], 1)),
-            client_cert_auth: true,
-            trusted_ca_file: Some(self.ca()),
-            ..TlsSettings::default()
-        }
+/// What a member of this authority says, that asks others for certificates as well.
+fn mutual(ours: &Authority, name: &str) -> TlsSettings {
+    TlsSettings {
+        identity: Some(ours.sign(name, &["127.0.0.1", "localhost"], 1)),
+        client_cert_auth: true,
+        trusted_ca_file: Some(ours.ca()),
+        ..TlsSettings::default()
     }
 }
 
@@ -108,11 +44,11 @@ async fn talks(from: TlsSettings, to: TlsSettings) -> bool {
 #[tokio::test]
 async fn members_of_one_authority_talk_and_those_of_another_do_not() {
     let (ours, theirs) = (Authority::new(), Authority::new());
-    assert!(talks(ours.mutual("a"), ours.mutual("b")).await);
-    assert!(!talks(theirs.mutual("a"), ours.mutual("b")).await);
+    assert!(talks(mutual(&ours, "a"), mutual(&ours, "b")).await);
+    assert!(!talks(mutual(&theirs, "a"), mutual(&ours, "b")).await);
     // It trusts the server, and has a certificate that the server does not trust.
-    let impostor = TlsSettings { client_identity: Some(theirs.sign("x", &["127.0.0.1"], 1)), ..ours.mutual("a") };
-    assert!(!talks(impostor, ours.mutual("b")).await);
+    let impostor = TlsSettings { client_identity: Some(theirs.sign("x", &["127.0.0.1"], 1)), ..mutual(&ours, "a") };
+    assert!(!talks(impostor, mutual(&ours, "b")).await);
 }
 
 #[tokio::test]
@@ -122,7 +58,7 @@ async fn a_member_without_a_certificate_is_refused_where_one_is_asked_for() {
     let server = |name| TlsSettings { identity: Some(ours.sign(name, &["127.0.0.1"], 1)), ..TlsSettings::default() };
     // A node that serves needs a certificate; what it shows when it dials is another matter.
     let dial = |settings: TlsSettings| Tls::new(settings).unwrap();
-    for (to, may) in [(server("s"), true), (ours.mutual("m"), false)] {
+    for (to, may) in [(server("s"), true), (mutual(&ours, "m"), false)] {
         let mut to = node(2, to).await;
         let from = Node::start_odd(1, "http://127.0.0.1:0", Odd { tls: dial(without()), ..Odd::default() }).await;
         from.meet(&[to.as_member()]);
@@ -139,12 +75,12 @@ async fn a_member_without_a_certificate_is_refused_where_one_is_asked_for() {
 #[tokio::test]
 async fn a_common_name_or_a_host_name_may_be_asked_for() {
     let ours = Authority::new();
-    let (right, wrong) = (|| ours.mutual("right"), || ours.mutual("wrong"));
-    let asks_cn = || TlsSettings { allowed_cn: vec!["other".to_owned(), "right".to_owned()], ..ours.mutual("right") };
+    let (right, wrong) = (|| mutual(&ours, "right"), || mutual(&ours, "wrong"));
+    let asks_cn = || TlsSettings { allowed_cn: vec!["other".to_owned(), "right".to_owned()], ..mutual(&ours, "right") };
     assert!(talks(right(), asks_cn()).await);
     assert!(!talks(wrong(), asks_cn()).await);
     assert!(!talks(asks_cn(), wrong()).await, "of the one that is dialled as well");
-    let asks_host = |host: &str| TlsSettings { allowed_hostname: vec![host.to_owned()], ..ours.mutual("asks") };
+    let asks_host = |host: &str| TlsSettings { allowed_hostname: vec![host.to_owned()], ..mutual(&ours, "asks") };
     assert!(talks(right(), asks_host("localhost")).await);
     assert!(!talks(right(), asks_host("example.com")).await);
 }
@@ -152,11 +88,11 @@ async fn a_common_name_or_a_host_name_may_be_asked_for() {
 #[tokio::test]
 async fn a_certificate_for_another_address_is_refused_unless_that_is_not_to_be_checked() {
     let ours = Authority::new();
-    let stray = || TlsSettings { client_identity: Some(ours.sign("stray", &["10.9.8.7"], 1)), ..ours.mutual("a") };
-    let named = || TlsSettings { client_identity: Some(ours.sign("named", &["localhost"], 1)), ..ours.mutual("a") };
-    assert!(!talks(stray(), ours.mutual("b")).await);
-    assert!(talks(named(), ours.mutual("b")).await, "the name leads to the address");
-    let lenient = TlsSettings { skip_client_san_verification: true, ..ours.mutual("b") };
+    let stray = || TlsSettings { client_identity: Some(ours.sign("stray", &["10.9.8.7"], 1)), ..mutual(&ours, "a") };
+    let named = || TlsSettings { client_identity: Some(ours.sign("named", &["localhost"], 1)), ..mutual(&ours, "a") };
+    assert!(!talks(stray(), mutual(&ours, "b")).await);
+    assert!(talks(named(), mutual(&ours, "b")).await, "the name leads to the address");
+    let lenient = TlsSettings { skip_client_san_verification: true, ..mutual(&ours, "b") };
     assert!(talks(stray(), lenient).await);
 }
 
@@ -164,19 +100,20 @@ async fn a_certificate_for_another_address_is_refused_unless_that_is_not_to_be_c
 async fn a_revoked_certificate_is_refused() {
     let ours = Authority::new();
     let client =
-        |serial| TlsSettings { client_identity: Some(ours.sign("c", &["127.0.0.1"], serial)), ..ours.mutual("a") };
-    let asks = || TlsSettings { crl_file: Some(ours.revoke(77)), ..ours.mutual("b") };
+        |serial| TlsSettings { client_identity: Some(ours.sign("c", &["127.0.0.1"], serial)), ..mutual(&ours, "a") };
+    let asks = || TlsSettings { crl_file: Some(ours.revoke(&[77])), ..mutual(&ours, "b") };
     assert!(talks(client(78), asks()).await);
     assert!(!talks(client(77), asks()).await);
 }
 
 #[tokio::test]
 async fn versions_of_tls_may_be_narrowed() {
+    let speaks = |versions| Protocol { versions, ..Protocol::default() };
     let ours = Authority::new();
-    let old = || TlsSettings { versions: (None, Some(TlsVersion::Tls12)), ..ours.mutual("a") };
-    let new = || TlsSettings { versions: (Some(TlsVersion::Tls13), None), ..ours.mutual("b") };
-    assert!(talks(old(), ours.mutual("c")).await);
-    assert!(talks(new(), ours.mutual("c")).await);
+    let old = || TlsSettings { protocol: speaks((None, Some(TlsVersion::Tls12))), ..mutual(&ours, "a") };
+    let new = || TlsSettings { protocol: speaks((Some(TlsVersion::Tls13), None)), ..mutual(&ours, "b") };
+    assert!(talks(old(), mutual(&ours, "c")).await);
+    assert!(talks(new(), mutual(&ours, "c")).await);
     assert!(!talks(old(), new()).await);
 }
 

@@ -1,7 +1,10 @@
 //! A feed begins with what is on disk, if there is something.
 
 use super::Feed;
-use crate::proxy::{budget::Held, copy::Writer, fence::Refusal};
+use crate::{
+    proxy::{budget::Held, copy::Writer, fence::Refusal},
+    runtime,
+};
 use std::sync::Arc;
 
 impl Feed {
@@ -12,7 +15,7 @@ impl Feed {
     pub(super) async fn take_saved(&self, held: &mut Held) -> Option<Writer> {
         let shelf = Arc::clone(self.shelf.as_ref()?);
         let (range, keep, hub) = (self.range.clone(), self.rules.keep, self.rules.hub.clone());
-        let writer = tokio::task::spawn_blocking(move || shelf.load(&range, keep, hub)).await.ok()??;
+        let writer = runtime::spawn_blocking(move || shelf.load(&range, keep, hub)).await.ok()??;
         if !held.resize(writer.bytes()).await {
             tracing::info!(range = ?self.range, bytes = writer.bytes(), "a saved copy does not fit into the budget");
             return None;
@@ -48,6 +51,6 @@ impl Feed {
         tracing::warn!(range = ?self.range, why, "the saved copy is discarded");
         let range = self.range.clone();
         // Who fails to remove it says so; a runtime that ends has no use for the outcome.
-        let _ = tokio::task::spawn_blocking(move || shelf.remove(&range)).await;
+        let _ = runtime::spawn_blocking(move || shelf.remove(&range)).await;
     }
 }

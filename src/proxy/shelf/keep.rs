@@ -11,6 +11,7 @@ use crate::{
     mvcc::{Event, EventKind, KeyValue},
     pb::mvccpb,
     proxy::{copies::Ground, copy::Copy},
+    runtime,
     server::convert,
     types::{KeyRange, Revision},
 };
@@ -109,7 +110,7 @@ impl Keeper {
         self.kept.clear();
         let shelf = Arc::clone(&self.shelf);
         // A runtime that ends has no use for the outcome.
-        let _ = tokio::task::spawn_blocking(move || shelf.clear()).await;
+        let _ = runtime::spawn_blocking(move || shelf.clear()).await;
     }
 
     async fn look(&mut self) {
@@ -117,7 +118,7 @@ impl Keeper {
         let wanted: Vec<KeyRange> = places.iter().map(|place| place.range().clone()).collect();
         self.kept.retain(|range, _| wanted.contains(range));
         let shelf = Arc::clone(&self.shelf);
-        let _ = tokio::task::spawn_blocking(move || shelf.keep_only(&wanted)).await;
+        let _ = runtime::spawn_blocking(move || shelf.keep_only(&wanted)).await;
         let asleep = self.sleeps.look();
         for place in places {
             let Some(copy) = place.copy() else { continue };
@@ -130,7 +131,7 @@ impl Keeper {
             let upto = Upto { revision, events, known, stamp: Stamp::now().before(ago) };
             let kept = self.kept.remove(place.range());
             let shelf = Arc::clone(&self.shelf);
-            let saving = tokio::task::spawn_blocking(move || shelf.save(&copy, kept, upto));
+            let saving = runtime::spawn_blocking(move || shelf.save(&copy, kept, upto));
             match saving.await {
                 Ok(Ok(kept)) => drop(self.kept.insert(place.range().clone(), kept)),
                 Ok(Err(error)) => tracing::warn!(%error, range = ?place.range(), "a copy cannot be saved"),

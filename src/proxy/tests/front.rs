@@ -18,32 +18,37 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, transport::Channel};
 
 /// A proxy that serves, and a connection to it.
-struct Proxied {
-    ring: Ring,
-    url: String,
-    channel: Channel,
+pub(super) struct Proxied {
+    pub(super) ring: Ring,
+    pub(super) url: String,
+    pub(super) channel: Channel,
     _serving: Serving,
 }
 
-async fn proxy_of(url: &str, settings: Settings) -> Proxied {
+pub(super) async fn proxy_of(url: &str, settings: Settings) -> Proxied {
     proxy_on(Listener::bind("http://127.0.0.1:0").await.unwrap(), url, settings).await
 }
 
 async fn proxy_on(listener: Listener, url: &str, settings: Settings) -> Proxied {
+    proxy_listed(listener, url, settings, false).await
+}
+
+pub(super) async fn proxy_listed(listener: Listener, url: &str, settings: Settings, is_listed: bool) -> Proxied {
     let own = listener.url();
     let upstream = Upstream::new(&[url.to_owned()], ConnectOptions::default()).unwrap();
-    let ring = Ring::new(upstream, std::slice::from_ref(&own), settings).unwrap();
+    let named = Own { name: "proxy".to_owned(), urls: vec![own.clone()], is_listed, resolver: None };
+    let ring = Ring::new(upstream, named, settings).unwrap();
     let serving = ring.serve(vec![listener], &ConnectionSettings::default());
     let channel = Channel::from_shared(own.clone()).unwrap().connect().await.unwrap();
     Proxied { ring, url: own, channel, _serving: serving }
 }
 
-fn all_keys() -> Settings {
+pub(super) fn all_keys() -> Settings {
     Settings { ranges: vec![KeyRange::prefix(Bytes::new())], ..Settings::default() }
 }
 
 /// A member, a proxy before it that copies nothing, and one before that that copies everything.
-async fn tiers() -> (World, Proxied, Proxied) {
+pub(super) async fn tiers() -> (World, Proxied, Proxied) {
     let world = world().await;
     let near = proxy_of(&world.url, Settings::default()).await;
     let far = proxy_of(&near.url, all_keys()).await;

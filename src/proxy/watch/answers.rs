@@ -6,6 +6,7 @@ use super::{
     session::{Next, Session},
 };
 use crate::{
+    runtime,
     server::{WatchReply, discard, interval, run},
     types::Error,
     watch::{Deliveries, Delivery, Done, Turn},
@@ -220,7 +221,7 @@ impl<L: Locals> Answers<L> {
             match part.deliveries().poll(context) {
                 Poll::Pending => {}
                 Poll::Ready(Turn::Read(job)) => {
-                    part.job = Some(tokio::spawn(run(job, Arc::clone(&self.readers))));
+                    part.job = Some(runtime::spawn(run(job, Arc::clone(&self.readers))));
                     self.since_look = 0;
                     return true;
                 }

@@ -1,8 +1,9 @@
 //! The stream upstream: opened when it is of use, kept for as long as the client listens, and made again elsewhere when lost.
 
-use super::{Locals, Upstreams, WatchSettings, session::Session};
+use super::{Locals, WatchSettings, session::Session};
 use crate::{
     pb::etcdserverpb::{WatchRequest, watch_client::WatchClient},
+    proxy::Source,
     types::Error,
 };
 use std::{sync::Arc, time::Duration};
@@ -18,9 +19,9 @@ use tonic::{
 };
 
 /// Keeps a stream upstream for a client's stream.
-pub(super) struct Link<L, U> {
+pub(super) struct Link<L> {
     pub(super) session: Arc<Session<L>>,
-    pub(super) upstreams: U,
+    pub(super) source: Arc<dyn Source>,
     /// The client would rather be cut off than wait for a leader.
     pub(super) insists: bool,
     pub(super) metadata: MetadataMap,
@@ -40,14 +41,14 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// How often upstream is asked again how far it is.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-impl<L: Locals, U: Upstreams> Link<L, U> {
+impl<L: Locals> Link<L> {
     /// Runs until it is aborted, or upstream refuses for good: then the client's stream ends with that.
     pub(super) async fn run(self) {
         let mut pauses = self.settings.retry.pauses(1);
         let mut leaderless_since = None;
         loop {
             self.session.needs_link().await;
-            let (turn, channel) = self.upstreams.pick();
+            let (turn, channel) = self.source.pick();
             self.session.with(|merger| merger.link_up());
             let mut has_replied = false;
             let end = self.converse(channel, &mut has_replied).await;
@@ -57,7 +58,7 @@ impl<L: Locals, U: Upstreams> Link<L, U> {
                 leaderless_since = None;
             }
             let End::Lost(status) = end else { continue };
-            self.upstreams.leave(turn);
+            self.source.leave(turn);
             let is_leaderless = status.message() == Error::NoLeader.text();
             let since = *leaderless_since.get_or_insert_with(Instant::now);
             if !is_leaderless {
@@ -77,6 +78,7 @@ impl<L: Locals, U: Upstreams> Link<L, U> {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         // Both at once: members answer the call itself only with the reply to the first request.
         tokio::select! {
+            biased;
             end = self.receive(channel, requests, has_replied) => end,
             () = self.send(sender) => End::Lost(Status::unavailable("the stream upstream takes no more requests")),
         }

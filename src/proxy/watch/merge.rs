@@ -374,6 +374,11 @@ impl<H: Homes> Merger<H> {
         true
     }
 
+    /// How many watchers there are.
+    pub(super) fn watchers(&self) -> usize {
+        self.watchers.len()
+    }
+
     /// Removes a watcher from here and from its place.
     fn withdraw(&mut self, serial: i64) -> Option<Watcher> {
         let watcher = self.take_out(serial)?;

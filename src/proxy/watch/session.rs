@@ -13,6 +13,10 @@ use crate::{
 use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
 };
 use tokio::sync::Notify;
@@ -29,11 +33,21 @@ pub(super) struct Session<L> {
     link: Notify,
     /// The backlog may have become smaller.
     drained: Notify,
+    /// The watchers of all streams.
+    open: Arc<AtomicUsize>,
+}
+
+impl<L> Drop for Session<L> {
+    fn drop(&mut self) {
+        self.open.fetch_sub(self.inner.get_mut().counted, Relaxed);
+    }
 }
 
 /// What is behind the lock.
 pub(super) struct Inner<L> {
     pub(super) merger: Merger<Hubs<L>>,
+    /// Its watchers, as far as they are counted among all.
+    counted: usize,
     /// What the stream ends with.
     failed: Option<Status>,
     /// Who waits for replies.
@@ -64,15 +78,17 @@ pub(super) enum Next<T> {
 }
 
 impl<L: Locals> Session<L> {
-    pub(super) fn new(locals: L, caller: Identity, settings: &WatchSettings) -> Session<L> {
+    /// A stream of `caller` without watchers; those to come are counted in `open`.
+    pub(super) fn new(locals: L, caller: Identity, settings: &WatchSettings, open: Arc<AtomicUsize>) -> Session<L> {
         let hubs = Hubs { locals, caller, opened: BTreeMap::new(), next: 0, parts: Vec::new() };
         Session {
-            inner: Mutex::new(Inner { merger: Merger::new(hubs), failed: None, waker: None }),
+            inner: Mutex::new(Inner { merger: Merger::new(hubs), counted: 0, failed: None, waker: None }),
             requests_max: settings.requests_max,
             backlog_bytes_max: settings.backlog_bytes_max,
             room: Notify::new(),
             link: Notify::new(),
             drained: Notify::new(),
+            open,
         }
     }
 
@@ -104,7 +120,13 @@ impl<L: Locals> Session<L> {
         let has_news = inner.merger.has_reply() || inner.failed.is_some() || !inner.merger.homes.parts.is_empty();
         let waker = inner.waker.take_if(|_| has_news);
         let wants_link = inner.merger.wants_link();
+        let (before, now) = (inner.counted, inner.merger.watchers());
+        inner.counted = now;
         drop(inner);
+        if now != before {
+            // Wraps, and so counts down as well.
+            self.open.fetch_add(now.wrapping_sub(before), Relaxed);
+        }
         // Outside the lock: a woken task may run here and now.
         waker.into_iter().for_each(Waker::wake);
         if wants_link {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    client::ConnectOptions,
+    client::{ConnectOptions, Endpoints},
     gateway,
     pb::etcdserverpb::{
         self as pb, WatchCreateRequest as Create, WatchResponse, kv_client::KvClient, watch_client::WatchClient,
@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::{net::TcpListener, sync::mpsc, task::AbortHandle, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, metadata::MetadataValue};
+use tonic::{Code, metadata::MetadataValue, transport::Channel};
 
 /// A member of the core: several may have one backend.
 struct Member {
@@ -96,9 +96,9 @@ async fn proxy(copies: &Copies, members: &[&Member], settings: WatchSettings) ->
     proxy_over(copies, endpoints, settings).await
 }
 
-async fn proxy_over(copies: &Copies, upstreams: impl Upstreams, settings: WatchSettings) -> Proxy {
+async fn proxy_over(copies: &Copies, source: Arc<dyn Source>, settings: WatchSettings) -> Proxy {
     let stopping = watch::Sender::new(false);
-    let service = ProxyWatch::new(copies.clone(), upstreams, settings, stopping.subscribe());
+    let service = ProxyWatch::new(copies.clone(), source, settings, stopping.subscribe());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let accepting = tokio::spawn(async move {
@@ -404,10 +404,9 @@ fn what_a_client_says_about_its_connection_is_not_passed_on() {
 }
 
 /// Counts how often upstream is tried.
-#[derive(Clone)]
-struct Counted(Arc<Endpoints>, Arc<AtomicUsize>);
+struct Counted(Endpoints, AtomicUsize);
 
-impl Upstreams for Counted {
+impl Source for Counted {
     fn pick(&self) -> (usize, Channel) {
         self.1.fetch_add(1, Relaxed);
         self.0.pick()
@@ -415,6 +414,10 @@ impl Upstreams for Counted {
 
     fn leave(&self, turn: usize) {
         self.0.leave(turn);
+    }
+
+    fn ways(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -424,8 +427,8 @@ async fn while_upstream_is_away_a_create_waits_without_haste() {
     let gone = member(&backend, "http://127.0.0.1:0").await;
     let url = gone.url.clone();
     gone.serving.stop(Duration::ZERO).await;
-    let endpoints = Arc::new(Endpoints::new([&url], &ConnectOptions::default()).unwrap());
-    let tries = Counted(endpoints, Arc::default());
+    let endpoints = Endpoints::new([&url], &ConnectOptions::default()).unwrap();
+    let tries = Arc::new(Counted(endpoints, AtomicUsize::new(0)));
     let proxy = proxy_over(&Copies::of(&backend), tries.clone(), WatchSettings::default()).await;
     let mut client = client(&proxy, false).await;
     client.ask(RequestUnion::CreateRequest(on("x"))).await;

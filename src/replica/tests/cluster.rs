@@ -158,8 +158,8 @@ async fn leases_are_renewed_through_any_member_and_end_everywhere() {
     let leased = Put { key: Key::from("a".to_owned()), lease: id, ..Put::default() };
     cluster.at(follower).propose(Command::Put(leased)).await.expect("a quorum");
     for at in 0..3 {
-        assert_eq!(cluster.at(at).lease_keep_alive(id).await, Ok(Some(1)), "through {at}");
-        assert_eq!(cluster.at(at).lease_keep_alive(LeaseId(1)).await, Ok(None), "through {at}");
+        assert_eq!(cluster.at(at).lease_keep_alive(vec![id]).await, Ok(vec![Some(1)]), "through {at}");
+        assert_eq!(cluster.at(at).lease_keep_alive(vec![LeaseId(1)]).await, Ok(vec![None]), "through {at}");
     }
     eventually(|| (0..3).all(|at| !cluster.at(at).view().has_lease(id)).then_some(())).await;
     assert_eq!(get(cluster.at(follower), "a").await, None);

@@ -58,7 +58,7 @@ impl Network {
 
     pub(super) fn start(self: &Arc<Network>, settings: Settings, home: Arc<dyn Home>) -> Handle {
         let way = Arc::new(Way { network: self.clone(), from: Mutex::default(), sending: Arc::default() });
-        let handle = start(settings, home, way.clone(), crossbeam_channel::never()).expect("the member starts");
+        let handle = start(settings, home, way.clone(), flume::bounded(1).1).expect("the member starts");
         *way.from.lock() = Some(handle.member_id());
         self.members.lock().insert(handle.member_id(), handle.clone());
         handle

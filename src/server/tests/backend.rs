@@ -254,9 +254,9 @@ impl Backend for TestBackend {
         self.propose(Command::LeaseGrant { id, ttl_s: ttl_s.max(TTL_MIN_S) }).await
     }
 
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, Error> {
+    async fn lease_keep_alive(&self, ids: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Error> {
         self.confirm(false)?;
-        Ok(self.shared.view.lease(id).map(|lease| lease.ttl_s))
+        Ok(ids.into_iter().map(|id| self.shared.view.lease(id).map(|lease| lease.ttl_s)).collect())
     }
 
     async fn lease_left(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseLeft>, Error> {

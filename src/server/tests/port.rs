@@ -18,12 +18,8 @@ async fn an_address_in_use_is_named() {
 #[tokio::test]
 async fn what_cannot_be_listened_on_says_why() {
     let why = async |url: &str| Listener::bind(url).await.unwrap_err().to_string();
-    assert_eq!(
-        why("https://127.0.0.1:0").await,
-        "cannot listen on https://127.0.0.1:0: TLS is not served by this version"
-    );
     assert!(why("ftp://127.0.0.1:0").await.contains("the scheme \"ftp\" is not served"));
-    assert!(why("127.0.0.1:2379").await.contains("a URL begins with http:// or unix://"));
+    assert!(why("127.0.0.1:2379").await.contains("a URL begins with http://, https:// or unix://"));
 }
 
 #[tokio::test]

@@ -196,7 +196,7 @@ fn begin(handle: Handle, ask: Ask, reads_locally: bool) -> super::executor::Job<
                 Answer::Found(asked.map(|()| range(&handle, &query)))
             }
             Ask::ReadLocally(query) => Answer::Found(Ok(range(&handle, &query))),
-            Ask::Renew(id) => Answer::Seconds(handle.lease_keep_alive(id).await),
+            Ask::Renew(id) => Answer::Seconds(handle.lease_keep_alive(vec![id]).await.map(|seconds| seconds[0])),
             Ask::Remaining(id) => Answer::Seconds(handle.lease_remaining_s(id).await),
             Ask::MoveLeader(to) => Answer::Done(handle.move_leader(to).await),
             Ask::IsReady(id) => Answer::Is(handle.learner_is_ready(id).await),

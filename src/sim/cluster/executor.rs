@@ -13,30 +13,37 @@ use std::{
 /// A job with a result.
 pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Who was woken. A set in order: who wakes several at once may do that in any order.
-type Woken = Arc<Mutex<BTreeSet<u64>>>;
+/// Who was woken, and who is told of that.
+#[derive(Default)]
+struct Woken {
+    /// A set in order: who wakes several at once may do that in any order.
+    numbers: Mutex<BTreeSet<u64>>,
+    listener: Mutex<Option<Waker>>,
+}
 
 struct Alarm {
-    woken: Woken,
+    woken: Arc<Woken>,
     number: u64,
 }
 
 impl Wake for Alarm {
     fn wake(self: Arc<Alarm>) {
-        self.woken.lock().insert(self.number);
+        self.woken.numbers.lock().insert(self.number);
+        let listener = self.woken.listener.lock().clone();
+        listener.into_iter().for_each(Waker::wake);
     }
 }
 
 /// Futures under way.
 pub struct Executor<T> {
-    woken: Woken,
+    woken: Arc<Woken>,
     next: u64,
     jobs: BTreeMap<u64, Job<T>>,
 }
 
 impl<T> Default for Executor<T> {
     fn default() -> Executor<T> {
-        Executor { woken: Woken::default(), next: 0, jobs: BTreeMap::new() }
+        Executor { woken: Arc::default(), next: 0, jobs: BTreeMap::new() }
     }
 }
 
@@ -45,7 +52,7 @@ impl<T> Executor<T> {
     pub fn spawn(&mut self, job: Job<T>) -> u64 {
         self.next += 1;
         self.jobs.insert(self.next, job);
-        self.woken.lock().insert(self.next);
+        self.woken.numbers.lock().insert(self.next);
         self.next
     }
 
@@ -53,17 +60,26 @@ impl<T> Executor<T> {
     pub fn abandon(&mut self, number: u64) {
         // Dropped before anything it wakes is looked at.
         drop(self.jobs.remove(&number));
-        self.woken.lock().remove(&number);
+        self.woken.numbers.lock().remove(&number);
     }
 
     /// Whether anybody was woken.
     pub fn is_called(&self) -> bool {
-        !self.woken.lock().is_empty()
+        !self.woken.numbers.lock().is_empty()
+    }
+
+    /// Has `listener` woken whenever anybody is.
+    pub fn tell(&self, listener: &Waker) {
+        let mut told = self.woken.listener.lock();
+        match &mut *told {
+            Some(told) => told.clone_from(listener),
+            None => *told = Some(listener.clone()),
+        }
     }
 
     /// One turn of all that were woken; the results of those that have ended.
     pub fn run(&mut self) -> Vec<(u64, T)> {
-        let woken = std::mem::take(&mut *self.woken.lock());
+        let woken = std::mem::take(&mut *self.woken.numbers.lock());
         let mut ended = Vec::new();
         for number in woken {
             // Woken once more after its end.

@@ -36,6 +36,7 @@ impl World {
         let ticks = self.hosts[at].ticks;
         self.after(phase, Event::Tick { at, life, ticks });
         self.after(self.plan.flush_interval, Event::Flush { at, life });
+        self.open_edge(at);
         self.applied(at)?;
         self.arm(at);
         Ok(())
@@ -105,6 +106,7 @@ impl World {
         for watcher in self.watchers.iter_mut().filter(|watcher| watcher.is_at(at)) {
             watcher.disconnect();
         }
+        self.close_edge(at, power);
         // One that goes into it finds another life there, or nobody.
         self.transfers.retain(|_, transfer| !transfer.is_from(at));
         self.hosts[at].end(power);

@@ -25,6 +25,7 @@ mod nemesis;
 mod network;
 mod plan;
 mod proof;
+mod ring;
 mod stages;
 mod tests;
 mod watchers;

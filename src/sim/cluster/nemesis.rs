@@ -251,6 +251,7 @@ impl World {
     /// The end of all faults.
     pub fn heal(&mut self) {
         self.healed = true;
+        self.heal_ring();
         self.note(|| "all faults end".into());
         self.weather = Weather::FINE;
         self.cut(|_, _| false);

@@ -84,7 +84,8 @@ impl World {
             return Some(format!("{} is not over, although nobody renews it", lease.id));
         }
         let behind = self.watchers.iter().position(|watcher| !self.checkers.has_all(&watcher.cursor));
-        behind.map(|number| format!("watcher {number} lacks events: {:?}", self.watchers[number].cursor))
+        let behind = behind.map(|number| format!("watcher {number} lacks events: {:?}", self.watchers[number].cursor));
+        behind.or_else(|| self.ring_is_missing())
     }
 
     /// Whether what was tampered with is superseded: then it shows in the past alone, until that is compacted.
@@ -123,6 +124,7 @@ impl World {
             }
             self.arm(at);
         }
+        self.ask_ring_for_proofs();
     }
 
     /// All members hold the same, and count by the same membership.

@@ -93,12 +93,12 @@ impl World {
         }
     }
 
-    fn key(&mut self) -> Key {
+    pub(super) fn key(&mut self) -> Key {
         Key::from(format!("k{}", self.chance.below(self.plan.keys)))
     }
 
     /// A value that was never written before.
-    fn value(&mut self) -> Bytes {
+    pub(super) fn value(&mut self) -> Bytes {
         self.next_value += 1;
         let mut value = format!("v{}", self.next_value);
         value.extend(std::iter::repeat_n('.', self.chance.below(40) as usize));
@@ -121,7 +121,7 @@ impl World {
         DeleteRange { range, prev_kv: self.chance.hits(1, 2) }
     }
 
-    fn range(&mut self) -> KeyRange {
+    pub(super) fn range(&mut self) -> KeyRange {
         match self.chance.below(3) {
             0 => KeyRange::One(self.key()),
             1 => KeyRange::From(self.key()),

@@ -9,6 +9,7 @@ use super::{
     network::{Links, Transfer, Weather},
     plan::{Lie, MS, Plan, S},
     proof::Proofs,
+    ring::{self, Ring, RingPlan},
     watchers::Watcher,
     workload::Client,
 };
@@ -16,7 +17,7 @@ use crate::{
     io::Rng,
     replica::{PeerMessage, StartAs},
     sim::Chance,
-    types::{Index, MemberId},
+    types::{Index, MemberId, Sabotage},
 };
 use parking_lot::Mutex;
 use std::{
@@ -53,6 +54,16 @@ pub enum Event {
     Fault,
     /// A machine starts its member.
     Start { at: usize },
+    /// The ring is looked at.
+    Pulse,
+    /// A machine starts its proxy.
+    StartProxy { at: usize },
+    /// A client of the ring does something.
+    RingClient { number: usize },
+    /// A watcher of the ring does something.
+    RingWatch { number: usize },
+    /// The next fault of the ring.
+    RingFault,
 }
 
 /// What a run did.
@@ -76,6 +87,10 @@ pub struct Stats {
     pub changes: u64,
     /// States that were found to differ, and replaced.
     pub refills: u64,
+    /// Answers that came over connections.
+    pub wire: u64,
+    /// Calls over connections that were refused, or lost.
+    pub refused: u64,
     /// Of everything that happened, in order.
     pub digest: u64,
 }
@@ -104,6 +119,8 @@ pub struct World {
     /// Changes of membership under way.
     pub(super) changes_open: u64,
     pub(super) proofs: Proofs,
+    /// What stands before the core, if anything does.
+    pub(super) ring: Option<Ring>,
     pub(super) stats: Stats,
     /// A violation that was met where nobody could be told.
     pub(super) failure: Option<Violation>,
@@ -115,6 +132,19 @@ impl World {
     pub fn new(seed: u64, lie: Option<Lie>, trace: bool) -> World {
         let mut chance = Chance::new(seed);
         let plan = Plan::draw(lie, &mut chance);
+        World::begin(plan, None, chance, trace)
+    }
+
+    /// The same, with a ring before it whose proxies break a rule, if one is named.
+    pub fn with_ring(seed: u64, sabotage: Option<Sabotage>, trace: bool) -> World {
+        let mut chance = Chance::new(seed);
+        let mut plan = Plan::draw(None, &mut chance);
+        let ring = RingPlan::draw(&mut plan, sabotage, &mut chance);
+        let ring = Ring::new(ring, plan.founders, plan.keys, &mut chance);
+        World::begin(plan, Some(ring), chance, trace)
+    }
+
+    fn begin(plan: Plan, ring: Option<Ring>, chance: Chance, trace: bool) -> World {
         let mut world = World {
             weather: plan.weather,
             checkers: Checkers::default(),
@@ -137,6 +167,7 @@ impl World {
             next_value: 0,
             changes_open: 0,
             proofs: Proofs::default(),
+            ring,
             stats: Stats::default(),
             failure: None,
             trace: trace.then(VecDeque::new),
@@ -156,6 +187,7 @@ impl World {
             world.after(S, Event::Watch { number });
         }
         world.after(2 * S, Event::Fault);
+        world.begin_ring();
         world
     }
 
@@ -184,6 +216,7 @@ impl World {
     pub(super) fn next(&mut self) -> Result<(), Violation> {
         let Reverse((time, sequence)) = self.queue.pop().expect("clocks never stop");
         let event = self.events.remove(&sequence).expect("queued together");
+        self.turn_ring(time)?;
         self.time.set_us(time);
         if let Some((at, life)) = event.process() {
             let host = &self.hosts[at];
@@ -216,6 +249,11 @@ impl World {
             Event::Watch { number } => self.watch(number)?,
             Event::Fault => self.fault()?,
             Event::Start { at } => self.start(at)?,
+            Event::Pulse => self.after(ring::PULSE, Event::Pulse),
+            Event::StartProxy { at } => self.start_proxy(at),
+            Event::RingClient { number } => self.ring_client(number),
+            Event::RingWatch { number } => self.ring_watch(number),
+            Event::RingFault => self.ring_fault(),
         }
         if self.executor.is_called() && !self.calls_due {
             self.calls_due = true;
@@ -263,6 +301,7 @@ impl World {
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
         stats.digest ^= self.checkers.hash_at(self.checkers.last()).unwrap_or(0);
+        stats.digest ^= self.ring.as_ref().map_or(0, Ring::digest);
         stats
     }
 
@@ -287,7 +326,8 @@ impl Event {
             | Event::Sweep { at, life } => Some((*at, Some(*life))),
             Event::Deliver { at, life, .. } => Some((*at, *life)),
             Event::Transfer { .. } | Event::Client { .. } | Event::Calls | Event::Watch { .. } | Event::Fault => None,
-            Event::Start { .. } => None,
+            Event::Start { .. } | Event::Pulse | Event::StartProxy { .. } | Event::RingClient { .. } => None,
+            Event::RingWatch { .. } | Event::RingFault => None,
         }
     }
 
@@ -304,6 +344,11 @@ impl Event {
             Event::Watch { number } => 900 + *number as u64,
             Event::Fault => 2,
             Event::Start { at } => 600 + *at as u64,
+            Event::Pulse => 3,
+            Event::StartProxy { at } => 1_000 + *at as u64,
+            Event::RingClient { number } => 1_100 + *number as u64,
+            Event::RingWatch { number } => 1_200 + *number as u64,
+            Event::RingFault => 4,
         }
     }
 }

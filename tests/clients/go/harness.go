@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"os/exec"
@@ -58,7 +60,22 @@ func connect() *clientv3.Client {
 	return must(clientv3.New(clientv3.Config{
 		Endpoints:   []string{os.Getenv("INTEROP_ENDPOINT")},
 		DialTimeout: 10 * time.Second,
+		TLS:         secrets(),
 	}))
+}
+
+// Whom to trust and what to show, if the server speaks TLS.
+func secrets() *tls.Config {
+	ca := os.Getenv("INTEROP_CACERT")
+	if ca == "" {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(must(os.ReadFile(ca))) {
+		fail("no certificate in %s", ca)
+	}
+	own := must(tls.LoadX509KeyPair(os.Getenv("INTEROP_CERT"), os.Getenv("INTEROP_KEY")))
+	return &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{own}}
 }
 
 func (t test) report() (ok bool) {

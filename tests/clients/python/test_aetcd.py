@@ -5,7 +5,7 @@ import asyncio
 import aetcd
 from aetcd import rpc
 
-from harness import HOST, PORT, equal, main, refusal, server, test, wait_until_async
+from harness import HOST, PORT, TLS, URL, equal, main, refusal, server, test, wait_until_async
 
 # Made by the first test, within the loop that all tests share.
 client = None
@@ -27,7 +27,7 @@ async def raises(part, awaitable):
 @test('put and get')
 async def _():
     global client
-    client = aetcd.Client(host=HOST, port=PORT, timeout=10)
+    client = aetcd.Client(host=HOST, port=PORT, timeout=10, **TLS)
     await client.connect()
     first = await client.put(b'basic/a', b'1')
     second = await client.put(b'basic/a', b'\x00\xff', prev_kv=True)
@@ -230,7 +230,7 @@ async def _():
 async def _():
     members = [member async for member in client.members()]
     equal('members', [(member.name, list(member.client_urls)) for member in members],
-          [('interop', [f'http://{HOST}:{PORT}'])])
+          [('interop', [URL])])
     status = await client.status()
     leader = status.leader
     equal('leader', getattr(leader, 'id', leader), members[0].id)

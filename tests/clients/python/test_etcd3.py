@@ -6,9 +6,9 @@ import etcd3
 import grpc
 from etcd3 import etcdrpc
 
-from harness import HOST, PORT, equal, main, refusal, server, test, wait_until
+from harness import HOST, PORT, TLS, URL, equal, main, refusal, server, test, wait_until
 
-client = etcd3.client(host=HOST, port=PORT, timeout=10)
+client = etcd3.client(host=HOST, port=PORT, timeout=10, **TLS)
 
 
 def keys(pairs):
@@ -213,7 +213,7 @@ def _():
 def _():
     members = list(client.members)
     equal('members', [(member.name, list(member.client_urls)) for member in members],
-          [('interop', [f'http://{HOST}:{PORT}'])])
+          [('interop', [URL])])
     status = client.status()
     equal('leader', status.leader.id, members[0].id)
     equal('size', status.db_size > 0, True)

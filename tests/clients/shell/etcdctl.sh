@@ -5,6 +5,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 export ETCDCTL_API=3 ETCDCTL_ENDPOINTS=$INTEROP_ENDPOINT
+if [[ ${INTEROP_CACERT:-} ]]; then
+    export ETCDCTL_CACERT=$INTEROP_CACERT ETCDCTL_CERT=$INTEROP_CERT ETCDCTL_KEY=$INTEROP_KEY
+fi
 
 ctl() {
     etcdctl "$@"
@@ -205,7 +208,7 @@ watch_survives_a_restart() {
 }
 
 status_and_members() {
-    local member address=http://$INTEROP_ENDPOINT
+    local member address=$INTEROP_SCHEME://$INTEROP_ENDPOINT
     member=$(json member list | jq --compact-output '.members[] | [.name, .clientURLs, .isLearner // false]')
     same "members" "[\"interop\",[\"$address\"],false]" "$member"
     same "status" "[\"$INTEROP_ENDPOINT\",true,true]" "$(json endpoint status |

@@ -4,14 +4,16 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-url=http://$INTEROP_ENDPOINT
+url=$INTEROP_SCHEME://$INTEROP_ENDPOINT
+secrets=()
+if [[ ${INTEROP_CACERT:-} ]]; then secrets=(--cacert "$INTEROP_CACERT" --cert "$INTEROP_CERT" --key "$INTEROP_KEY"); fi
 
 fetch() {
-    curl --silent --show-error --fail --max-time 5 "$@"
+    curl --silent --show-error --fail --max-time 5 "${secrets[@]}" "$@"
 }
 
 code() {
-    curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' "$@"
+    curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' "${secrets[@]}" "$@"
 }
 
 health_is_true() {

@@ -16,6 +16,7 @@ mod lease;
 mod oracle;
 mod order;
 mod watch;
+mod wire;
 
 pub use lease::Leases;
 pub use order::Floor;
@@ -52,6 +53,8 @@ pub enum Rule {
     Linearizable,
     /// What one client sees of one member does not go back.
     Monotone,
+    /// Answers are no older than they say, or than was asked for; and a client that brings what it saw is not shown less.
+    Fresh,
     /// Watchers miss nothing, see nothing twice, and nothing out of order.
     Watch,
     /// Leases live as long as was promised, and no answer says otherwise.

@@ -146,6 +146,11 @@ impl Oracle {
         })
     }
 
+    /// What happened at a revision.
+    pub fn events_at(&self, revision: Revision) -> &[Event] {
+        self.events.get(&revision).map_or(&[], Vec::as_slice)
+    }
+
     /// Where a lease was granted and where it ended, as far as that has happened.
     pub fn lease(&self, id: LeaseId) -> (Option<Index>, Option<Index>) {
         (self.granted.get(&id).copied(), self.revoked.get(&id).copied())

@@ -29,7 +29,7 @@ impl<T> Watched<T> {
     /// What `make` made last, or makes now. The files are small and asked for once a connection.
     ///
     /// # Errors
-    /// Those of `make`, if it has never worked. Once it has, files that are half written must not cut the member off.
+    /// Those of `make`, if it has never worked. Once it has, files that are half written must not cut anybody off.
     pub(super) fn get(&self, make: impl Fn() -> Result<T, String>) -> Result<Arc<T>, String> {
         let stamps = self.files.iter().map(|file| stamp(file)).collect::<Vec<_>>();
         let last = self.made.lock().clone();

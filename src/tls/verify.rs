@@ -1,6 +1,8 @@
 //! What a certificate must say beyond being vouched for.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
+#[cfg(feature = "server")]
+use std::{net::IpAddr, path::Path};
 use tokio_rustls::rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::{
@@ -14,7 +16,9 @@ use tokio_rustls::rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
-use x509_parser::{extensions::GeneralName, prelude::FromDer, prelude::X509Certificate};
+#[cfg(feature = "server")]
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Names of which a certificate must have one; none of a kind: any.
 #[derive(Debug)]
@@ -134,7 +138,7 @@ impl ServerCertVerifier for Named<dyn ServerCertVerifier> {
     }
 }
 
-/// Takes any server that has the key to its certificate: what `peer-auto-tls` asks for. It keeps listeners out, not impostors.
+/// Takes any server that has the key to its certificate: what `peer-auto-tls` and `insecure-skip-tls-verify` ask for. It keeps listeners out, not impostors.
 #[derive(Debug)]
 pub(super) struct AnyServer(pub(super) Arc<CryptoProvider>);
 
@@ -173,12 +177,28 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
+/// The first common name in a certificate (PEM); `None` if it has none.
+///
+/// # Errors
+/// A text that names the file.
+#[cfg(feature = "server")]
+pub fn common_name(file: &Path) -> Result<Option<String>, String> {
+    let certificates = super::files::certificates(file)?;
+    let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let first = certificates.first().ok_or_else(|| fail(&"there is no certificate in it"))?;
+    let (_, parsed) = X509Certificate::from_der(first).map_err(|error| fail(&error))?;
+    let name = parsed.subject().iter_common_name().find_map(|name| name.as_str().ok());
+    Ok(name.filter(|name| !name.is_empty()).map(str::to_owned))
+}
+
 /// Addresses and names of a certificate.
+#[cfg(feature = "server")]
 struct Alternatives {
     addresses: Vec<IpAddr>,
     names: Vec<String>,
 }
 
+#[cfg(feature = "server")]
 fn alternatives(certificate: &CertificateDer<'_>) -> Result<Alternatives, String> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
     let extension = parsed.subject_alternative_name().map_err(|error| error.to_string())?;
@@ -198,7 +218,11 @@ fn alternatives(certificate: &CertificateDer<'_>) -> Result<Alternatives, String
 
 /// Whether a certificate is made out to the one who shows it: to its address, or to a name that leads there. One without addresses
 /// and names is good for everybody, as in etcd; so is a name with a star for every host of the domain, if the address leads back.
-pub(super) async fn check_address(certificate: &CertificateDer<'_>, remote: IpAddr) -> Result<(), String> {
+///
+/// # Errors
+/// etcd's text, with what the certificate says.
+#[cfg(feature = "server")]
+pub async fn check_address(certificate: &CertificateDer<'_>, remote: IpAddr) -> Result<(), String> {
     let Alternatives { addresses, names } = alternatives(certificate)?;
     let remote = remote.to_canonical();
     if (addresses.is_empty() && names.is_empty()) || addresses.contains(&remote) {
