@@ -1,6 +1,6 @@
 //! Calls that the front decodes: `Range` is answered from a copy if one can, and otherwise passed on as it came.
 
-use super::Copies;
+use super::{Copies, age::MIN_REVISION};
 use crate::{
     pb::etcdserverpb::{CompactionRequest, RangeRequest},
     types::{KeyRange, Revision},
@@ -29,7 +29,8 @@ const BODY_MAX: Duration = Duration::from_secs(30);
 /// # Errors
 /// The request, to be passed on.
 pub(super) async fn range(copies: &Copies, request: Request<Incoming>) -> Result<Response<Body>, Request<Body>> {
-    if !copies.answers_anything() {
+    let brings_revision = request.headers().contains_key(MIN_REVISION);
+    if !copies.answers_anything() && !brings_revision {
         return Err(request.map(Body::new));
     }
     let (mut parts, body) = match whole(request).await {
@@ -43,7 +44,10 @@ pub(super) async fn range(copies: &Copies, request: Request<Incoming>) -> Result
         match copies.range(&metadata, asked).await {
             Some(Ok(answer)) => return Ok(to_http(answer)),
             Some(Err(status)) => return Ok(status.into_http()),
-            None if serializable.is_some_and(|range| copies.was_ahead(&range)) => body = linearizable(&body),
+            // A member that answers from what it has may be behind what the client has seen, and knows nothing of that if it is etcd's.
+            None if serializable.is_some_and(|range| brings_revision || copies.was_ahead(&range)) => {
+                body = linearizable(&body);
+            }
             None => {}
         }
     }
@@ -100,21 +104,27 @@ fn message(body: &Bytes) -> Option<Bytes> {
     (compressed == 0 && u32::from_be_bytes(length) as usize == message.len()).then_some(message)
 }
 
-pub(super) fn to_http(answer: tonic::Response<impl Message>) -> Response<Body> {
-    let (metadata, message, _) = answer.into_parts();
+/// A message as the body of a call; `None` if it is too large.
+fn frame(message: &impl Message) -> Option<Bytes> {
     let length = message.encoded_len();
-    let Ok(prefix) = u32::try_from(length) else {
-        return Status::resource_exhausted("the answer is larger than a message can be").into_http();
-    };
+    let prefix = u32::try_from(length).ok()?;
     let mut framed = BytesMut::with_capacity(PREFIX_BYTES + length);
     framed.put_u8(0);
     framed.put_u32(prefix);
     message.encode_raw(&mut framed);
+    Some(framed.freeze())
+}
+
+pub(super) fn to_http(answer: tonic::Response<impl Message>) -> Response<Body> {
+    let (metadata, message, _) = answer.into_parts();
+    let Some(framed) = frame(&message) else {
+        return Status::resource_exhausted("the answer is larger than a message can be").into_http();
+    };
     let trailers = async {
         let ok = HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from(Code::Ok as i32))]);
         Some(Ok::<_, Infallible>(ok))
     };
-    let mut response = Response::new(Body::new(Full::new(framed.freeze()).with_trailers(trailers)));
+    let mut response = Response::new(Body::new(Full::new(framed).with_trailers(trailers)));
     *response.headers_mut() = metadata.into_headers();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
@@ -123,6 +133,18 @@ pub(super) fn to_http(answer: tonic::Response<impl Message>) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_that_brings_a_revision_is_passed_on_as_linearizable_and_otherwise_as_it_was() {
+        let asked = RangeRequest { key: "a".into(), limit: 3, serializable: true, ..RangeRequest::default() };
+        let mut headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from(13))]);
+        let passed = linearizable(&mut headers, frame(&asked).unwrap());
+        let passed = RangeRequest::decode(message(&passed).unwrap()).unwrap();
+        assert_eq!(passed, RangeRequest { serializable: false, ..asked });
+        assert!(headers.is_empty());
+        // What is no message stays what it is: upstream will say so.
+        assert_eq!(linearizable(&mut headers, Bytes::from_static(b"odd")), "odd");
+    }
 
     #[test]
     fn a_body_is_one_whole_message_or_not_for_us() {

@@ -223,6 +223,8 @@ impl World {
         let least = match freshness {
             Freshness::Linearizable => call.floor.revision,
             Freshness::Serializable => Revision(0),
+            // Members are asked by proxies alone for that, which know how to say it.
+            Freshness::Session(_) if matches!(call.place, Place::Member(_)) => Revision(0),
             Freshness::Session(seen) => seen,
             Freshness::Aged(ms) => ring.told_at(call.asked_us, ms),
         };

@@ -68,8 +68,10 @@ impl World {
 
     fn wire_ask(&mut self, client: usize) -> WireAsk {
         let ring = self.ring.as_ref().expect("it has clients");
-        let RingClient { leases, session, known, .. } = &ring.clients[client];
-        let (leases, session, known) = (leases.clone(), *session, known.clone());
+        let RingClient { session, known, .. } = &ring.clients[client];
+        let (session, known) = (*session, known.clone());
+        // Several may keep one lease.
+        let leases = ring.clients.iter().flat_map(|client| client.leases.iter().copied()).collect::<Vec<_>>();
         let lease = pick(&mut self.chance, &leases);
         match (self.chance.below(24), lease) {
             (0..=2, _) => {
@@ -98,7 +100,7 @@ impl World {
             }
             (17, Some(id)) if self.chance.hits(1, 4) => {
                 let ring = self.ring.as_mut().expect("it has clients");
-                ring.clients[client].leases.retain(|other| *other != id);
+                ring.clients.iter_mut().for_each(|client| client.leases.retain(|other| *other != id));
                 WireAsk::Revoke(id)
             }
             (17..=22, Some(id)) => {

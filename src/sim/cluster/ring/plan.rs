@@ -86,9 +86,14 @@ impl RingPlan {
         core.clients = core.clients.min(3);
         core.watchers = 1;
         let mut weights = RING_FAULTS.map(|_| pick(chance, &[0, 1, 1, 3]));
-        if sabotage.is_some() {
-            weights[0] = 3;
-            weights[5] = 3;
+        for (weight, kind) in weights.iter_mut().zip(RING_FAULTS) {
+            match (sabotage, kind) {
+                (Some(Sabotage::ResumeTooLate), RingFault::Reset) => *weight = 4,
+                // Answers that are held up on their way, and then come.
+                (Some(Sabotage::ShareOlderRenewal), RingFault::OneWay | RingFault::Heal) => *weight = 6,
+                (Some(Sabotage::ShareOlderRenewal), _) => *weight = 0,
+                _ => {}
+            }
         }
         RingPlan {
             first_tier: pick(chance, &[1, 2, 2]) as usize,

@@ -25,6 +25,16 @@ fn a_seed_gives_the_same_run_twice() {
     SUITE.is_the_same_twice(None, [0, 1, 2, 3]);
 }
 
+/// Bugs that were found here, each with a seed that showed it.
+fn passes(seed: u64) {
+    SUITE.passes(None, seed);
+}
+
+#[test]
+fn seed_19_who_brings_a_revision_is_not_shown_less_where_nothing_is_copied() {
+    passes(19);
+}
+
 #[test]
 fn a_linearizable_read_without_the_fence_is_noticed() {
     SUITE.notices(Some(Sabotage::ReadWithoutFence), &["Linearizable"]);
