@@ -91,15 +91,12 @@ where
     shell
 }
 
+type Dialling = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
+
 /// Connections of the world, for channels.
-pub(super) fn connector() -> impl tower::Service<
-    Uri,
-    Response = TokioIo<Stream>,
-    Error = io::Error,
-    Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>,
-> + Send
-+ 'static {
-    tower::service_fn(|uri: Uri| -> Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>> {
+pub(super) fn connector()
+-> impl tower::Service<Uri, Response = TokioIo<Stream>, Error = io::Error, Future = Dialling> + Send + 'static {
+    tower::service_fn(|uri: Uri| -> Dialling {
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
         let dialled = world().map(|world| world.connect(&authority));
         Box::pin(async move {

@@ -78,7 +78,7 @@ fn row(Parts { proxy, identity, state, heard }: &Parts) -> Vec<String> {
         state.renewals.to_string(),
         (state.copies.len() + state.copies_left_out as usize).to_string(),
         size(i64::try_from(state.bytes).unwrap_or(i64::MAX)),
-        if reads == 0 { none() } else { format!("{}%", state.hits * 100 / reads) },
+        (state.hits * 100).checked_div(reads).map_or_else(none, |percent| format!("{percent}%")),
         about(Duration::from_millis(state.uptime_ms.saturating_add(state.told_ms))),
         about(*heard),
         identity.version.clone(),

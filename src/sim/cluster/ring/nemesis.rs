@@ -72,12 +72,12 @@ impl World {
     /// Between a proxy and one, or all, of those behind it, or a client.
     fn disturb(&mut self, at: usize, kind: RingFault) {
         let ring = self.ring.as_ref().expect("it has faults");
-        let mut others = ring.proxies[at].behind.clone();
-        others.extend((0..ring.clients.len()).map(Place::Client));
-        let behind = ring.proxies[at].behind.len();
-        let chosen = match self.chance.hits(1, 3) {
-            true => others[..behind].to_vec(),
-            false => pick(&mut self.chance, &others).into_iter().collect(),
+        let behind = ring.proxies[at].behind.clone();
+        let clients = (0..ring.clients.len()).map(Place::Client).collect::<Vec<_>>();
+        let chosen = match self.chance.below(3) {
+            0 => behind,
+            1 => pick(&mut self.chance, &behind).into_iter().collect(),
+            _ => pick(&mut self.chance, &clients).into_iter().collect(),
         };
         let (one, turned) = (Place::Proxy(at), self.chance.hits(1, 2));
         self.in_ring(|ring| {

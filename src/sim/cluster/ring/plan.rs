@@ -85,6 +85,10 @@ impl RingPlan {
         core.chaos = chance.between(5, 12) * S;
         core.clients = core.clients.min(3);
         core.watchers = 1;
+        if sabotage == Some(Sabotage::ShareOlderRenewal) {
+            // Else one is rarely the last that a lease gets.
+            core.weights = core.weights.map(|_| 0);
+        }
         let mut weights = RING_FAULTS.map(|_| pick(chance, &[0, 1, 1, 3]));
         for (weight, kind) in weights.iter_mut().zip(RING_FAULTS) {
             match (sabotage, kind) {
