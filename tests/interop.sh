@@ -5,7 +5,7 @@
 #   tests/interop.sh etcdctl node-etcd3       only these
 #   HENGE_BIN=/usr/bin/etcd tests/interop.sh  against another server, to check the tests themselves
 #   HENGE_VIA=proxy tests/interop.sh          through a `henge proxy` before the server; HENGE_VIA=proxy,copy: and another before that, which copies all keys
-#   HENGE_TLS=yes tests/interop.sh            with TLS, and certificates of clients (http, etcdctl, Python and Go)
+#   HENGE_TLS=yes tests/interop.sh            with TLS, and certificates of clients (curl, etcdctl, Python's etcd3 and Go)
 #
 # One line a test, and a sum at the end; exits with 1 unless all passed. What was installed, the servers' data and all logs
 # stay in target/interop.
@@ -17,7 +17,7 @@ work=$root/target/interop
 # Go last: see has_go.
 all=(http etcdctl backup python-etcd3 python-aetcd node-etcd3 rust-etcd-client go-clientv3)
 # Those that know how to show a certificate here.
-[[ ${HENGE_TLS:-} ]] && all=(http etcdctl python-etcd3 python-aetcd go-clientv3)
+[[ ${HENGE_TLS:-} ]] && all=(http etcdctl python-etcd3 go-clientv3)
 passed=0
 failed=0
 suite=

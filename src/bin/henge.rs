@@ -27,7 +27,7 @@ fn start() -> Result<ExitCode, Vec<String>> {
             log(&config.log)?;
             process::run(config, &warnings)
         }
-        Invocation::Proxy { config, warnings } => log(&config.log).map(|()| process::run_proxy(config, &warnings))?,
+        Invocation::Proxy { config, warnings } => log(&config.log).map(|()| process::run_proxy(*config, &warnings))?,
         Invocation::Gateway { config, warnings } => {
             log(&config.log).map(|()| process::run_gateway(config, &warnings))?
         }

@@ -321,8 +321,11 @@ impl<'a> Reader<'a> {
         self.settings.contains_key(name)
     }
 
+    /// Once: some settings are read for several things.
     pub(super) fn wrong(&mut self, mistake: String) {
-        self.mistakes.push(mistake);
+        if !self.mistakes.contains(&mistake) {
+            self.mistakes.push(mistake);
+        }
     }
 
     pub(super) fn text(&mut self, name: &str) -> String {

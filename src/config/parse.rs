@@ -20,7 +20,7 @@ pub enum Invocation {
     /// Run a proxy.
     Proxy {
         /// What it was told.
-        config: ProxyConfig,
+        config: Box<ProxyConfig>,
         /// As above.
         warnings: Vec<String>,
     },

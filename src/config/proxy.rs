@@ -271,7 +271,7 @@ impl Program {
                 let config = if self == Program::Proxy { read.proxy() } else { read.grpc_proxy() };
                 let listeners = config.listen_client_urls.iter().chain(&config.listen_metrics_urls);
                 warnings.extend(config.client_tls.warnings(&listeners.cloned().collect::<Vec<_>>()));
-                Invocation::Proxy { config, warnings }
+                Invocation::Proxy { config: Box::new(config), warnings }
             }
             Program::Gateway => Invocation::Gateway { config: read.gateway(), warnings },
         };
@@ -415,7 +415,7 @@ mod tests {
 
     fn proxy(words: &str) -> ProxyConfig {
         match parse(words) {
-            Ok(Invocation::Proxy { config, .. }) => config,
+            Ok(Invocation::Proxy { config, .. }) => *config,
             other => panic!("{words}: {other:?}"),
         }
     }

@@ -164,7 +164,7 @@ impl ClientTls {
             Some(Error::InvalidCertificate(error)) => self.explain_certificate(error),
             Some(Error::AlertReceived(alert)) => match (alert, &settings.identity) {
                 (AlertDescription::CertificateRequired | AlertDescription::NoCertificate, _)
-                | (AlertDescription::BadCertificate | AlertDescription::HandshakeFailure, None) => {
+                | (AlertDescription::BadCertificate, None) => {
                     "it asks for a client certificate, and got none".to_owned()
                 }
                 (alert, Some((cert, _))) if is_about_the_certificate(*alert) => {

@@ -157,8 +157,10 @@ async fn a_server_without_tls_is_told_from_one_that_hangs_up() {
 #[tokio::test]
 async fn files_are_taken_up_when_they_change_and_bad_ones_are_not() {
     let (ours, theirs) = (Authority::new(), Authority::new());
-    let asks = || ServerSettings { trusted_ca_file: Some(ours.ca()), ..server(&ours) };
-    let settings = ServerSettings { crl_file: Some(ours.revoke(&[])), ..asks() };
+    let ca_of_clients = ours.dir().join("ca-of-clients.pem");
+    fs::copy(ours.ca(), &ca_of_clients).unwrap();
+    let crl_file = Some(ours.revoke(&[]));
+    let settings = ServerSettings { trusted_ca_file: Some(ca_of_clients), crl_file, ..server(&ours) };
     let address = echo(ServerTls::new(settings).unwrap()).await;
     let good = ClientSettings { identity: Some(ours.sign("good", &[], 77)), ..client(&ours) };
     assert_eq!(talk(&address, &good).await, Ok(()));

@@ -12,7 +12,7 @@ CLIENT = os.environ['INTEROP_CLIENT']
 HOST, PORT = os.environ['INTEROP_ENDPOINT'].split(':')
 PORT = int(PORT)
 URL = f"{os.environ['INTEROP_SCHEME']}://{HOST}:{PORT}"
-# What a client of either library is told about TLS.
+# What etcd3 is told about TLS; aetcd knows none.
 TLS = {name: os.environ[variable] for name, variable in
        [('ca_cert', 'INTEROP_CACERT'), ('cert_cert', 'INTEROP_CERT'), ('cert_key', 'INTEROP_KEY')] if variable in os.environ}
 

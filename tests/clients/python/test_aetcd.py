@@ -5,7 +5,7 @@ import asyncio
 import aetcd
 from aetcd import rpc
 
-from harness import HOST, PORT, TLS, URL, equal, main, refusal, server, test, wait_until_async
+from harness import HOST, PORT, URL, equal, main, refusal, server, test, wait_until_async
 
 # Made by the first test, within the loop that all tests share.
 client = None
@@ -27,7 +27,7 @@ async def raises(part, awaitable):
 @test('put and get')
 async def _():
     global client
-    client = aetcd.Client(host=HOST, port=PORT, timeout=10, **TLS)
+    client = aetcd.Client(host=HOST, port=PORT, timeout=10)
     await client.connect()
     first = await client.put(b'basic/a', b'1')
     second = await client.put(b'basic/a', b'\x00\xff', prev_kv=True)
