@@ -7,8 +7,10 @@ use std::{
     sync::Arc,
     time::SystemTime,
 };
+#[cfg(feature = "server")]
+use tokio_rustls::rustls::pki_types::CertificateRevocationListDer;
 use tokio_rustls::rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+    CertificateDer, PrivateKeyDer,
     pem::{self, PemObject},
 };
 
@@ -68,6 +70,7 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 /// All revocation lists of a file, which may have one in DER as well.
+#[cfg(feature = "server")]
 pub(super) fn revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
     match all::<CertificateRevocationListDer<'static>>(file)? {
         none if none.is_empty() => {
