@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("watch", &["types", "mvcc", "pb"]),
     ("backup", &["types", "io", "bolt", "wal", "engine", "mvcc", "lease", "membership", "alarm", "machine", "pb"]),
     ("replica", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "machine", "watch"]),
-    ("peer", &["types", "engine", "membership", "machine", "raft", "replica", "pb", "tls"]),
+    ("peer", &["types", "io", "engine", "membership", "machine", "raft", "replica", "pb", "tls"]),
     ("ring", &["types", "pb", "runtime"]),
     (
         "server",
@@ -238,11 +238,11 @@ fn wire_types_stay_in_the_files_that_convert_them() {
 
 #[test]
 fn only_the_edge_names_grpc_codes() {
-    for (room, _) in ROOMS
-        .iter()
-        .filter(|(room, _)| !["pb", "peer", "ring", "server", "client", "proxy", "ctl", "gateway"].contains(room))
-    {
-        for file in files(room) {
+    for (room, _) in ROOMS.iter().filter(|(room, _)| {
+        !["pb", "runtime", "peer", "ring", "server", "client", "proxy", "ctl", "gateway"].contains(room)
+    }) {
+        // The simulated hosts of the ring are clients of its edge.
+        for file in files(room).into_iter().filter(|file| !file.to_string_lossy().contains("/sim/cluster/ring/")) {
             assert!(!code(&file).contains("tonic::"), "{} knows gRPC", file.display());
         }
     }
