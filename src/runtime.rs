@@ -6,6 +6,7 @@
 //! **May not know** who asks, or what for.
 
 use std::{io, ops::Range};
+#[cfg(feature = "server")]
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint, Error};
 
@@ -16,11 +17,12 @@ pub type Stream = tokio::net::TcpStream;
 pub use simulated::Stream;
 
 /// As [`tokio::spawn`].
+#[cfg(feature = "server")]
 pub fn spawn<F>(task: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
-    #[cfg(all(test, feature = "server"))]
+    #[cfg(test)]
     if let Some(world) = simulated::world() {
         return simulated::spawn(&*world, task);
     }
@@ -28,8 +30,9 @@ where
 }
 
 /// As [`tokio::task::spawn_blocking`].
+#[cfg(feature = "server")]
 pub fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    #[cfg(all(test, feature = "server"))]
+    #[cfg(test)]
     if let Some(world) = simulated::world() {
         return simulated::spawn(&*world, async move { work() });
     }
