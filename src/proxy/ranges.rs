@@ -25,14 +25,6 @@ pub(super) fn covers(outer: &KeyRange, inner: &KeyRange) -> bool {
     }
 }
 
-/// Whether there can be a key in both.
-pub(super) fn overlap(one: &KeyRange, other: &KeyRange) -> bool {
-    let ((one_start, one_end), (other_start, other_end)) = (ends(one), ends(other));
-    let begins_before = |start: &Bytes, end: &Option<Bytes>| end.as_ref().is_none_or(|end| start < end);
-    let has_keys = !one.is_empty() && !other.is_empty();
-    has_keys && begins_before(&one_start, &other_end) && begins_before(&other_start, &one_end)
-}
-
 /// Ranges of which none overlap or touch, that cover the same keys.
 pub(super) fn hulls(ranges: Vec<KeyRange>) -> Vec<KeyRange> {
     let mut spans: Vec<_> = ranges.iter().filter(|range| !range.is_empty()).map(ends).collect();
@@ -123,7 +115,7 @@ mod tests {
             (KeyRange::From(b("c")), KeyRange::From(b("a")), true),
             (span("a", "c"), span("b", "b"), false),
         ] {
-            assert_eq!((overlap(&one, &other), overlap(&other, &one)), (expected, expected), "{one:?} {other:?}");
+            assert_eq!((one.overlaps(&other), other.overlaps(&one)), (expected, expected), "{one:?} {other:?}");
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
     demand::{Demand, Heat, Hunger},
     feed::{Feed, Rules},
     place::Place,
-    ranges::{covers, hulls, overlap},
+    ranges::{covers, hulls},
 };
 use crate::{runtime, types::KeyRange};
 use parking_lot::Mutex;
@@ -199,7 +199,7 @@ impl Tender {
             let is_new = |place: &Arc<Place>| !replaces.iter().any(|known| Arc::ptr_eq(known, place));
             let others = self.tended.iter().map(|tended| &tended.place);
             let more =
-                others.filter(|place| is_new(place) && overlap(place.range(), &range)).cloned().collect::<Vec<_>>();
+                others.filter(|place| is_new(place) && place.range().overlaps(&range)).cloned().collect::<Vec<_>>();
             if more.is_empty() {
                 return (range, replaces);
             }
