@@ -12,7 +12,18 @@ use super::{
 };
 use crate::types::{EntryKind, Index, MemberId, Sabotage};
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+};
+
+/// Who is sent the heartbeats of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    All,
+    /// Just as many as a read needs: each heartbeat wakes a process or two. See [`Input::Widen`](super::Input::Widen).
+    Quorum,
+}
 
 #[derive(Debug)]
 pub(super) struct Leader {
@@ -25,6 +36,10 @@ pub(super) struct Leader {
     heartbeat_elapsed: u32,
     /// The round of the last heartbeats that were due; its answers also look for lost appends.
     due_round: u64,
+    /// How many have answered that round.
+    due_answers: u32,
+    /// The last round that went to a bare quorum.
+    narrow_round: u64,
     uncommitted_bytes: usize,
     pub(super) reads: Reads,
     /// Number of the latest round at each of the last `election_ticks` ticks, oldest first.
@@ -55,6 +70,8 @@ impl Leader {
             elected_itself: core.members.is_alone(core.id()),
             heartbeat_elapsed: 0,
             due_round: 0,
+            due_answers: 0,
+            narrow_round: 0,
             uncommitted_bytes,
             reads: Reads::default(),
             round_at_tick: VecDeque::new(),
@@ -92,7 +109,8 @@ impl Leader {
         self.heartbeat_elapsed += 1;
         if self.heartbeat_elapsed >= core.config.heartbeat_ticks {
             self.heartbeat_elapsed = 0;
-            self.due_round = self.begin_round(core, out);
+            self.due_round = self.begin_round(core, Asked::All, out);
+            self.due_answers = 0;
         }
         Next::Stay
     }
@@ -269,6 +287,10 @@ impl Leader {
         progress.active = true;
         progress.paused = false;
         progress.round = progress.round.max(round.min(self.reads.latest()));
+        if round == self.due_round && progress.due_answered.0 < round {
+            self.due_answers += 1;
+            progress.due_answered = (round, self.due_answers);
+        }
         if progress.phase == Phase::NeedsSnapshot && round == self.due_round {
             // It may have what was released: its answers were lost, or it got a snapshot since. A yes ends the phase.
             let body = Body::Append { prev: core.log.start(), entries: Vec::new(), commit: core.log.commit() };
@@ -324,16 +346,52 @@ impl Leader {
 
     fn begin_round_for_reads(&mut self, core: &Core, out: &mut Output) {
         if self.reads.wants_round() && core.has_committed_in_term() {
-            self.begin_round(core, out);
+            self.narrow_round = self.begin_round(core, Asked::Quorum, out);
         }
     }
 
-    /// Sends heartbeats to all; waiting reads ride with them.
-    fn begin_round(&mut self, core: &Core, out: &mut Output) -> u64 {
+    /// Whether reads wait for an answer of each of those few who were asked.
+    pub(super) fn asked_few(&self) -> Option<u64> {
+        (self.reads.is_under_way() && self.reads.latest() == self.narrow_round).then_some(self.narrow_round)
+    }
+
+    /// One of them may be away: asks everyone.
+    pub(super) fn widen(&mut self, core: &Core, out: &mut Output) {
+        if self.asked_few().is_some() {
+            self.begin_round(core, Asked::All, out);
+        }
+    }
+
+    /// The followers that make up a quorum with this member, those that were quickest to answer the last heartbeats.
+    fn nearest_quorum(&self, core: &Core) -> BTreeSet<MemberId> {
+        let mut voters = self.followers.iter().filter(|(id, _)| core.members.is_voter(**id)).collect::<Vec<_>>();
+        voters.sort_by_key(|(_, progress)| {
+            let (round, rank) = progress.due_answered;
+            (Reverse(round), rank)
+        });
+        let mut asked = BTreeSet::new();
+        for (id, _) in voters {
+            if core.members.votes(|member| Some(member == core.id() || asked.contains(&member))) == Verdict::Won {
+                break;
+            }
+            asked.insert(*id);
+        }
+        asked
+    }
+
+    /// Sends heartbeats; waiting reads ride with them.
+    fn begin_round(&mut self, core: &Core, asked: Asked, out: &mut Output) -> u64 {
         let commit = core.log.commit();
         // Before an entry of this term is committed, this leader may know less than an acknowledged write.
         let round = self.reads.begin(core.has_committed_in_term().then_some(commit));
+        let quorum = match asked {
+            Asked::All => None,
+            Asked::Quorum => Some(self.nearest_quorum(core)),
+        };
         for (id, progress) in &self.followers {
+            if quorum.as_ref().is_some_and(|quorum| !quorum.contains(id)) {
+                continue;
+            }
             // No further than the follower is known to agree: beyond, its log may hold something else.
             let body = Body::Heartbeat { commit: commit.min(progress.matched), round };
             let envelope = core.envelope(*id, body);

@@ -43,6 +43,11 @@ impl Node {
             Input::Received { from, message } => self.receive(from, message, out),
             Input::Propose(proposals) => self.propose(proposals, out),
             Input::ReadIndex(id) => self.read(id, out),
+            Input::Widen => {
+                if let State::Leader(leader) = &mut self.state {
+                    leader.widen(&self.core, out);
+                }
+            }
             Input::Persisted { upto, term } => self.persisted(LogId { index: upto, term }, out),
             Input::Restore(meta) => self.restore(meta, out),
             Input::Transfer(to) => self.transfer(to, out),
@@ -110,6 +115,15 @@ impl Node {
                 State::Leader(leader) => leader.transferee(),
                 _ => None,
             },
+        }
+    }
+
+    /// The round of reads for which this leader has asked no more followers than make a quorum, and waits for all of them: its number,
+    /// which no other round of the term has. [`Input::Widen`] when that takes too long; the next tick does the same.
+    pub fn asked_few(&self) -> Option<u64> {
+        match &self.state {
+            State::Leader(leader) => leader.asked_few(),
+            _ => None,
         }
     }
 

@@ -72,6 +72,8 @@ pub enum Input {
         /// What it says.
         message: Message,
     },
+    /// Reads wait for longer than it should take ([`super::Node::asked_few`]): ask everyone.
+    Widen,
     /// Put these into the log, in this order.
     Propose(Vec<Proposal>),
     /// At which index may a linearizable read be answered? The answer is in `reads` or `reads_failed`, once.

@@ -28,6 +28,8 @@ pub(super) struct Progress {
     pub(super) active: bool,
     /// Latest heartbeat round that it has answered.
     pub(super) round: u64,
+    /// The latest round of due heartbeats that it has answered, and as the how manieth.
+    pub(super) due_answered: (u64, u32),
     /// The commit index of the latest append.
     pub(super) told_commit: Index,
     pub(super) inflight: Inflight,
@@ -50,6 +52,7 @@ impl Progress {
             // A new leader gives everyone one election timeout to answer.
             active: true,
             round: 0,
+            due_answered: (0, 0),
             told_commit: Index(0),
             inflight: Inflight::default(),
             window: usize::MAX,

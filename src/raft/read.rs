@@ -55,6 +55,11 @@ impl Reads {
         !self.waiting.is_empty() && self.rounds.is_empty()
     }
 
+    /// Whether reads wait for answers to a round that has begun.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.rounds.is_empty()
+    }
+
     /// Begins a round. `index` is what the waiting reads will be answered with; `None` (not known yet) leaves them waiting.
     pub(super) fn begin(&mut self, index: Option<Index>) -> u64 {
         self.latest += 1;

@@ -364,6 +364,7 @@ fn build<D: Disk>(
         heartbeat: settings.heartbeat,
         election,
         next_tick: now + settings.heartbeat,
+        widen: None,
         handed: applied,
         restore: None,
         out: Output::default(),

@@ -27,6 +27,8 @@ use tokio::sync::oneshot;
 
 /// Most messages that become one step: one append, one sync.
 const BATCH_MAX: usize = 4_096;
+/// The part of a heartbeat's interval that a read waits for the few who were asked, before everyone is.
+const WIDEN_AFTER: u32 = 10;
 /// Most committed entries that go to apply as one batch.
 const APPLY_BATCH_ENTRIES_MAX: u64 = 1_024;
 
@@ -99,6 +101,8 @@ pub(crate) struct Run {
     /// How long a member waits for a leader before it seeks election, at least.
     pub(super) election: Duration,
     pub(super) next_tick: Duration,
+    /// The round of reads that only a quorum was asked for, and when all others are asked too.
+    pub(super) widen: Option<(u64, Duration)>,
     /// Handed to apply, up to here.
     pub(super) handed: Index,
     /// To be handed to apply before any entry.
@@ -126,7 +130,7 @@ impl Run {
     /// Runs until `Stop`, or until another thread of the member is gone.
     pub(super) fn run(mut self) {
         loop {
-            let wait = self.next_tick.saturating_sub(self.shared.clock.now());
+            let wait = self.due().saturating_sub(self.shared.clock.now());
             let first = self.inbox.recv_timeout(wait).ok();
             if !self.turn(first) {
                 break;
@@ -145,13 +149,26 @@ impl Run {
             self.tick(now);
             self.next_tick = now + self.heartbeat;
         }
+        self.widen(now);
         self.act()
     }
 
+    /// Reads ask a bare quorum; where one of it is slow to answer, everyone.
+    fn widen(&mut self, now: Duration) {
+        if self.widen.take_if(|(_, at)| *at <= now).is_some() {
+            self.step(Input::Widen);
+        }
+        let begun = |round: u64| (round, now + self.heartbeat / WIDEN_AFTER);
+        let known = self.widen.map(|(round, _)| round);
+        match self.node.asked_few() {
+            Some(round) if known == Some(round) => {}
+            round => self.widen = round.map(begun),
+        }
+    }
+
     /// When the next turn is due, even if nothing has come in.
-    #[cfg(test)]
     pub(crate) fn due(&self) -> Duration {
-        self.next_tick
+        self.widen.map_or(self.next_tick, |(_, at)| at.min(self.next_tick))
     }
 
     /// Whether something has come in.
