@@ -326,14 +326,22 @@ impl Task {
     /// A link that is dead in one direction must be noticed in time for an election. A full bulk lane over a slow link may hold up
     /// the answer for much longer than that without being dead.
     fn keep_alive(&self, lane: Lane) -> KeepAlive {
-        let timeout = match lane {
-            Lane::Urgent => self.election_timeout,
-            Lane::Bulk => self.election_timeout.max(BULK_PATIENCE),
-        };
-        KeepAlive { interval: (self.election_timeout / 2).max(Duration::from_millis(100)), timeout }
+        match lane {
+            Lane::Urgent => {
+                let interval = (self.election_timeout / 2).max(Duration::from_millis(100));
+                KeepAlive { interval, timeout: self.election_timeout }
+            }
+            // Nearly always it shares its fate with the other one, which asks.
+            Lane::Bulk => KeepAlive {
+                interval: (self.election_timeout * 2).max(BULK_INTERVAL_MIN),
+                timeout: self.election_timeout.max(BULK_PATIENCE),
+            },
+        }
     }
 }
 
+/// How often a bulk lane is asked at most.
+const BULK_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How long a full bulk lane may take to answer whether it lives.
 const BULK_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -9,6 +9,7 @@ use crate::{
     types::{ClusterId, MemberId},
 };
 use std::{sync::Arc, time::Duration};
+use tokio::runtime::{Builder, Runtime};
 
 /// How long streams of peers may take to end once nothing comes over them any more.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -19,6 +20,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Bound for peers, and not served yet.
 pub(super) struct Bound {
     listeners: Vec<Listener>,
+    thread: Thread,
 }
 
 /// The way from and to all peers.
@@ -26,6 +28,31 @@ pub(super) struct Peers {
     network: Network,
     tls: Tls,
     serving: Serving,
+    _thread: Thread,
+}
+
+/// What peers say to each other has one thread of its own. There a heartbeat does not wait behind what clients ask for, and where several
+/// are sent and answered at once, one wake-up serves them all: among the clients' threads each message woke two.
+struct Thread(Option<Runtime>);
+
+impl Thread {
+    fn start() -> Result<Thread, String> {
+        let built = Builder::new_multi_thread().worker_threads(1).thread_name("peers").enable_all().build();
+        built.map(|runtime| Thread(Some(runtime))).map_err(|error| format!("cannot start the peers' thread: {error}"))
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.0.as_ref().expect("it is taken only when it goes")
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // It may be let go within another runtime, where nobody may wait.
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Peers {
@@ -34,11 +61,18 @@ impl Peers {
     /// # Errors
     /// A text that names the URL.
     pub(super) async fn bind(config: &Config) -> Result<Bound, String> {
-        let mut listeners = Vec::new();
-        for url in &config.listen_peer_urls {
-            listeners.push(Listener::bind(&url.to_string(), config.socket_reuse_port).await?);
-        }
-        Ok(Bound { listeners })
+        let thread = Thread::start()?;
+        let (urls, share_port) = (texts(&config.listen_peer_urls), config.socket_reuse_port);
+        // There, because sockets belong to the runtime on which they are made.
+        let listeners = thread.runtime().spawn(async move {
+            let mut listeners = Vec::new();
+            for url in &urls {
+                listeners.push(Listener::bind(url, share_port).await?);
+            }
+            Ok::<_, String>(listeners)
+        });
+        let listeners = listeners.await.map_err(|error| format!("cannot listen for peers: {error}"))??;
+        Ok(Bound { listeners, thread })
     }
 
     /// The network, for the member to speak through.
@@ -123,6 +157,7 @@ impl Bound {
     /// Certificates that can't be used.
     pub(super) fn serve(self, config: &Config) -> Result<Peers, String> {
         let tls = tls(config)?;
+        let entered = self.thread.runtime().enter();
         let network = Network::new(peer::Settings {
             election_timeout: config.election_timeout,
             snapshot_bytes_per_s: config.snapshot_send_bytes_per_s,
@@ -133,7 +168,8 @@ impl Bound {
         for url in &config.listen_peer_urls {
             tracing::info!(address = %url, "serving peer traffic");
         }
-        Ok(Peers { network, tls, serving })
+        drop(entered);
+        Ok(Peers { network, tls, serving, _thread: self.thread })
     }
 }
 
