@@ -96,6 +96,11 @@ impl Endpoints {
         (turn, all[turn % all.len()].channel.clone())
     }
 
+    /// The channel to `address`, if it is one of these.
+    pub fn channel(&self, address: &str) -> Option<Channel> {
+        self.now().iter().find(|place| place.address == address).map(|place| place.channel.clone())
+    }
+
     /// Calls go to `address` from now on, if it is one of these.
     pub fn prefer(&self, address: &str) {
         let (all, turn) = (self.now(), self.turn.load(Relaxed));

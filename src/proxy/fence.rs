@@ -33,9 +33,9 @@ use tonic::{Code, Status};
 const WAITING_MAX: usize = 200_000;
 
 /// The next read is sent so much later than the last for each caller that the last one was for,
-const REST_EACH: Duration = Duration::from_micros(50);
-/// but not later than that: about what a core takes for a direct read when so many ask it.
-const REST_MAX: Duration = Duration::from_millis(10);
+const REST_EACH: Duration = Duration::from_micros(40);
+/// but by no more than that, however many they were.
+const REST_MAX: Duration = Duration::from_millis(20);
 /// A shorter rest is none: timers count milliseconds.
 const REST_MIN: Duration = Duration::from_millis(1);
 
@@ -241,8 +241,30 @@ impl Shared {
         answer
     }
 
-    /// One read; of as many addresses as there are, if need be.
+    /// One read of the member that leads. `None`: it is not known, or did not answer with a header; others may.
+    async fn read_of_lead(&self, at: Option<Revision>) -> Option<Result<Header, Refusal>> {
+        let mut client = KvClient::new(self.source.lead()?);
+        self.calls.fetch_add(1, Relaxed);
+        let attempt_max = self.call_max / (self.source.ways() + 1).clamp(2, 4) as u32;
+        let reply = tokio::time::timeout(attempt_max, client.range(request(at))).await;
+        let answer = match reply {
+            Ok(Ok(reply)) => header(reply.into_inner().header).map(Ok),
+            Ok(Err(status)) => upstreams_word(&status, at).map(Err),
+            Err(_) => None,
+        };
+        match &answer {
+            Some(Ok(header)) => self.source.heard(header.term),
+            Some(Err(_)) => {}
+            None => self.source.lost_lead(),
+        }
+        answer
+    }
+
+    /// One read: of the leader, if that is known, and else of as many addresses as there are, if need be.
     async fn read(&self, at: Option<Revision>) -> Result<Header, Refusal> {
+        if let Some(answer) = self.read_of_lead(at).await {
+            return answer;
+        }
         let ways = self.source.ways();
         // One that hangs must not take the time of the others.
         let attempt_max = self.call_max / ways.clamp(1, 3) as u32;
@@ -257,11 +279,8 @@ impl Shared {
                 Ok(Err(status)) => status,
                 Err(_) => Error::Timeout.into(),
             };
-            if asks_who(&status) {
-                return Err(Refusal::Locked);
-            }
-            if at.is_some() && status.code() == Code::OutOfRange {
-                return Err(Refusal::NotThere);
+            if let Some(refusal) = upstreams_word(&status, at) {
+                return Err(refusal);
             }
             let error = client::Error::from(status.clone());
             let elsewhere = retry::Repeat::Freely.allows(&error) || retry::ask_another(&error);
@@ -276,6 +295,15 @@ impl Shared {
                 return Err(Refusal::Refused(status));
             }
         }
+    }
+}
+
+/// What any member would say.
+fn upstreams_word(status: &Status, at: Option<Revision>) -> Option<Refusal> {
+    match status.code() {
+        _ if asks_who(status) => Some(Refusal::Locked),
+        Code::OutOfRange if at.is_some() => Some(Refusal::NotThere),
+        _ => None,
     }
 }
 

@@ -6,8 +6,11 @@
 use super::{Upstream, VIA};
 use crate::{
     client::endpoints::endpoint,
-    pb::etcdserverpb::{Member, MemberListRequest, cluster_client::ClusterClient},
+    pb::etcdserverpb::{
+        Member, MemberListRequest, StatusRequest, cluster_client::ClusterClient, maintenance_client::MaintenanceClient,
+    },
     runtime,
+    types::Term,
 };
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
@@ -54,7 +57,10 @@ async fn look(upstream: &Upstream, verified: &mut BTreeSet<String>) {
         match list(channel).await {
             // A proxy lists members that are its own business: whoever put this one behind it wanted a tree.
             Ok(listing) if listing.is_proxy => return,
-            Ok(listing) => return take(upstream, &upstream.address(turn), listing, verified).await,
+            Ok(listing) => {
+                let reached = take(upstream, &upstream.address(turn), listing, verified).await;
+                return find_lead(upstream, &reached).await;
+            }
             Err(error) => {
                 tracing::debug!(upstream = upstream.address(turn), error, "no list of members");
                 upstream.leave(turn);
@@ -69,6 +75,13 @@ async fn look(upstream: &Upstream, verified: &mut BTreeSet<String>) {
     }
 }
 
+/// Which member leads, and in which term.
+async fn leader(channel: Channel) -> Option<(u64, Term)> {
+    let mut client = MaintenanceClient::new(channel);
+    let answer = timeout(ANSWER_MAX, client.status(StatusRequest {})).await.ok()?.ok()?.into_inner();
+    Some((answer.leader, Term(answer.raft_term))).filter(|(leader, _)| *leader != 0)
+}
+
 async fn list(channel: Channel) -> Result<Listing, String> {
     // Not linearizable: a member without a leader still knows where the others are.
     let request = MemberListRequest { linearizable: false };
@@ -81,8 +94,20 @@ async fn list(channel: Channel) -> Result<Listing, String> {
     Ok(Listing { cluster: header.cluster_id, member: header.member_id, is_proxy, members: answer.members })
 }
 
-/// Goes on with the addresses of `listing` that lead to its members; `asked` gave it.
-async fn take(upstream: &Upstream, asked: &str, listing: Listing, verified: &mut BTreeSet<String>) {
+/// A member that answered where it was listed: how far away, at which address, and which.
+type Reached = (Duration, String, u64);
+
+/// Notes where the leader is, if it is one of `reached`.
+async fn find_lead(upstream: &Upstream, reached: &[Reached]) {
+    if let Some((leader, term)) = leader(upstream.pick().1).await
+        && let Some((_, address, _)) = reached.iter().filter(|(_, _, member)| *member == leader).min()
+    {
+        upstream.set_lead(term, address);
+    }
+}
+
+/// Goes on with the addresses of `listing` that lead to its members; `asked` gave it. Returns those who answered.
+async fn take(upstream: &Upstream, asked: &str, listing: Listing, verified: &mut BTreeSet<String>) -> Vec<Reached> {
     let serving = listing.members.iter().filter(|member| !member.name.is_empty() && !member.is_learner);
     let listed =
         serving.flat_map(|member| member.client_ur_ls.iter().map(|url| (member.id, super::upstream::spelled(url))));
@@ -97,7 +122,7 @@ async fn take(upstream: &Upstream, asked: &str, listing: Listing, verified: &mut
             let away = started.elapsed();
             let answer = list(channel).await.ok()?;
             let is_it = !answer.is_proxy && (answer.cluster, answer.member) == (listing.cluster, member);
-            is_it.then_some((away, address))
+            is_it.then_some((away, address, member))
         })
     });
     let mut reached = Vec::new();
@@ -105,20 +130,21 @@ async fn take(upstream: &Upstream, asked: &str, listing: Listing, verified: &mut
         reached.extend(trial.await.ok().flatten());
     }
     // Nothing that leads anywhere: the addresses that people named do.
-    let Some((nearest_away, nearest)) = reached.iter().min().cloned() else { return };
-    verified.extend(reached.iter().map(|(_, address)| address.clone()));
+    let Some((nearest_away, nearest, _)) = reached.iter().min().cloned() else { return reached };
+    verified.extend(reached.iter().map(|(_, address, _)| address.clone()));
     verified.retain(|address| listed.iter().any(|(_, listed)| listed == address));
-    let here = reached.iter().find(|(_, address)| address == asked);
-    let stays = here.is_some_and(|(away, _)| *away <= nearest_away * 2 + NEAR_ENOUGH);
+    let here = reached.iter().find(|(_, address, _)| address == asked);
+    let stays = here.is_some_and(|(away, ..)| *away <= nearest_away * 2 + NEAR_ENOUGH);
     let preferred = if stays { asked.to_owned() } else { nearest };
     let addresses = verified.iter().cloned().collect::<Vec<_>>();
     let mut known = upstream.addresses();
     known.sort();
     if known == addresses && stays {
-        return;
+        return reached;
     }
     match upstream.replace(&addresses, &preferred) {
         Ok(()) => tracing::info!(?addresses, preferred, "the members of upstream"),
         Err(error) => tracing::debug!(%error, "the addresses stay"),
     }
+    reached
 }

@@ -2,6 +2,7 @@
 
 mod copies;
 mod demand;
+mod fence;
 mod front;
 mod saved;
 mod sight;

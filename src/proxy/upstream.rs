@@ -4,6 +4,7 @@ use super::{Source, link::Link};
 use crate::{
     client::{ConnectOptions, Endpoints, Error, TlsOptions},
     tls::ClientTls,
+    types::Term,
 };
 use http::uri::Authority;
 use parking_lot::Mutex;
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     tls: ClientTls,
     /// The addresses that a person named.
     given: Vec<String>,
+    /// The member that leads, and in which term, as far as anybody has asked lately.
+    lead: Mutex<Option<(Term, Channel)>>,
     /// What passes through undecoded has connections of its own, one an address.
     links: Mutex<BTreeMap<String, Link>>,
 }
@@ -43,7 +46,16 @@ impl Upstream {
             authority(address).map_err(|error| Error::InvalidEndpoint(format!("bad endpoint {address:?}: {error}")))?;
         }
         let tls = options.tls.as_ref().map_or_else(|| Ok(ClientTls::default()), TlsOptions::side)?;
-        Ok(Upstream { shared: Arc::new(Shared { endpoints, options, tls, given, links: Mutex::default() }) })
+        Ok(Upstream {
+            shared: Arc::new(Shared {
+                endpoints,
+                options,
+                tls,
+                given,
+                lead: Mutex::default(),
+                links: Mutex::default(),
+            }),
+        })
     }
 
     /// The turn to ask at now, and the channel to its address: for calls that the proxy makes by itself.
@@ -112,6 +124,12 @@ impl Upstream {
         Ok(())
     }
 
+    /// The member at `address` leads, or led, `term`.
+    pub(super) fn set_lead(&self, term: Term, address: &str) {
+        let channel = self.shared.endpoints.channel(address);
+        *self.shared.lead.lock() = channel.map(|channel| (term, channel));
+    }
+
     /// For tasks that must not outlive the proxy.
     pub(super) fn downgrade(&self) -> Weak<Shared> {
         Arc::downgrade(&self.shared)
@@ -133,6 +151,18 @@ impl Source for Upstream {
 
     fn ways(&self) -> usize {
         self.len()
+    }
+
+    fn lead(&self) -> Option<Channel> {
+        self.shared.lead.lock().as_ref().map(|(_, channel)| channel.clone())
+    }
+
+    fn heard(&self, term: Term) {
+        self.shared.lead.lock().take_if(|(led, _)| *led != term);
+    }
+
+    fn lost_lead(&self) {
+        self.shared.lead.lock().take();
     }
 }
 

@@ -26,7 +26,7 @@ use tonic::{Code, metadata::MetadataMap, transport::Channel};
 
 /// A way to an upstream that can be cut, or lead elsewhere.
 pub(super) struct Wire {
-    address: String,
+    pub(super) address: String,
     state: Arc<Mutex<WireState>>,
 }
 
