@@ -91,6 +91,9 @@ enum Kind {
         /// Watchers over all keys, spread over the connections
         #[arg(long, default_value_t = 100)]
         watchers: usize,
+        /// Streams that the watchers share; 0: each has its own
+        #[arg(long, default_value_t = 0)]
+        streams: usize,
     },
     /// Leases
     Lease {
@@ -126,8 +129,9 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         Kind::Range { serializable, limit } => Op::Range { serializable, limit },
         Kind::Txn => Op::CompareAndSwap,
         Kind::Mixed { reads } => Op::Mixed { reads },
-        Kind::Watch { watchers } => {
-            let outcome = streams::fan_out(&channels, &shape, watchers).await?;
+        Kind::Watch { watchers, streams } => {
+            let streams = if streams == 0 { watchers } else { streams.min(watchers) };
+            let outcome = streams::fan_out(&channels, &shape, watchers, streams).await?;
             return report::print(name, &shape, &outcome, format);
         }
         Kind::Lease { keep_alive: true, ttl } => {

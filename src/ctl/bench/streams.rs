@@ -27,24 +27,30 @@ fn failed(status: Status) -> Failure {
     Failure::error(crate::client::Error::from(status))
 }
 
-/// Puts go out while `watchers` look on; each delivery is one measurement, from when its put was due. The value carries that time.
-pub async fn fan_out(channels: &[Channel], shape: &Shape, watchers: usize) -> Result<Outcome, Failure> {
+/// Puts go out while `watchers` on so many `streams` look on; each delivery is one measurement, from when its put was due. The value carries that time.
+pub async fn fan_out(channels: &[Channel], shape: &Shape, watchers: usize, streams: usize) -> Result<Outcome, Failure> {
     let recorder = Arc::new(Recorder::new());
     let epoch = Instant::now();
     let prefix = format!("bench-watch-{:08x}/", rand::random::<u32>());
     let end = crate::client::kv::end_of_prefix(prefix.as_bytes());
-    let mut streams = JoinSet::new();
+    let mut readers = JoinSet::new();
     let delivered = Arc::new(AtomicU64::new(0));
-    for at in 0..watchers {
+    for at in 0..streams {
         let create = WatchCreateRequest { key: prefix.clone().into(), range_end: end.clone(), ..Default::default() };
+        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         let (requests, stream) = mpsc::channel(1);
-        let _ = requests.try_send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
+        let _ = requests.try_send(create.clone());
         let mut client = WatchClient::new(channels[at % channels.len()].clone()).max_decoding_message_size(usize::MAX);
         let mut answers = client.watch(ReceiverStream::new(stream)).await.map_err(failed)?.into_inner();
         // All must stand before the first put.
         answers.message().await.map_err(failed)?;
+        for _ in 1..watchers / streams + usize::from(at < watchers % streams) {
+            // Gone: the answer says why.
+            let _ = requests.send(create.clone()).await;
+            answers.message().await.map_err(failed)?;
+        }
         let (recorder, delivered) = (recorder.clone(), delivered.clone());
-        streams.spawn(async move {
+        readers.spawn(async move {
             let _open = requests;
             while let Ok(Some(answer)) = answers.message().await {
                 let now = epoch.elapsed();
