@@ -12,7 +12,7 @@ use std::{
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Clients working at the same time
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 1_000)]
     clients: usize,
     /// Seconds for each measurement
     #[arg(long, default_value_t = 5)]

@@ -26,6 +26,7 @@ mod founding;
 mod handle;
 mod hashes;
 mod health;
+mod narrow;
 mod persist;
 mod proposals;
 mod reads;

@@ -6,6 +6,7 @@ use super::{
     desk::{Desk, LeaseCall},
     handle::Shared,
     hashes::Disputes,
+    narrow::Narrow,
     persist::Save,
     reads::Waiting,
     retention::Retention,
@@ -27,8 +28,6 @@ use tokio::sync::oneshot;
 
 /// Most messages that become one step: one append, one sync.
 const BATCH_MAX: usize = 4_096;
-/// The part of a heartbeat's interval that a read waits for the few who were asked, before everyone is.
-const WIDEN_AFTER: u32 = 10;
 /// Most committed entries that go to apply as one batch.
 const APPLY_BATCH_ENTRIES_MAX: u64 = 1_024;
 
@@ -101,8 +100,7 @@ pub(crate) struct Run {
     /// How long a member waits for a leader before it seeks election, at least.
     pub(super) election: Duration,
     pub(super) next_tick: Duration,
-    /// The round of reads that only a quorum was asked for, and when all others are asked too.
-    pub(super) widen: Option<(u64, Duration)>,
+    pub(super) narrow: Narrow,
     /// Handed to apply, up to here.
     pub(super) handed: Index,
     /// To be handed to apply before any entry.
@@ -155,20 +153,15 @@ impl Run {
 
     /// Reads ask a bare quorum; where one of it is slow to answer, everyone.
     fn widen(&mut self, now: Duration) {
-        if self.widen.take_if(|(_, at)| *at <= now).is_some() {
+        if self.narrow.due(self.heartbeat).is_some_and(|at| at <= now) {
             self.step(Input::Widen);
         }
-        let begun = |round: u64| (round, now + self.heartbeat / WIDEN_AFTER);
-        let known = self.widen.map(|(round, _)| round);
-        match self.node.asked_few() {
-            Some(round) if known == Some(round) => {}
-            round => self.widen = round.map(begun),
-        }
+        self.narrow.look(self.node.asked_few(), now);
     }
 
     /// When the next turn is due, even if nothing has come in.
     pub(crate) fn due(&self) -> Duration {
-        self.widen.map_or(self.next_tick, |(_, at)| at.min(self.next_tick))
+        self.narrow.due(self.heartbeat).map_or(self.next_tick, |at| at.min(self.next_tick))
     }
 
     /// Whether something has come in.
