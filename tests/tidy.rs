@@ -65,6 +65,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "proxy",
             "config",
             "dns",
+            "ring",
+            "pb",
             "tls",
         ],
     ),

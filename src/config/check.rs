@@ -35,6 +35,9 @@ pub struct Config {
     pub max_learners: usize,
     pub force_new_cluster: bool,
     pub auto_promote: bool,
+    /// 0: the core does not heal itself.
+    pub core_size: usize,
+    pub core_heal_after: Duration,
     pub quota_backend_bytes: i64,
     pub backend_batch_interval: Duration,
     pub max_txn_ops: usize,
@@ -173,6 +176,11 @@ impl<'a> Reader<'a> {
             max_learners: self.int("max-learners", 0, 1_000) as usize,
             force_new_cluster: self.bool("force-new-cluster"),
             auto_promote: self.bool("auto-promote"),
+            core_size: self.value("core-size", |text| match text.parse::<usize>() {
+                Ok(size) if size == 0 || size >= 3 && size % 2 == 1 => Ok(size),
+                _ => Err(format!("{text:?} is no size that heals: an odd number of voters, at least 3, or 0 for off")),
+            }),
+            core_heal_after: self.duration("core-heal-after"),
             quota_backend_bytes: self.int("quota-backend-bytes", i64::MIN, i64::MAX),
             backend_batch_interval: self.duration("backend-batch-interval"),
             max_txn_ops: self.int("max-txn-ops", 1, i64::from(u32::MAX)) as usize,
@@ -233,6 +241,18 @@ impl<'a> Reader<'a> {
                 config.election_timeout.as_millis(),
                 config.heartbeat_interval.as_millis()
             ));
+        }
+        if config.core_size > 0 {
+            if config.core_heal_after < config.election_timeout {
+                self.wrong("--core-heal-after must be at least --election-timeout".to_owned());
+            }
+            if config.max_learners == 0 {
+                self.wrong(
+                    "--core-size needs --max-learners of at least 1: a standby learns before it votes".to_owned(),
+                );
+            }
+        } else if self.is_set("core-heal-after") {
+            self.wrong("--core-heal-after needs --core-size".to_owned());
         }
         if self.is_set("listen-client-urls") && !self.is_set("advertise-client-urls") {
             self.wrong("--advertise-client-urls is required when --listen-client-urls is set explicitly".to_owned());
@@ -445,6 +465,24 @@ mod tests {
         assert_eq!(periodic("30m"), Some(Compaction::Periodic(Duration::from_secs(1800))));
         let mode = [("auto-compaction-mode", "revision"), ("auto-compaction-retention", "1000")];
         assert_eq!(check(&mode).unwrap().auto_compaction, Some(Compaction::Revisions(1000)));
+    }
+
+    #[test]
+    fn a_core_that_heals_itself_has_an_odd_number_of_voters_and_its_time() {
+        let healing = check(&[("core-size", "5"), ("core-heal-after", "90s")]).unwrap();
+        assert_eq!((healing.core_size, healing.core_heal_after), (5, Duration::from_secs(90)));
+        assert_eq!(check(&[]).unwrap().core_size, 0);
+        for wrong in ["1", "2", "4", "-3", "x"] {
+            let mistakes = check(&[("core-size", wrong)]).unwrap_err();
+            assert!(mistakes[0].contains("is no size that heals: an odd number of voters, at least 3"), "{mistakes:?}");
+        }
+        for wrong in [
+            &[("core-heal-after", "90s")][..],
+            &[("core-size", "3"), ("core-heal-after", "10ms")],
+            &[("core-size", "3"), ("max-learners", "0")],
+        ] {
+            assert_eq!(check(wrong).unwrap_err().len(), 1, "{wrong:?}");
+        }
     }
 
     #[test]

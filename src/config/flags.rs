@@ -185,6 +185,8 @@ pub const FLAGS: &[Flag] = &[
     flag("unsafe-no-fsync", Bool, "false", "Unsafe", "Never waits for the disk: a crash of the machine loses acknowledged writes.", Works),
     flag("client-cert-allowed-cn", Text, "", "henge", "Common names of which clients must have one in their certificates, separated by commas.", Works),
     flag("config-file", Text, "", "henge", "YAML file with etcd's keys; all other flags and variables are then ignored.", Works),
+    flag("core-size", Int, "0", "henge", "Voters that the core is to have: one that is away for --core-heal-after is replaced by a proxy that volunteers (its --standby-peer-url). Odd, and at least 3; 0: the core does not heal itself. The same for all members.", Works),
+    flag("core-heal-after", Duration, "5m0s", "henge", "How long a voter must have been away for --core-size to replace it.", Works),
     flag("auto-promote", Bool, "false", "henge", "A learner gets a vote by itself as soon as it has caught up.", Works),
     flag("snapshot-send-bytes-per-s", Int, "16777216", "henge", "Bytes that snapshots for other members may take in a second; 0: no limit.", Works),
     flag("storage-engine", Text, "redb", "henge", "Store under the data: \"redb\", or \"sled\" (experimental).", Works),

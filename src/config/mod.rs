@@ -4,7 +4,8 @@
 //! All complaints about a command line are reported at once. **May not know** what the settings do.
 //!
 //! `flags` is the one table from which parser, environment, file and help are derived; `parse` reads it; `check` turns texts
-//! into the typed [`Config`]; `bootstrap` reads who founds the cluster; `proxy` has the tables of the programs that are no member;
+//! into the typed [`Config`]; `bootstrap` reads who founds the cluster; `proxy` has the tables of the programs that are no member
+//! (`standby`: of the member that one of them may start);
 //! `log` sets up the log lines that supervisors of etcd read.
 
 mod bootstrap;
@@ -13,6 +14,7 @@ mod flags;
 mod log;
 mod parse;
 mod proxy;
+mod standby;
 mod tls;
 mod value;
 
@@ -22,6 +24,7 @@ pub use flags::{FLAGS, Flag, Kind, Standing};
 pub use log::init as init_log;
 pub use parse::{Invocation, parse};
 pub use proxy::{GatewayConfig, ProxyConfig, UpstreamTls};
+pub use standby::StandbyFlags;
 pub use tls::TlsFlags;
 pub use value::{Url, url as parse_url};
 

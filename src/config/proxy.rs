@@ -8,6 +8,7 @@ use super::{
     check::{LogSettings, Reader},
     flags::{FLAGS, Flag, Kind, Standing, flag},
     parse::{Invocation, by_table},
+    standby::{STANDBY, STANDBY_TLS, StandbyFlags},
     tls::{TlsFlags, pair},
     value::{Url, url},
 };
@@ -64,6 +65,8 @@ pub struct ProxyConfig {
     pub grpc_keepalive_timeout: Time,
     /// `socket-reuse-port`
     pub socket_reuse_port: bool,
+    /// The member that its host volunteers to become.
+    pub standby: Option<StandbyFlags>,
     /// What is logged.
     pub log: LogSettings,
 }
@@ -131,7 +134,7 @@ const DATA_DIR: Flag = flag(
     Text,
     "default.proxy",
     "Proxy",
-    "Folder of what the proxy makes: the certificate of --auto-tls and, only if this flag is given, copies, so that a proxy that starts while the cluster is away has what was last known.",
+    "Folder of what the proxy makes: the certificate of --auto-tls and, only if this flag is given, copies, so that a proxy that starts while the cluster is away has what was last known; and the data of its host's member (--standby-peer-url).",
     Works,
 );
 const NAME: Flag =
@@ -185,6 +188,9 @@ const PROXY: &[Flag] = &[
     CACHE_AUTO,
     CACHE_BYTES,
     DATA_DIR,
+    STANDBY[0],
+    STANDBY[1],
+    STANDBY[2],
 ];
 
 #[rustfmt::skip]
@@ -257,7 +263,7 @@ impl Program {
 
     fn flags(self) -> Vec<Flag> {
         let (own, shared): (_, &[&[&str]]) = match self {
-            Program::Proxy => (PROXY, &[CONNECTIONS, LOGGING]),
+            Program::Proxy => (PROXY, &[CONNECTIONS, STANDBY_TLS, LOGGING]),
             Program::GrpcProxy => (GRPC_PROXY, &[CONNECTIONS, LOGGING]),
             Program::Gateway => (GATEWAY, &[LOGGING]),
         };
@@ -321,7 +327,10 @@ impl Reader<'_> {
         let advertised = self.urls("advertise-client-urls");
         let metrics = self.urls("listen-metrics-urls");
         let client_tls = TlsFlags::of_clients(self);
-        self.proxy_of(listen, advertised, metrics, client_tls)
+        let mut config = self.proxy_of(listen, advertised, metrics, client_tls);
+        let own = [&config.listen_client_urls[..], &config.listen_metrics_urls].concat();
+        config.standby = self.standby(&own);
+        config
     }
 
     fn grpc_proxy(&mut self) -> ProxyConfig {
@@ -399,6 +408,7 @@ impl Reader<'_> {
             grpc_keepalive_interval: self.duration("grpc-keepalive-interval"),
             grpc_keepalive_timeout: self.duration("grpc-keepalive-timeout"),
             socket_reuse_port: self.bool("socket-reuse-port"),
+            standby: None,
             log: self.log(),
         }
     }

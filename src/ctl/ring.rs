@@ -181,10 +181,26 @@ impl Found {
         if sources.values().any(|source| source.is_partial) {
             notes.push("There are more proxies than one of those asked can remember".to_owned());
         }
+        notes.extend(healing(sources.values()));
         let mut proxies: Vec<Listed> = proxies.into_values().collect();
         proxies.sort_by_cached_key(order);
         Ok(Seen { proxies, is_settled, is_whole: failures.is_empty(), notes })
     }
+}
+
+/// What the members say of the healing of the core, if they heal it.
+fn healing<'a>(sources: impl Iterator<Item = &'a Source>) -> Vec<String> {
+    let (healers, others): (Vec<_>, Vec<_>) =
+        sources.filter(|source| !source.is_proxy).partition(|source| source.healing.is_some());
+    let news = healers.iter().filter_map(|source| source.healing.as_ref());
+    let leaders = news.filter(|healing| !healing.doing.is_empty());
+    let mut notes =
+        leaders.map(|leader| format!("A core of {}: {}", leader.core_size, leader.doing)).collect::<Vec<_>>();
+    if !healers.is_empty() && !others.is_empty() {
+        let ids = others.iter().map(|source| format!("{:x}", source.id)).collect::<Vec<_>>().join(", ");
+        notes.push(format!("The core does not heal itself while one of these leads, which have no --core-size: {ids}"));
+    }
+    notes
 }
 
 /// Smaller is better: who is heard of, and who was lately.

@@ -6,7 +6,7 @@ use crate::{
     membership::Member,
     pb::henge::peer as pb,
     raft::{self, Body, LogId, ReadId},
-    replica::{Answer, Forwarded, PeerMessage, Question, Row},
+    replica::{Answer, Forwarded, PeerMessage, Question, Row, Standby},
     types::{ConfState, Entry, EntryKind, Index, LeaseId, MemberId, SnapshotMeta, Term},
 };
 use bytes::Bytes;
@@ -41,6 +41,11 @@ pub(super) fn to_wire(message: PeerMessage) -> pb::Message {
         PeerMessage::Ask { id, question } => Wire::Ask(pb::Ask { id, question: Some(question_to_wire(question)) }),
         PeerMessage::Answer { id, answer } => Wire::Answer(pb::Answer { id, answer: Some(answer_to_wire(answer)) }),
         PeerMessage::Refill => Wire::Refill(pb::Refill {}),
+        PeerMessage::Standbys(standbys) => {
+            let standbys =
+                standbys.into_iter().map(|Standby { peer_url, is_there }| pb::Standby { peer_url, is_there });
+            Wire::Standbys(pb::Standbys { standbys: standbys.collect() })
+        }
         PeerMessage::Hash { index, hash } => Wire::Hash(pb::Hash { index: index.0, hash }),
     };
     pb::Message { body: Some(body) }
@@ -76,6 +81,11 @@ pub(super) fn from_wire(message: pb::Message) -> Result<Option<PeerMessage>, Mal
             None => return Ok(None),
         },
         Wire::Refill(pb::Refill {}) => PeerMessage::Refill,
+        Wire::Standbys(pb::Standbys { standbys }) => {
+            let standbys =
+                standbys.into_iter().map(|pb::Standby { peer_url, is_there }| Standby { peer_url, is_there });
+            PeerMessage::Standbys(standbys.collect())
+        }
         Wire::Hash(pb::Hash { index, hash }) => PeerMessage::Hash { index: Index(index), hash },
     }))
 }
@@ -359,6 +369,9 @@ mod tests {
             1 => (any::<u64>(), proptest::collection::vec(forwarded, 0..5))
                 .prop_map(|(term, proposals)| PeerMessage::Forward { term: Term(term), proposals }),
             1 => Just(PeerMessage::Refill),
+            1 => any::<Vec<(String, bool)>>().prop_map(|all| PeerMessage::Standbys(
+                all.into_iter().map(|(peer_url, is_there)| Standby { peer_url, is_there }).collect()
+            )),
             1 => any::<(u64, Vec<u64>, bool)>().prop_map(|(term, ids, is_full)| PeerMessage::Returned {
                 term: Term(term),
                 ids: ids.into_iter().map(RequestId).collect(), is_full

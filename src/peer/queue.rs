@@ -153,6 +153,7 @@ pub(super) fn is_urgent(message: &PeerMessage) -> bool {
         | PeerMessage::Ask { .. }
         | PeerMessage::Answer { .. }
         | PeerMessage::Refill
+        | PeerMessage::Standbys(_)
         | PeerMessage::Hash { .. } => true,
     }
 }
@@ -169,6 +170,7 @@ fn weight(message: &PeerMessage) -> usize {
         PeerMessage::Returned { ids, .. } => 8 * ids.len(),
         PeerMessage::Ask { question: Question::Renew(ids) | Question::Remaining(ids), .. } => 8 * ids.len(),
         PeerMessage::Answer { answer: Answer::Seconds(seconds), .. } => 16 * seconds.len(),
+        PeerMessage::Standbys(standbys) => standbys.iter().map(|standby| BASE + standby.peer_url.len()).sum(),
         PeerMessage::Ask { .. } | PeerMessage::Answer { .. } | PeerMessage::Refill | PeerMessage::Hash { .. } => 0,
     }
 }

@@ -7,6 +7,7 @@
 mod discovery;
 mod peers;
 mod proxy;
+mod standby;
 mod tls;
 
 pub use proxy::{run_gateway, run_proxy};
@@ -20,7 +21,7 @@ use crate::{
     },
     peer::Network,
     replica::{self, AutoCompaction, Handle, Settings, StartAs},
-    server::{self, ConnectionSettings, Edge, Limits, Listener, MemberBackend, Rules, Version},
+    server::{self, ConnectionSettings, Edge, Healing, Limits, Listener, MemberBackend, Rules, Version},
     tls::ServerTls,
     types::{Fault, Sabotage},
     watch as hub,
@@ -123,6 +124,10 @@ async fn live(config: Config) -> Result<(), String> {
     let backend = MemberBackend::new(handle.clone(), quota_bytes(&config).max(0), rules, Arc::clone(&stopping));
     backend.upkeep(config.auto_promote);
     let edge = Edge::new(backend, edge_settings(&config));
+    if config.core_size > 0 {
+        let healing = Healing { core_size: config.core_size, after: config.core_heal_after };
+        edge.backend.heal(healing, edge.roster.clone(), edge.healing.clone());
+    }
     let connections = ConnectionSettings {
         streams_max: config.max_concurrent_streams,
         keepalive_interval: config.grpc_keepalive_interval,

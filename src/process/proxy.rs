@@ -1,6 +1,6 @@
 //! Life and death of what stands before a cluster: the proxy, and the gateway.
 
-use super::{DRAIN, Signals, bind_all, give_up, runtime, sabotage, secured, texts, tls};
+use super::{DRAIN, Signals, bind_all, give_up, runtime, sabotage, secured, standby::Post, texts, tls};
 use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
@@ -9,11 +9,11 @@ use crate::{
         Disk,
         real::{DirLock, RealDisk, lock_dir},
     },
-    proxy::{self, Own, Resolver, Ring, Shelf, Upstream, tcp::Gateway},
+    proxy::{self, Own, Resolver, Ring, Shelf, Standby, Upstream, tcp::Gateway},
     server::ConnectionSettings,
 };
 use std::{path::Path, process::ExitCode, sync::Arc};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 /// Runs a proxy until it is told to stop.
 pub fn run_proxy(config: ProxyConfig, warnings: &[String]) -> ExitCode {
@@ -49,7 +49,7 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     let (endpoints, domain) = endpoints(&config).await?;
     let tls = tls::for_upstream(&config.upstream_tls, domain)?;
     let options = ConnectOptions { tls: Some(tls), ..ConnectOptions::default() };
-    let upstream = Upstream::new(&endpoints, options).map_err(|error| error.to_string())?;
+    let upstream = Upstream::new(&endpoints, options.clone()).map_err(|error| error.to_string())?;
     // Held until the process ends: two proxies in one folder would write each other's files.
     let (_lock, shelf) = match config.saves_copies {
         true => {
@@ -68,7 +68,13 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     };
     let name = if config.name.is_empty() { host_name() } else { config.name };
     let resolver = config.resolver.map(|(prefix, ttl_s)| Resolver { prefix, ttl_s });
-    let own = Own { name, urls: texts(&config.advertise_client_urls), is_listed: config.lists_itself, resolver };
+    let standby = config.standby.as_ref().map(|flags| Standby::new(flags.peer_url.to_string()));
+    let post = match config.standby.zip(standby.clone()) {
+        Some((flags, told)) => Some(Post::new(flags, &name, &config.data_dir, (upstream.clone(), options), told)?),
+        None => None,
+    };
+    let own =
+        Own { name, urls: texts(&config.advertise_client_urls), is_listed: config.lists_itself, resolver, standby };
     let ring = Ring::new(upstream, own, copies)?;
     let connections = ConnectionSettings {
         streams_max: config.max_concurrent_streams,
@@ -80,9 +86,17 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
         tracing::info!(address = %url, ?endpoints, "started gRPC proxy");
     }
     tracing::info!("ready to serve client requests");
+    let stop = watch::Sender::new(false);
+    let (asked, stopping) = (ring.clone(), stop.subscribe());
+    let holding = post.map(|post| tokio::spawn(post.hold(move || asked.report_interval(), stopping)));
     signals.told().await;
+    stop.send_replace(true);
     ring.stop();
     tokio::join!(serving.stop(DRAIN), http.stop(DRAIN));
+    if let Some(holding) = holding {
+        // It may be waiting for the core, which is nothing to wait for.
+        let _ = tokio::time::timeout(DRAIN, holding).await;
+    }
     Ok(())
 }
 

@@ -54,7 +54,7 @@ pub use demand::Hunger;
 pub use feed::Rules;
 pub use register::Resolver;
 pub use shelf::Shelf;
-pub use sight::Own;
+pub use sight::{Own, Standby};
 pub use source::Source;
 pub use upstream::Upstream;
 
@@ -67,7 +67,7 @@ use http::HeaderValue;
 use leases::Renewals;
 use pass::Passage;
 use sight::Sight;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch as signal, task::AbortHandle};
 use watch::{ProxyWatch, WatchSettings};
 
@@ -152,6 +152,11 @@ impl Ring {
     /// Serves HTTP alone.
     pub fn serve_http(&self, listeners: Vec<Listener>, settings: &ConnectionSettings) -> Serving {
         server::serve_front(listeners, front::Front::new(self.clone(), false), settings)
+    }
+
+    /// Time between two reports to upstream: who asks it something now and then does well to ask no more often, for all proxies do.
+    pub fn report_interval(&self) -> Duration {
+        Duration::from_millis(u64::from(self.shared.sight.roster().pace().borrow().interval_ms))
     }
 
     /// What answers its connections: for the simulator, which accepts them itself.

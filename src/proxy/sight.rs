@@ -3,7 +3,7 @@
 use super::{Copies, Copy, ProxyWatch, Renewals, Resolver, Upstream, feed::to_wire};
 use crate::runtime;
 use crate::{
-    pb::henge::ring::{self as wire, Identity, Listed, Proxy, Source, State},
+    pb::henge::ring::{self as wire, Duty, Identity, Listed, Proxy, Source, State},
     ring::{Host, Roster, Site, Target},
     server::{Access, Identity as Caller},
     types::Revision,
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -35,6 +35,51 @@ pub struct Own {
     pub is_listed: bool,
     /// Where it makes itself known as etcd's proxies do.
     pub resolver: Option<Resolver>,
+    /// Whether its host volunteers for the core.
+    pub standby: Option<Standby>,
+}
+
+/// What a proxy tells of its host, which volunteers for the core. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Standby {
+    /// Of the member that it would be.
+    pub peer_url: String,
+    facts: Arc<StandbyFacts>,
+}
+
+#[derive(Debug, Default)]
+struct StandbyFacts {
+    duty: AtomicI32,
+    starts: AtomicU64,
+}
+
+impl Standby {
+    /// One that stands by at `peer_url`.
+    pub fn new(peer_url: String) -> Standby {
+        let standby = Standby { peer_url, facts: Arc::default() };
+        standby.set_duty(Duty::StandsBy);
+        standby
+    }
+
+    /// How it stands to the core from now on.
+    pub fn set_duty(&self, duty: Duty) {
+        self.facts.duty.store(duty.into(), Relaxed);
+    }
+
+    /// How it stands to the core.
+    pub fn duty(&self) -> Duty {
+        Duty::try_from(self.facts.duty.load(Relaxed)).unwrap_or(Duty::None)
+    }
+
+    /// Its member was started.
+    pub fn count_start(&self) {
+        self.facts.starts.fetch_add(1, Relaxed);
+    }
+
+    /// How often its member was started.
+    pub(super) fn starts(&self) -> u64 {
+        self.facts.starts.load(Relaxed)
+    }
 }
 
 /// See the module. Cheap to clone.
@@ -125,7 +170,7 @@ impl Site for Sight {
     }
 
     fn identity(&self) -> Identity {
-        let Own { name, urls, .. } = self.shared.own.clone();
+        let Own { name, urls, standby, .. } = self.shared.own.clone();
         let pace = *self.shared.roster.pace().borrow();
         Identity {
             name,
@@ -134,11 +179,12 @@ impl Site for Sight {
             tier: pace.tier,
             upstream: self.target().address,
             upstream_id: 0,
+            standby_peer_url: standby.map_or(String::new(), |standby| standby.peer_url),
         }
     }
 
     fn state(&self) -> State {
-        let Shared { began, copies, renewals, watch, connections, hits, misses, .. } = &*self.shared;
+        let Shared { own, began, copies, renewals, watch, connections, hits, misses, .. } = &*self.shared;
         let fence = copies.fence();
         let mut all = copies.all();
         let left_out = all.len().saturating_sub(COPIES_MAX);
@@ -157,6 +203,7 @@ impl Site for Sight {
             bytes_max: copies.bytes_max() as u64,
             copies: all.iter().map(|copy| self.copy(copy)).collect(),
             copies_left_out: u32::try_from(left_out).unwrap_or(u32::MAX),
+            duty: own.standby.as_ref().map_or(Duty::None, Standby::duty).into(),
         }
     }
 

@@ -323,6 +323,7 @@ fn build<D: Disk>(
         home,
         arrival: Mutex::default(),
         hashes: Mutex::new(Window::starting_at(view.state_hash())),
+        standbys: Mutex::default(),
         leader: tokio::sync::watch::Sender::new(None),
         fault: tokio::sync::watch::Sender::new(None),
         removed: tokio::sync::watch::Sender::new(view.is_removed(member_id)),

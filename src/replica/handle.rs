@@ -8,6 +8,7 @@ use super::{
     reads::{Reads, Waiting},
     run::Inbox,
     snapshots::Arrival,
+    standbys::Standbys,
     tasks::Tasks,
     transport::{PeerMessage, Transport},
 };
@@ -15,7 +16,7 @@ use crate::{
     engine::{self, Checkpoint, Home},
     io::{Clock, Rng},
     machine::{Applied, Command, RequestId, View, codec},
-    membership::Change,
+    membership::{Change, Changes},
     mvcc::Reader,
     types::{ClusterId, EntryKind, Error, Fault, Index, LeaseId, MemberId, Revision, Term},
     watch::Hub,
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     pub(super) home: Arc<dyn Home>,
     pub(super) arrival: Mutex<Arrival>,
     pub(super) hashes: Mutex<Window>,
+    pub(super) standbys: Mutex<Standbys>,
     pub(super) leader: watch::Sender<Option<MemberId>>,
     pub(super) fault: watch::Sender<Option<String>>,
     /// Set once this member has applied its own removal.
@@ -210,6 +212,18 @@ impl Handle {
     pub async fn change_members(&self, change: Change) -> Result<Applied, Error> {
         let id = self.request_id();
         let (kind, data) = codec::encode_conf_change(id, &change);
+        self.submit(id, kind, data).await
+    }
+
+    /// A learner gets a vote, and at the same moment a voter leaves: one change, through a joint membership, so that there is never one voter
+    /// more, or one less. Otherwise as [`Handle::change_members`].
+    ///
+    /// # Errors
+    /// As [`Handle::propose`].
+    pub async fn swap_members(&self, learner: MemberId, leaving: MemberId) -> Result<Applied, Error> {
+        let id = self.request_id();
+        let changes = vec![Change::Promote(learner), Change::Remove(leaving)];
+        let (kind, data) = codec::encode_conf_changes(id, &Changes::Joint { changes, auto_leave: true });
         self.submit(id, kind, data).await
     }
 

@@ -34,6 +34,7 @@ mod retention;
 mod roster;
 mod run;
 mod snapshots;
+mod standbys;
 mod submit;
 mod tasks;
 mod transport;
@@ -42,7 +43,7 @@ pub use bootstrap::{Settings, StartAs, has_log, start};
 pub use compactor::AutoCompaction;
 pub use handle::{Handle, Status};
 pub use snapshots::Incoming;
-pub use transport::{Answer, Forwarded, Letter, Outgoing, PeerMessage, Question, Row, Transport};
+pub use transport::{Answer, Forwarded, Letter, Outgoing, PeerMessage, Question, Row, Standby, Transport};
 
 // A member taken apart, for the simulator.
 #[cfg(test)]

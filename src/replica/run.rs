@@ -255,6 +255,7 @@ impl Run {
                 PeerMessage::Ask { id, question } => self.take_question(from, id, question),
                 PeerMessage::Answer { id, answer } => self.desk.answered(id, answer),
                 PeerMessage::Refill => self.retention.wanted(from),
+                PeerMessage::Standbys(standbys) => self.shared.note_standbys(from, standbys),
                 PeerMessage::Hash { index, hash } => self.take_hash(from, index, hash),
             }
         }

@@ -52,6 +52,8 @@ pub enum PeerMessage {
     },
     /// To the leader: the sender can't trust its state any more, and asks for the leader's.
     Refill,
+    /// To the leader: hosts that volunteer for the core, as far as the sender knows.
+    Standbys(Vec<Standby>),
     /// The sender's state hash after an entry. Members that applied the same entries must have the same.
     Hash {
         /// The entry.
@@ -70,6 +72,15 @@ pub struct Forwarded {
     pub kind: EntryKind,
     /// The command, as it stands in the log.
     pub data: Bytes,
+}
+
+/// A host that volunteers to become a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standby {
+    /// Of the member that it would be.
+    pub peer_url: String,
+    /// Whether anything is heard of it now.
+    pub is_there: bool,
 }
 
 /// What a follower asks its leader.

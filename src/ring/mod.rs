@@ -19,5 +19,31 @@ pub use reporter::{Site, Target, report};
 pub use roster::{LISTENED_MIN, Line, NEWS_PER_S_MAX, Roster};
 pub use service::{Host, RingService};
 
+/// The name of the member that a host becomes which volunteers at `peer_url`, as a proxy of this name. No two members have the same URL,
+/// and so no two the same name; and whoever sees it knows where it comes from.
+pub fn standby_name(proxy: &str, peer_url: &str) -> String {
+    let address = peer_url.split_once("://").map_or(peer_url, |(_, address)| address);
+    // What would separate it from others in `--initial-cluster`.
+    format!("{}@{address}", proxy.replace([',', '='], "-"))
+}
+
+/// Whether a member of this name at `peer_url` is a host that has volunteered.
+pub fn is_standby_name(name: &str, peer_url: &str) -> bool {
+    name.rsplit_once('@').is_some_and(|(proxy, _)| standby_name(proxy, peer_url) == name)
+}
+
 /// Farther from the core than this no proxy can be: calls would be refused on the way.
 pub const TIER_MAX: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_standby_tells_where_it_is() {
+        let url = "http://10.0.0.9:2380";
+        assert_eq!(standby_name("a,b=c", url), "a-b-c@10.0.0.9:2380");
+        assert!(is_standby_name(&standby_name("me@home", url), url));
+        assert!(!is_standby_name("a@10.0.0.8:2380", url) && !is_standby_name("a", url) && !is_standby_name("", url));
+    }
+}

@@ -179,6 +179,13 @@ impl Roster {
         )
     }
 
+    /// Peer URLs of hosts that volunteer for the core, and whether anything is heard of each.
+    pub fn standbys(&self) -> Vec<(String, bool)> {
+        let inner = self.shared.inner.lock();
+        let volunteers = inner.entries.values().filter(|entry| !entry.identity.standby_peer_url.is_empty());
+        volunteers.map(|entry| (entry.identity.standby_peer_url.clone(), entry.lost.is_none())).collect()
+    }
+
     /// For how long it has listened, and after how long it should have heard of everybody.
     pub fn listening(&self) -> (Duration, Duration) {
         (self.now(), LISTENED_MIN.max(self.shared.inner.lock().interval() * 2))
@@ -397,7 +404,7 @@ impl Inner {
 
 /// Whether those farther up should hear of it: some numbers change all the time, and travel with others.
 pub(super) fn is_news(old: &State, new: &State) -> bool {
-    let counts = |state: &State| (state.clients, state.watches, state.copies.len());
+    let counts = |state: &State| (state.clients, state.watches, state.copies.len(), state.duty);
     let same = |(old, new): (&crate::pb::henge::ring::Copy, &crate::pb::henge::ring::Copy)| {
         (&old.key, &old.range_end, old.revision, old.lag) == (&new.key, &new.range_end, new.revision, new.lag)
     };
@@ -419,6 +426,10 @@ fn bounded_identity(mut identity: Identity) -> Identity {
     identity.urls.truncate(URLS_MAX);
     identity.urls.iter_mut().for_each(cut);
     [&mut identity.name, &mut identity.version, &mut identity.upstream].into_iter().for_each(cut);
+    if identity.standby_peer_url.len() > TEXT_MAX {
+        // One that is cut would be another one.
+        identity.standby_peer_url.clear();
+    }
     identity
 }
 

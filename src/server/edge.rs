@@ -1,7 +1,7 @@
 //! What all services share: the way in, the way to the log, and when a stream must end.
 
 use super::{
-    Backend, Header,
+    Backend, Header, HealingNews,
     admission::{Admission, Ticket},
     check::Limits,
     identity::Identity,
@@ -80,6 +80,8 @@ pub struct Edge<B> {
     pub settings: Arc<Settings>,
     /// The proxies behind this member.
     pub roster: Roster,
+    /// What this member does for the core to be whole.
+    pub healing: HealingNews,
     admission: Admission,
 }
 
@@ -88,7 +90,7 @@ impl<B: Backend> Edge<B> {
     pub fn new(backend: B, settings: Settings) -> Edge<B> {
         let admission = Admission::new(settings.proposals_max, settings.proposal_bytes_max);
         let roster = Roster::new(backend.header().member_id.0, 0);
-        Edge { backend, settings: Arc::new(settings), roster, admission }
+        Edge { backend, settings: Arc::new(settings), roster, healing: HealingNews::default(), admission }
     }
 
     /// What every call passes first. `on_learner`: a learner answers this call too.

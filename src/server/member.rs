@@ -1,7 +1,7 @@
 //! [`Backend`] over a member: the edge of the core.
 
 use super::{
-    Backend, Downgrade, Header, LeaseLeft, Pinned, Rules, Status, downgrade, read_txn,
+    Backend, Downgrade, Header, Healing, HealingNews, LeaseLeft, Pinned, Rules, Status, downgrade, heal, read_txn,
     reconfig::{self, Situation},
     upkeep,
 };
@@ -11,6 +11,7 @@ use crate::{
     membership::{Change, Member},
     mvcc::{HashKv, RangeQuery, RangeResult},
     replica::Handle,
+    ring::Roster,
     types::{Error, Fault, KeyRange, LeaseId, MemberId, Revision},
     watch::Hub,
 };
@@ -41,6 +42,11 @@ impl MemberBackend {
         if auto_promote {
             tokio::spawn(upkeep::promote(self.clone(), self.stopping()));
         }
+    }
+
+    /// Begins to heal the core while this member leads, with hosts of `roster` that volunteer; ends when the member stops.
+    pub fn heal(&self, healing: Healing, roster: Roster, news: HealingNews) {
+        tokio::spawn(heal::heal(self.clone(), roster, healing, news, self.stopping()));
     }
 
     /// A member with an id that nobody has, or ever had: etcd's are made of the second, and two in one second would be the same.

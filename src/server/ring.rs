@@ -21,6 +21,7 @@ impl<B: Backend> Host for Edge<B> {
             id: header.member_id.0,
             is_proxy: false,
             revision: header.revision.0,
+            healing: self.healing.now(),
             ..Source::default()
         }
     }

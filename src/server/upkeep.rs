@@ -16,7 +16,7 @@ const RELIEF: Duration = Duration::from_secs(5);
 const MARGIN: u64 = 20;
 
 /// Waits for the next look; `false` once the member stops.
-async fn goes_on(stopping: &mut watch::Receiver<bool>) -> bool {
+pub(super) async fn goes_on(stopping: &mut watch::Receiver<bool>) -> bool {
     tokio::select! {
         _ = stopping.wait_for(|stopping| *stopping) => false,
         () = tokio::time::sleep(PERIOD) => true,

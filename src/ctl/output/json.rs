@@ -261,7 +261,7 @@ impl Object {
     }
 
     /// Left out if empty.
-    fn text(self, name: &str, value: &str) -> Object {
+    pub(super) fn text(self, name: &str, value: &str) -> Object {
         if value.is_empty() { self } else { self.always(name, string(value)) }
     }
 

@@ -3,7 +3,7 @@
 use super::{json::Object, json::list, json::string, size, took};
 use crate::{
     ctl::quote::quote,
-    pb::henge::ring::{Copy, Identity, Listed, Proxy, State},
+    pb::henge::ring::{Copy, Duty, Identity, Listed, Proxy, State},
     types::prefix_end,
 };
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub fn columns(all: &RingList) -> &'static [&'static str] {
     match all.by_copy {
         false => &[
             "NAME", "ADDRS", "TIER", "UPSTREAM", "STATE", "REVISION", "LAG", "AGE", "CLIENTS", "WATCHES", "RENEWALS",
-            "COPIES", "SIZE", "HIT RATE", "UP", "HEARD", "VERSION",
+            "COPIES", "SIZE", "HIT RATE", "UP", "HEARD", "VERSION", "STANDBY",
         ],
         true => &["NAME", "ADDRS", "STATE", "KEYS", "REVISION", "LAG", "AGE", "SIZE", "HITS", "MISSES"],
     }
@@ -82,7 +82,19 @@ fn row(Parts { proxy, identity, state, heard }: &Parts) -> Vec<String> {
         about(Duration::from_millis(state.uptime_ms.saturating_add(state.told_ms))),
         about(*heard),
         identity.version.clone(),
+        match identity.standby_peer_url.as_str() {
+            "" => none(),
+            url => format!("{url} {}", duty(state)),
+        },
     ]
+}
+
+fn duty(state: &State) -> &'static str {
+    match state.duty() {
+        Duty::None | Duty::StandsBy => "stands by",
+        Duty::Serves => "serves",
+        Duty::Fails => "fails",
+    }
 }
 
 fn copy_row(Parts { proxy, identity, .. }: &Parts, copy: &Copy) -> Vec<String> {
@@ -158,6 +170,8 @@ pub fn json(all: &RingList) -> String {
             .always("bytesMax", state.bytes_max)
             .always("copies", list(state.copies.iter().map(json_copy)))
             .number("copiesLeftOut", state.copies_left_out)
+            .text("standbyPeerURL", &identity.standby_peer_url)
+            .text("standby", if identity.standby_peer_url.is_empty() { "" } else { duty(&state) })
             .end()
     }))
 }
@@ -198,6 +212,9 @@ pub fn fields(all: &RingList) -> Vec<Vec<(&'static str, String)>> {
             ("Fences", state.fences.to_string()),
             ("Bytes", state.bytes.to_string()),
         ]);
+        if !identity.standby_peer_url.is_empty() {
+            fields.extend([("StandbyPeerURL", text(&identity.standby_peer_url)), ("Standby", text(duty(&state)))]);
+        }
         for copy in &state.copies {
             fields.extend([
                 ("CopyKey", quote(&copy.key)),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::pb::{
     etcdserverpb::{AlarmMember, Member, ResponseHeader, ResponseOp, response_op::Response},
-    henge::ring::{Copy, Identity, Listed, Proxy, State},
+    henge::ring::{Copy, Duty, Identity, Listed, Proxy, State},
     mvccpb::{Event, KeyValue},
 };
 use bytes::Bytes;
@@ -150,6 +150,7 @@ fn ring() -> Vec<(&'static str, Answer)> {
         tier: 2,
         upstream: "http://10.0.0.9:23790".into(),
         upstream_id: 7,
+        standby_peer_url: "http://10.0.0.1:2380".into(),
     };
     let state = State {
         told_ms: 1_500,
@@ -171,6 +172,7 @@ fn ring() -> Vec<(&'static str, Answer)> {
             copy(b"from", b"\0", 0),
         ],
         copies_left_out: 1,
+        duty: Duty::Serves.into(),
     };
     let full = Proxy { id: 0x1234, identity: Some(identity), state: Some(state), is_lost: false };
     let lost = Proxy { id: 0x99, is_lost: true, ..Proxy::default() };
@@ -227,8 +229,8 @@ fn proxies_are_rows_and_copies_are_rows_of_their_own() {
         let printer = Printer { format, hex: false, values_only: false };
         printer.render(&ring()[at].1).map(|bytes| String::from_utf8(bytes).expect("text"))
     };
-    let full = "host <1>, http://10.0.0.1:23790 http://[::1]:23790, 2, http://10.0.0.9:23790, ok, 40, 2, 1.6s, 3, 10000, 77, 6, 41 kB, 75%, 2h1m, 200ms, 0.1.0";
-    let lost = ", , 0, , lost, -, -, -, 0, 0, 0, 0, 0 B, -, 0s, 1m15s, ";
+    let full = "host <1>, http://10.0.0.1:23790 http://[::1]:23790, 2, http://10.0.0.9:23790, ok, 40, 2, 1.6s, 3, 10000, 77, 6, 41 kB, 75%, 2h1m, 200ms, 0.1.0, http://10.0.0.1:2380 serves";
+    let lost = ", , 0, , lost, -, -, -, 0, 0, 0, 0, 0 B, -, 0s, 1m15s, , -";
     assert_eq!(render(0, Format::Simple).expect("rows"), format!("{full}\n{lost}\n"));
     let copies = render(1, Format::Simple).expect("rows");
     let keys = copies.lines().map(|line| line.split(", ").nth(3).unwrap_or_default()).collect::<Vec<_>>();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::pb::henge::ring::{Copy, Identity, Proxy, State};
+use crate::pb::henge::ring::{Copy, Healing, Identity, Proxy, State};
 
 fn listed(id: u64, name: &str, lag: i64, age_ms: u64, is_lost: bool) -> Listed {
     let copies = vec![Copy { lag, age_ms, ..Copy::default() }];
@@ -61,4 +61,22 @@ fn what_is_missing_is_said() {
 #[test]
 fn an_address_is_the_same_with_and_without_its_scheme() {
     assert!(is_same("http://a:1/", "a:1") && !is_same("a:1", "a:2"));
+}
+
+#[test]
+fn what_the_leader_heals_is_said_and_who_would_not_heal() {
+    let member = |id, doing: Option<&str>| {
+        let healing = doing.map(|doing| Healing { core_size: 3, after_ms: 1, doing: doing.to_owned() });
+        Source { healing, ..source(id, false, 10) }
+    };
+    let mut found = Found::default();
+    found.take(member(1, Some("all voters are there")), Vec::new());
+    found.take(member(2, Some("")), Vec::new());
+    found.take(source(9, true, 10), Vec::new());
+    assert_eq!(found.finish().expect("a list").notes, ["A core of 3: all voters are there"]);
+    let mut found = Found::default();
+    found.take(member(1, Some("")), Vec::new());
+    found.take(member(0xab, None), Vec::new());
+    let notes = found.finish().expect("a list").notes;
+    assert!(notes.len() == 1 && notes[0].ends_with("no --core-size: ab"), "{notes:?}");
 }

@@ -151,7 +151,8 @@ async fn restless(world: &World) -> (Ring, server::Serving, String) {
     let watch = WatchSettings { home_every, ..WatchSettings::default() };
     // No copy lives longer than it takes to be hardly used: and one watcher is hardly any use.
     let hunger = Hunger { watch_points: 25.0, end_below: 19.0, half_life: Duration::from_millis(100), ..hungry() };
-    let named = Own { name: "proxy".to_owned(), urls: vec![own.clone()], is_listed: false, resolver: None };
+    let named =
+        Own { name: "proxy".to_owned(), urls: vec![own.clone()], is_listed: false, resolver: None, standby: None };
     let ring = Ring::with(upstream, named, settings(hunger), watch).unwrap();
     let serving = ring.serve(vec![listener], &ConnectionSettings::default());
     (ring, serving, own)

@@ -36,7 +36,7 @@ async fn proxy_on(listener: Listener, url: &str, settings: Settings) -> Proxied 
 pub(super) async fn proxy_listed(listener: Listener, url: &str, settings: Settings, is_listed: bool) -> Proxied {
     let own = listener.url();
     let upstream = Upstream::new(&[url.to_owned()], ConnectOptions::default()).unwrap();
-    let named = Own { name: "proxy".to_owned(), urls: vec![own.clone()], is_listed, resolver: None };
+    let named = Own { name: "proxy".to_owned(), urls: vec![own.clone()], is_listed, resolver: None, standby: None };
     let ring = Ring::new(upstream, named, settings).unwrap();
     let serving = ring.serve(vec![listener], &ConnectionSettings::default());
     let channel = Channel::from_shared(own.clone()).unwrap().connect().await.unwrap();

@@ -219,7 +219,7 @@ impl World {
         let pid = ring.processes.start(place, async move {
             let upstream = Upstream::new(&upstream, ConnectOptions::default()).expect("good addresses");
             let urls = vec![format!("http://{}", place.authority())];
-            let own = proxy::Own { name: place.to_string(), urls, is_listed: false, resolver: None };
+            let own = proxy::Own { name: place.to_string(), urls, is_listed: false, resolver: None, standby: None };
             let ring = proxy::Ring::new(upstream, own, settings).expect("a good URL");
             accept(&net, place, ring.front()).await;
         });
