@@ -146,6 +146,7 @@ const SHORT: &[(&str, &str)] = &[
     ("register", "proxy"),
     ("session", "proxy-partition"),
     ("watch", "ring"),
+    ("lock", "proxy-kill-all"),
 ];
 
 /// Does what the command line says. Returns the exit code.
@@ -156,12 +157,12 @@ pub async fn main(args: &Args) -> Result<u8, Box<dyn Error>> {
     match &args.command {
         Command::List => {
             for (name, _, what) in WORKLOADS {
-                println!("workload {name:<10} {what}");
+                println!("workload {name:<16} {what}");
             }
             for (name, faults, what) in NEMESES {
-                println!("nemesis  {name:<10} {what}");
+                println!("nemesis  {name:<16} {what}");
                 let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                println!("                    {}", faults.join(" "));
+                println!("{:25} {}", "", faults.join(" "));
             }
             Ok(0)
         }
@@ -178,10 +179,11 @@ pub async fn main(args: &Args) -> Result<u8, Box<dyn Error>> {
             } else {
                 let all: Vec<String> = NEMESES.iter().map(|(name, _, _)| name.to_string()).collect();
                 let nemeses = if nemeses.is_empty() { &all } else { nemeses };
-                let workloads = WORKLOADS.iter().map(|(name, _, _)| *name).filter(|name| wanted(workloads, name));
-                let all = workloads.flat_map(|name| nemeses.iter().map(move |nemesis| (name, nemesis)));
-                // What is about proxies alone is run where something happens to them, or where they were asked for.
-                let is_for_proxies = |name: &str| workload::needs_proxies(name) && common.proxies.is_none();
+                let known = WORKLOADS.iter().map(|(name, _, _)| *name).filter(|name| wanted(workloads, name));
+                let all = known.flat_map(|name| nemeses.iter().map(move |nemesis| (name, nemesis)));
+                // What is about proxies alone is run where something happens to them, or where it or they were asked for.
+                let was_asked_for = common.proxies.is_some() || !workloads.is_empty();
+                let is_for_proxies = |name: &str| workload::needs_proxies(name) && !was_asked_for;
                 let sensible = all.filter(|(name, nemesis)| !is_for_proxies(name) || needs_proxies(nemesis));
                 sensible.map(|(name, nemesis)| (name.to_string(), nemesis.clone())).collect()
             };

@@ -207,7 +207,8 @@ async fn drive(
 ) -> Result<Driven, Box<dyn Error>> {
     let mut tasks = Tasks::new();
     workload.clone().start(load, &mut tasks);
-    let random = Random::new(plan.seed).part(u64::MAX);
+    // A short run has time for some faults alone: those of another workload shall be others.
+    let random = Random::new(plan.seed).part(u64::MAX).named(&plan.workload);
     let mut account = nemesis::run(cluster, faults, plan.pace, plan.time, load.clock, random).await?;
     let mut anomalies = Vec::new();
     let recovered = match cluster.await_service(SERVICE_MAX).await {
