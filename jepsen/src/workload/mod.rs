@@ -148,6 +148,16 @@ pub async fn pause(random: &mut Random, below_us: u64) {
     tokio::time::sleep(Duration::from_micros(random.below(below_us))).await;
 }
 
+/// Which of many keys to change, by chance: mostly one of a few, so that changes meet, and sometimes one that hardly anybody else
+/// changes. A change of such a key that got lost is not made up for, or found out, by the next one.
+pub fn uneven(random: &mut Random, keys: usize) -> u64 {
+    let among = if random.below(4) == 0 { keys * RARE } else { keys * 2 };
+    random.below(among as u64)
+}
+
+/// How many keys [`uneven`] knows for each that is in use.
+pub const RARE: usize = 32;
+
 /// A future that a trait can return.
 pub type Boxed<'a> = Pin<Box<dyn Future<Output = Result<(), Nonsense>> + Send + 'a>>;
 

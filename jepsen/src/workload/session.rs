@@ -2,7 +2,7 @@
 //!
 //! Some reads ask for an answer of a certain age, some for one of now. Writes go the same ways, and are part of what was seen.
 
-use super::{Boxed, Load, Nonsense, Tasks, Workload, pause};
+use super::{Boxed, Load, Nonsense, RARE, Tasks, Workload, pause, uneven};
 use crate::{
     check::{
         Finding, Judgement,
@@ -68,7 +68,7 @@ struct Session {
 }
 
 fn keys(load: &Load) -> impl Iterator<Item = String> {
-    (0..load.keys * 2).map(|key| format!("{PREFIX}{key}"))
+    (0..load.keys * RARE).map(|key| format!("{PREFIX}{key}"))
 }
 
 fn one_of<'a, T>(all: &'a [T], random: &mut Random) -> &'a T {
@@ -139,17 +139,17 @@ impl Sessions {
             if random.below(16) == 0 {
                 session.seen = 0;
             }
+            let key = &keys[uneven(&mut random, load.keys) as usize];
             match random.below(16) {
-                0 => self.delete(&load, &mut session, one_of(&keys, &mut random).clone(), &mut random).await,
-                1..4 => self.put(&load, &mut session, one_of(&keys, &mut random).clone(), &mut random).await,
+                0 => self.delete(&load, &mut session, key.clone(), &mut random).await,
+                1..4 => self.put(&load, &mut session, key.clone(), &mut random).await,
                 _ => {
                     let wish = match random.below(8) {
                         0 => Wish::Now,
                         1 | 2 => Wish::Age(*one_of(&AGES_MS, &mut random)),
                         _ => Wish::Seen,
                     };
-                    let keys =
-                        if random.below(2) == 0 { &keys[..] } else { std::slice::from_ref(one_of(&keys, &mut random)) };
+                    let keys = if random.below(2) == 0 { &keys[..] } else { std::slice::from_ref(key) };
                     self.look(&load, &mut session, keys, wish, &mut random).await?;
                 }
             }
