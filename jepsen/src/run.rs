@@ -99,11 +99,12 @@ fn possible(plan: &Plan) -> Result<Vec<Fault>, String> {
     let wanted =
         nemesis::fault::find(&plan.nemesis).ok_or_else(|| format!("there is no nemesis {:?}", plan.nemesis))?;
     let cluster = &plan.cluster;
+    let tiers = if cluster.ring.is_empty() { 0 } else { cluster.ring.tiers };
     let can = |fault: &Fault| {
         fault.nodes_min() <= cluster.nodes
             && (!fault.needs_network() || !cluster.loopback)
             && (!fault.needs_disks() || cluster.disks)
-            && fault.tiers_min() <= if cluster.ring.is_empty() { 0 } else { cluster.ring.tiers }
+            && fault.tiers_min() <= tiers
     };
     let faults: Vec<Fault> = wanted.iter().copied().filter(can).collect();
     if cluster.ring.is_empty() && workload::needs_proxies(&plan.workload) {
@@ -120,7 +121,7 @@ fn possible(plan: &Plan) -> Result<Vec<Fault>, String> {
         if wanted.iter().any(|fault| fault.nodes_min() > cluster.nodes) {
             why.push("it needs more members");
         }
-        if wanted.iter().any(|fault| fault.tiers_min() > 0) {
+        if wanted.iter().any(|fault| fault.tiers_min() > tiers) {
             why.push(if cluster.ring.is_empty() { "it needs proxies" } else { "it needs more tiers of proxies" });
         }
         return Err(why.join(", "));
