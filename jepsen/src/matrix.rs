@@ -1,7 +1,11 @@
 //! The command line, and many runs one after the other.
 
 use crate::{
-    cluster, disk, nemesis,
+    cluster::{
+        self,
+        proxy::{Copies, Ring},
+    },
+    disk, nemesis,
     nemesis::{Pace, fault::NEMESES},
     report::{self, Outcome},
     run::{self, Plan},
@@ -75,6 +79,24 @@ struct Common {
     /// Members [default: 5, with --short 3]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: Option<u64>,
+    /// Proxies between clients and members, in each tier [default: none, or two if the run is about proxies]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=20))]
+    proxies: Option<u64>,
+    /// Tiers of proxies: those of the second have those of the first behind them [default: 1, or two if the run is about proxies]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=5))]
+    tiers: Option<u64>,
+    /// What proxies keep copies of
+    #[arg(long, value_enum, default_value = "both")]
+    copies: Copies,
+    /// The proxies' program [default: the server's]
+    #[arg(long)]
+    proxy_bin: Option<PathBuf>,
+    /// One more flag for proxies; may be given again
+    #[arg(long, allow_hyphen_values = true)]
+    proxy_arg: Vec<String>,
+    /// Clients talk to members and to every tier, and not to the last tier alone
+    #[arg(long)]
+    mixed: bool,
     /// Clients at the same time [default: twice the members]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1000))]
     clients: Option<u64>,
@@ -121,6 +143,10 @@ const SHORT: &[(&str, &str)] = &[
     ("register", "network"),
     ("append", "members"),
     ("register", "roll"),
+    ("register", "proxy"),
+    ("session", "proxy-partition"),
+    ("watch", "ring"),
+    ("lock", "proxy-kill-all"),
 ];
 
 /// Does what the command line says. Returns the exit code.
@@ -131,12 +157,12 @@ pub async fn main(args: &Args) -> Result<u8, Box<dyn Error>> {
     match &args.command {
         Command::List => {
             for (name, _, what) in WORKLOADS {
-                println!("workload {name:<10} {what}");
+                println!("workload {name:<16} {what}");
             }
             for (name, faults, what) in NEMESES {
-                println!("nemesis  {name:<10} {what}");
+                println!("nemesis  {name:<16} {what}");
                 let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                println!("                    {}", faults.join(" "));
+                println!("{:25} {}", "", faults.join(" "));
             }
             Ok(0)
         }
@@ -153,10 +179,13 @@ pub async fn main(args: &Args) -> Result<u8, Box<dyn Error>> {
             } else {
                 let all: Vec<String> = NEMESES.iter().map(|(name, _, _)| name.to_string()).collect();
                 let nemeses = if nemeses.is_empty() { &all } else { nemeses };
-                let workloads = WORKLOADS.iter().map(|(name, _, _)| *name).filter(|name| wanted(workloads, name));
-                workloads
-                    .flat_map(|name| nemeses.iter().map(move |nemesis| (name.to_string(), nemesis.clone())))
-                    .collect()
+                let known = WORKLOADS.iter().map(|(name, _, _)| *name).filter(|name| wanted(workloads, name));
+                let all = known.flat_map(|name| nemeses.iter().map(move |nemesis| (name, nemesis)));
+                // What is about proxies alone is run where something happens to them, or where it or they were asked for.
+                let was_asked_for = common.proxies.is_some() || !workloads.is_empty();
+                let is_for_proxies = |name: &str| workload::needs_proxies(name) && !was_asked_for;
+                let sensible = all.filter(|(name, nemesis)| !is_for_proxies(name) || needs_proxies(nemesis));
+                sensible.map(|(name, nemesis)| (name.to_string(), nemesis.clone())).collect()
             };
             let time = Duration::from_secs(time.unwrap_or(if *short { 5 } else { 60 }));
             runs_of(common, &chosen, time, *short).await
@@ -179,16 +208,20 @@ async fn runs_of(
     let folder = folder(common)?;
     disk::remove_leftovers();
     let base = base(common, time, short, &folder);
-    let title = format!("{} members of {}", base.cluster.nodes, base.cluster.program.display());
+    let title = format!("{} members of {}, {}", base.cluster.nodes, base.cluster.program.display(), base.cluster.ring);
     let start = Instant::now();
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (at, (workload, nemesis)) in runs.iter().enumerate() {
-        let plan = Plan {
+        let mut plan = Plan {
             workload: workload.clone(),
             nemesis: nemesis.clone(),
             folder: folder.join(format!("{workload}-{nemesis}")),
             ..base.clone()
         };
+        if common.proxies.is_none() && (workload::needs_proxies(workload) || needs_proxies(nemesis)) {
+            let ring = &mut plan.cluster.ring;
+            *ring = Ring { proxies: 2, tiers: common.tiers.unwrap_or(2) as usize, ..ring.clone() };
+        }
         eprintln!("{workload} under {nemesis} ...");
         let outcome = run::run(&plan).await;
         println!("[{:>2}/{} {:>4} s] {outcome}", at + 1, runs.len(), start.elapsed().as_secs());
@@ -232,7 +265,14 @@ fn base(common: &Common, time: Duration, short: bool, folder: &Path) -> Plan {
         nemesis: String::new(),
         time,
         pace: if time < Duration::from_secs(20) { hurried } else { unhurried },
-        cluster: cluster::Plan { program: common.server_bin.clone(), nodes, extra, loopback, disks },
+        cluster: cluster::Plan {
+            program: common.server_bin.clone(),
+            nodes,
+            extra,
+            loopback,
+            disks,
+            ring: ring(common),
+        },
         clients: common.clients.map_or(nodes * 2, |clients| clients as usize),
         keys: common.keys as usize,
         timeout: Duration::from_millis(common.timeout_ms),
@@ -241,6 +281,23 @@ fn base(common: &Common, time: Duration, short: bool, folder: &Path) -> Plan {
         keep: common.keep,
         stale_reads: common.stale_reads,
     }
+}
+
+/// The proxies that were asked for.
+fn ring(common: &Common) -> Ring {
+    Ring {
+        program: common.proxy_bin.as_ref().unwrap_or(&common.server_bin).clone(),
+        proxies: common.proxies.unwrap_or(0) as usize,
+        tiers: common.tiers.unwrap_or(1) as usize,
+        copies: common.copies,
+        extra: common.proxy_arg.clone(),
+        is_mixed: common.mixed,
+    }
+}
+
+/// Whether `nemesis` does something to proxies.
+fn needs_proxies(nemesis: &str) -> bool {
+    nemesis::fault::find(nemesis).unwrap_or_default().iter().any(|fault| fault.tiers_min() > 0)
 }
 
 /// Whether something is impossible here, which is said.

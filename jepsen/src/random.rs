@@ -16,6 +16,14 @@ impl Random {
         Random(start.next())
     }
 
+    /// A stream of its own for the part that is called `name`.
+    pub fn named(&self, name: &str) -> Random {
+        self.part(
+            name.bytes()
+                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)),
+        )
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -51,5 +59,12 @@ mod tests {
         assert_eq!(sorted, (0..20).collect::<Vec<_>>());
         assert_eq!(shuffled(1), shuffled(1));
         assert_ne!(shuffled(1), shuffled(2));
+    }
+
+    #[test]
+    fn a_name_stands_for_a_stream_of_its_own() {
+        let shuffled = |name| Random::new(1).named(name).shuffled(20);
+        assert_eq!(shuffled("set"), shuffled("set"));
+        assert_ne!(shuffled("set"), shuffled("lock"));
     }
 }

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-/// Longest time for all members to answer, after the start and after the last fault.
+/// Longest time for all members and proxies to answer, after the start and after the last fault.
 const SERVICE_MAX: Duration = Duration::from_secs(40);
 /// Load after the last fault, so that the report shows the recovery.
 const AFTERMATH: Duration = Duration::from_secs(1);
@@ -70,6 +70,7 @@ pub async fn run(plan: &Plan) -> Outcome {
         nemesis: plan.nemesis.clone(),
         seed: plan.seed,
         nodes: plan.cluster.nodes,
+        ring: plan.cluster.ring.to_string(),
         time_s: plan.time.as_secs(),
         verdict: Verdict::Holds,
         judgement: Judgement::default(),
@@ -98,12 +99,17 @@ fn possible(plan: &Plan) -> Result<Vec<Fault>, String> {
     let wanted =
         nemesis::fault::find(&plan.nemesis).ok_or_else(|| format!("there is no nemesis {:?}", plan.nemesis))?;
     let cluster = &plan.cluster;
+    let tiers = if cluster.ring.is_empty() { 0 } else { cluster.ring.tiers };
     let can = |fault: &Fault| {
         fault.nodes_min() <= cluster.nodes
             && (!fault.needs_network() || !cluster.loopback)
             && (!fault.needs_disks() || cluster.disks)
+            && fault.tiers_min() <= tiers
     };
     let faults: Vec<Fault> = wanted.iter().copied().filter(can).collect();
+    if cluster.ring.is_empty() && workload::needs_proxies(&plan.workload) {
+        return Err("it needs proxies".into());
+    }
     if faults.is_empty() && !wanted.is_empty() {
         let mut why = Vec::new();
         if wanted.iter().any(|fault| fault.needs_network()) && cluster.loopback {
@@ -114,6 +120,9 @@ fn possible(plan: &Plan) -> Result<Vec<Fault>, String> {
         }
         if wanted.iter().any(|fault| fault.nodes_min() > cluster.nodes) {
             why.push("it needs more members");
+        }
+        if wanted.iter().any(|fault| fault.tiers_min() > tiers) {
+            why.push(if cluster.ring.is_empty() { "it needs proxies" } else { "it needs more tiers of proxies" });
         }
         return Err(why.join(", "));
     }
@@ -135,6 +144,7 @@ async fn attempt(plan: &Plan, faults: Vec<Fault>, outcome: &mut Outcome) -> Resu
         clock: Clock::start(),
         calls: Log::default(),
         addresses: cluster.addresses(),
+        proxies: cluster.proxy_addresses(),
         clients: plan.clients,
         keys: plan.keys,
         timeout: plan.timeout,
@@ -142,6 +152,7 @@ async fn attempt(plan: &Plan, faults: Vec<Fault>, outcome: &mut Outcome) -> Resu
         stale_reads: plan.stale_reads,
         stop: AtomicBool::new(false),
     });
+    let names: Vec<String> = cluster.processes().map(|process| process.name.clone()).collect();
     let driven = drive(plan, &faults, &mut cluster, &workload, &load).await;
     if driven.is_err() || plan.keep {
         save_disks(&cluster, &plan.folder);
@@ -154,7 +165,7 @@ async fn attempt(plan: &Plan, faults: Vec<Fault>, outcome: &mut Outcome) -> Resu
     let Driven { account, anomalies, recovered } = driven?;
     outcome.recovered_ms = recovered.map(|recovered| recovered.as_millis() as u64);
     judgement.add(account.ended.iter().map(|ended| Finding::new("member ended by itself", ended)));
-    judgement.add(account.failures.iter().map(|failure| Finding::new("membership", failure)));
+    judgement.add(account.failures.iter().map(|failure| Finding::new("operation failed", failure)));
     judgement.anomalies.extend(anomalies);
     judgement.notes.extend(account.notes);
     outcome.episodes = account.episodes;
@@ -171,14 +182,14 @@ async fn attempt(plan: &Plan, faults: Vec<Fault>, outcome: &mut Outcome) -> Resu
     };
     outcome.judgement = judgement;
     if outcome.verdict == Verdict::Holds && !plan.keep {
-        for at in 1..=plan.cluster.nodes {
-            fs::remove_dir_all(plan.folder.join(format!("m{at}")))?;
+        for name in names {
+            fs::remove_dir_all(plan.folder.join(name))?;
         }
     }
     Ok(())
 }
 
-/// Starts the cluster and waits until every member serves.
+/// Starts the cluster and waits until every member and every proxy serves.
 async fn serve(plan: &Plan, cluster: &mut Cluster) -> Result<(), Box<dyn Error>> {
     cluster.start_all().map_err(|cause| format!("cannot start {}: {cause}", plan.cluster.program.display()))?;
     if let Err(cause) = cluster.await_service(SERVICE_MAX).await {
@@ -197,7 +208,8 @@ async fn drive(
 ) -> Result<Driven, Box<dyn Error>> {
     let mut tasks = Tasks::new();
     workload.clone().start(load, &mut tasks);
-    let random = Random::new(plan.seed).part(u64::MAX);
+    // A short run has time for some faults alone: those of another workload shall be others.
+    let random = Random::new(plan.seed).part(u64::MAX).named(&plan.workload);
     let mut account = nemesis::run(cluster, faults, plan.pace, plan.time, load.clock, random).await?;
     let mut anomalies = Vec::new();
     let recovered = match cluster.await_service(SERVICE_MAX).await {
@@ -245,8 +257,8 @@ async fn agreement(cluster: &Cluster) -> Option<Finding> {
             cluster.admins[0].hash_kv(0).await.ok().and_then(|answer| answer.header).map(|header| header.revision);
         for (admin, member) in cluster.admins.iter().zip(&cluster.members) {
             match admin.hash_kv(revision.unwrap_or(0)).await {
-                Ok(answer) => hashes.push((answer.hash, answer.compact_revision, member.name.clone())),
-                Err(cause) => last = format!("{}: {cause}", member.name),
+                Ok(answer) => hashes.push((answer.hash, answer.compact_revision, member.process.name.clone())),
+                Err(cause) => last = format!("{}: {cause}", member.process.name),
             }
         }
         let same = hashes.windows(2).all(|pair| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1));
@@ -265,8 +277,8 @@ async fn agreement(cluster: &Cluster) -> Option<Finding> {
 /// Copies what is on the disks next to them: a disk is gone once the run is over.
 fn save_disks(cluster: &Cluster, folder: &Path) {
     for member in cluster.members.iter().filter(|_| !cluster.disks.is_empty()) {
-        let to = folder.join(format!("{}-data", member.name));
-        if let Err(cause) = copy(&member.data(), &to) {
+        let to = folder.join(format!("{}-data", member.process.name));
+        if let Err(cause) = copy(&member.process.data(), &to) {
             eprintln!("jepsen: {} could not be saved: {cause}", to.display());
         }
     }

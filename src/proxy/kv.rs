@@ -129,7 +129,8 @@ impl Copies {
         let proven = match (copy.known(), proven) {
             (Known::At(loaded), proven) => proven.unwrap_or_default().max(loaded),
             (Known::Saved(_), Some(proven)) => proven,
-            (Known::Saved(stamp), None) => return stamp.age(&Stamp::now()),
+            // Its clocks are read in whole milliseconds.
+            (Known::Saved(stamp), None) => return stamp.age(&Stamp::now()).saturating_add(Duration::from_millis(1)),
         };
         fence.now().saturating_sub(proven)
     }
@@ -253,6 +254,24 @@ fn answer(copy: &Copy, result: RangeResult, age: Duration) -> Response<pb::Range
     let metadata = response.metadata_mut();
     metadata.insert(SERVED_BY, MetadataValue::from_static("copy"));
     metadata.insert(REVISION, revision.0.into());
-    metadata.insert(AGE_MS, u64::try_from(age.as_millis()).unwrap_or(u64::MAX).into());
+    metadata.insert(AGE_MS, whole_ms(age).into());
     response
+}
+
+/// An age as [`AGE_MS`] tells it: never less, and `i64::MAX` if it is not known.
+fn whole_ms(age: Duration) -> i64 {
+    i64::try_from(age.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_told_as_a_bound_from_above() {
+        let told = |micros| whole_ms(Duration::from_micros(micros));
+        assert_eq!([0, 1, 999, 1_000, 1_001, 2_999].map(told), [0, 1, 1, 1, 2, 3]);
+        assert_eq!(whole_ms(Duration::MAX), i64::MAX);
+        assert_eq!(whole_ms(Duration::from_millis(i64::MAX as u64).saturating_add(Duration::from_millis(1))), i64::MAX);
+    }
 }

@@ -6,6 +6,7 @@ pub mod lease;
 pub mod linear;
 pub mod lock;
 pub mod order;
+pub mod session;
 pub mod set;
 pub mod watch;
 

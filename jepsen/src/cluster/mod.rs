@@ -1,15 +1,19 @@
-//! A cluster of real processes, each on a host of its own, with everything that a nemesis can get hold of.
+//! A cluster of real processes, each on a host of its own, with everything that a nemesis can get hold of; and proxies before it.
 //!
 //! It knows the server only by etcd's flags and API, so any server that takes those can be tried. Dropping a cluster removes
 //! all that it made: processes, disks, hosts.
 
 pub mod member;
 pub mod network;
+pub mod process;
+pub mod proxy;
 
 use crate::disk::{Disk, Trouble};
 use henge::client::{Client, ConnectOptions, Error as ClientError, GetOptions};
 use member::{Bootstrap, Member};
 use network::Network;
+use process::Process;
+use proxy::{Proxy, Ring};
 use std::{
     fs, io,
     net::TcpListener,
@@ -30,20 +34,27 @@ pub struct Plan {
     pub loopback: bool,
     /// Give each member a disk that fails on command.
     pub disks: bool,
+    /// What stands between members and clients.
+    pub ring: Ring,
 }
 
 /// A cluster. The order of fields is the order in which they end: processes, what they use, where they are.
 #[derive(Debug)]
 pub struct Cluster {
+    /// The proxies, tier by tier, in the order of their addresses, which follow those of the members.
+    pub proxies: Vec<Proxy>,
     /// The members, in the order of their addresses.
     pub members: Vec<Member>,
     /// The members' disks, or none at all.
     pub disks: Vec<Disk>,
-    /// The members' hosts, if they have any.
+    /// The hosts, if there are any: the members', then the proxies'.
     pub network: Option<Network>,
     /// Asks each member alone.
     pub admins: Vec<Client>,
+    /// Asks each proxy alone.
+    proxy_admins: Vec<Client>,
     bootstrap: Bootstrap,
+    is_mixed: bool,
 }
 
 impl Cluster {
@@ -52,56 +63,58 @@ impl Cluster {
     /// # Errors
     /// If hosts or disks are wanted and cannot be made, or there is no free port.
     pub async fn new(plan: &Plan, folder: &Path) -> io::Result<Cluster> {
-        let network = if plan.loopback { None } else { Some(Network::new(plan.nodes)?) };
-        let ports = if plan.loopback { free_ports(plan.nodes * 2)? } else { Vec::new() };
+        let places = Places::new(plan)?;
         let mut members = Vec::new();
         let mut disks = Vec::new();
         for at in 0..plan.nodes {
-            let (client, peer) = match &network {
-                Some(network) => (format!("{}:2379", network.address(at)), format!("{}:2380", network.address(at))),
-                None => (format!("127.0.0.1:{}", ports[at * 2]), format!("127.0.0.1:{}", ports[at * 2 + 1])),
-            };
-            let member = Member {
-                name: format!("m{}", at + 1),
-                program: fs::canonicalize(&plan.program).unwrap_or_else(|_| plan.program.clone()),
-                enter: network.as_ref().map(|network| network.enter(at)).unwrap_or_default(),
-                extra: plan.extra.clone(),
-                folder: folder.join(format!("m{}", at + 1)),
-                client_url: format!("http://{client}"),
-                peer_url: format!("http://{peer}"),
-                child: None,
-            };
-            fs::create_dir_all(&member.folder)?;
+            let (client, peer) = places.of_member(at);
+            let process = places.process(&plan.program, format!("m{}", at + 1), at, folder)?;
             if plan.disks {
-                disks.push(Disk::mount(&member.data())?);
+                disks.push(Disk::mount(&process.data())?);
             }
-            members.push(member);
+            members.push(Member { process, extra: plan.extra.clone(), client_url: client, peer_url: peer });
         }
+        let proxies = proxies(plan, &places, &members, folder)?;
         let cluster: Vec<String> =
-            members.iter().map(|member| format!("{}={}", member.name, member.peer_url)).collect();
+            members.iter().map(|member| format!("{}={}", member.process.name, member.peer_url)).collect();
         let token = format!("jepsen-{}", std::process::id());
         let bootstrap = Bootstrap { cluster: cluster.join(","), exists: false, token };
-        let mut admins = Vec::new();
-        for member in &members {
-            admins.push(connect([&member.client_url], Duration::from_secs(1)).await.map_err(io::Error::other)?);
-        }
-        Ok(Cluster { members, disks, network, admins, bootstrap })
+        let admins = one_each(members.iter().map(|member| &member.client_url)).await?;
+        let proxy_admins = one_each(proxies.iter().map(|proxy| &proxy.url)).await?;
+        let is_mixed = plan.ring.is_mixed;
+        Ok(Cluster { proxies, members, disks, network: places.network, admins, proxy_admins, bootstrap, is_mixed })
     }
 
-    /// Where clients find the members.
+    /// Where clients find the cluster.
     pub fn addresses(&self) -> Vec<String> {
-        self.members.iter().map(|member| member.client_url.clone()).collect()
+        let last = self.proxies.iter().map(|proxy| proxy.tier).max();
+        let proxies = self.proxies.iter().filter(|proxy| self.is_mixed || Some(proxy.tier) == last);
+        let members = self.members.iter().filter(|_| self.is_mixed || self.proxies.is_empty());
+        proxies.map(|proxy| proxy.url.clone()).chain(members.map(|member| member.client_url.clone())).collect()
     }
 
-    /// Starts all members that do not run.
+    /// Where the proxies are, tier by tier.
+    pub fn proxy_addresses(&self) -> Vec<String> {
+        self.proxies.iter().map(|proxy| proxy.url.clone()).collect()
+    }
+
+    /// Starts all members and proxies that do not run.
     ///
     /// # Errors
     /// If one cannot be started.
     pub fn start_all(&mut self) -> io::Result<()> {
-        for member in self.members.iter_mut().filter(|member| member.child.is_none()) {
+        for member in self.members.iter_mut().filter(|member| member.process.child.is_none()) {
             member.start(&self.bootstrap)?;
         }
-        Ok(())
+        self.start_proxies()
+    }
+
+    /// Starts all proxies that do not run.
+    ///
+    /// # Errors
+    /// If one cannot be started.
+    pub fn start_proxies(&mut self) -> io::Result<()> {
+        self.proxies.iter_mut().filter(|proxy| proxy.process.child.is_none()).try_for_each(Proxy::start)
     }
 
     /// Kills `at`. Its disk must not hold it up, so that is well again afterwards.
@@ -112,7 +125,7 @@ impl Cluster {
         if let Some(disk) = self.disks.get(at) {
             disk.set(Trouble::None);
         }
-        self.members[at].kill().map(drop)
+        self.members[at].process.kill().map(drop)
     }
 
     /// Starts `at` with an empty disk, as a member that the cluster was told of.
@@ -120,7 +133,7 @@ impl Cluster {
     /// # Errors
     /// If its data cannot be removed, or it cannot be started.
     pub fn start_empty(&mut self, at: usize) -> io::Result<()> {
-        let data = self.members[at].data().join("member");
+        let data = self.members[at].process.data().join("member");
         if data.exists() {
             fs::remove_dir_all(data)?;
         }
@@ -129,14 +142,14 @@ impl Cluster {
     }
 
     /// Undoes all that a nemesis did: hosts hear each other, disks work, nobody is paused, everybody runs. Returns how
-    /// members had ended by themselves.
+    /// members and proxies had ended by themselves.
     ///
     /// # Errors
     /// If the system refuses.
     pub fn heal(&mut self) -> io::Result<Vec<String>> {
         if let Some(network) = &self.network {
             network.set(&network::Cuts::new(), 0)?;
-            for at in 0..self.members.len() {
+            for at in 0..self.members.len() + self.proxies.len() {
                 network.limit(at, None)?;
             }
         }
@@ -144,24 +157,30 @@ impl Cluster {
             disk.set(Trouble::None);
         }
         let ended = self.take_ended();
-        for member in &self.members {
+        for process in self.processes() {
             // One that does not run is not paused either.
-            let _ = member.pause(false);
+            let _ = process.pause(false);
         }
         self.start_all()?;
         Ok(ended)
     }
 
-    /// How members have ended by themselves since the last time, with their last lines.
+    /// The processes of members, then of proxies.
+    pub fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        let members = self.members.iter_mut().map(|member| &mut member.process);
+        members.chain(self.proxies.iter_mut().map(|proxy| &mut proxy.process))
+    }
+
+    /// How members and proxies have ended by themselves since the last time, with their last lines.
     pub fn take_ended(&mut self) -> Vec<String> {
-        let ended = self.members.iter_mut().filter_map(|member| {
-            let status = member.take_end()?;
-            Some(format!("{} ({status}): {}", member.name, member.last_words()))
+        let ended = self.processes().filter_map(|process| {
+            let status = process.take_end()?;
+            Some(format!("{} ({status}): {}", process.name, process.last_words()))
         });
         ended.collect()
     }
 
-    /// Waits until each member answers a linearizable read. Returns how long that took.
+    /// Waits until each member and each proxy answers a linearizable read. Returns how long that took.
     ///
     /// # Errors
     /// In words, who does not answer within `limit`.
@@ -170,23 +189,26 @@ impl Cluster {
         for at in 0..self.members.len() {
             self.await_member(at, limit.saturating_sub(start.elapsed())).await?;
         }
+        for at in 0..self.proxies.len() {
+            self.await_proxy(at, limit.saturating_sub(start.elapsed())).await?;
+        }
         Ok(start.elapsed())
     }
 
-    /// Waits until `at` answers a linearizable read.
+    /// Waits until member `at` answers a linearizable read.
     ///
     /// # Errors
     /// In words, why it does not within `limit`.
     pub async fn await_member(&self, at: usize, limit: Duration) -> Result<(), String> {
-        let start = Instant::now();
-        while let Err(cause) = self.admins[at].get("jepsen", GetOptions::default()).await {
-            if start.elapsed() > limit {
-                let name = &self.members[at].name;
-                return Err(format!("{name} does not answer after {} s without faults: {cause}", limit.as_secs()));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        await_answer(&self.admins[at], &self.members[at].process.name, limit).await
+    }
+
+    /// Waits until proxy `at` answers a linearizable read.
+    ///
+    /// # Errors
+    /// In words, why it does not within `limit`.
+    pub async fn await_proxy(&self, at: usize, limit: Duration) -> Result<(), String> {
+        await_answer(&self.proxy_admins[at], &self.proxies[at].process.name, limit).await
     }
 
     /// Who leads, as the member with the newest term says.
@@ -221,6 +243,95 @@ impl Drop for Cluster {
             disk.set(Trouble::None);
         }
     }
+}
+
+/// Where processes run.
+struct Places {
+    network: Option<Network>,
+    /// Without hosts: two for each member, one for each proxy.
+    ports: Vec<u16>,
+    members: usize,
+}
+
+impl Places {
+    fn new(plan: &Plan) -> io::Result<Places> {
+        let (members, proxies) = (plan.nodes, plan.ring.len());
+        let network = if plan.loopback { None } else { Some(Network::new(members + proxies)?) };
+        let ports = if plan.loopback { free_ports(members * 2 + proxies)? } else { Vec::new() };
+        Ok(Places { network, ports, members })
+    }
+
+    /// Where clients and peers find member `at`.
+    fn of_member(&self, at: usize) -> (String, String) {
+        match &self.network {
+            Some(network) => {
+                let host = network.address(at);
+                (format!("http://{host}:2379"), format!("http://{host}:2380"))
+            }
+            None => {
+                let (client, peer) = (self.ports[at * 2], self.ports[at * 2 + 1]);
+                (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"))
+            }
+        }
+    }
+
+    /// Where clients find proxy `at`.
+    fn of_proxy(&self, at: usize) -> String {
+        match &self.network {
+            Some(network) => format!("http://{}:23790", network.address(self.members + at)),
+            None => format!("http://127.0.0.1:{}", self.ports[self.members * 2 + at]),
+        }
+    }
+
+    /// The process called `name` on `host`, with a folder of its own in `folder`.
+    fn process(&self, program: &Path, name: String, host: usize, folder: &Path) -> io::Result<Process> {
+        let process = Process {
+            program: fs::canonicalize(program).unwrap_or_else(|_| program.to_path_buf()),
+            enter: self.network.as_ref().map(|network| network.enter(host)).unwrap_or_default(),
+            folder: folder.join(&name),
+            name,
+            child: None,
+        };
+        fs::create_dir_all(&process.folder)?;
+        Ok(process)
+    }
+}
+
+/// The proxies of `plan`: each has all of the tier before it upstream, those of the first tier all members.
+fn proxies(plan: &Plan, places: &Places, members: &[Member], folder: &Path) -> io::Result<Vec<Proxy>> {
+    let ring = &plan.ring;
+    let mut upstream: Vec<String> = members.iter().map(|member| member.client_url.clone()).collect();
+    let mut all = Vec::new();
+    for tier in 0..ring.tiers {
+        let before = all.len();
+        for at in 0..ring.proxies {
+            let (name, number) = (format!("p{}.{}", tier + 1, at + 1), before + at);
+            let process = places.process(&ring.program, name, plan.nodes + number, folder)?;
+            all.push(Proxy::new(ring, process, places.of_proxy(number), (tier, at), &upstream));
+        }
+        upstream = all[before..].iter().map(|proxy| proxy.url.clone()).collect();
+    }
+    Ok(all)
+}
+
+/// A client for each of `addresses` alone.
+async fn one_each<'a>(addresses: impl Iterator<Item = &'a String>) -> io::Result<Vec<Client>> {
+    let mut admins = Vec::new();
+    for address in addresses {
+        admins.push(connect([address], Duration::from_secs(1)).await.map_err(io::Error::other)?);
+    }
+    Ok(admins)
+}
+
+async fn await_answer(admin: &Client, name: &str, limit: Duration) -> Result<(), String> {
+    let start = Instant::now();
+    while let Err(cause) = admin.get("jepsen", GetOptions::default()).await {
+        if start.elapsed() > limit {
+            return Err(format!("{name} does not answer after {} s without faults: {cause}", limit.as_secs()));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// A client for `addresses` whose calls take at most `timeout`.

@@ -1,4 +1,4 @@
-//! Hosts of their own: a network namespace for each member, tied to one bridge.
+//! Hosts of their own: a network namespace for each member and each proxy, tied to one bridge.
 //!
 //! ```text
 //!   this program ── bridge hj<pid>b 10.x.y.1
@@ -6,7 +6,7 @@
 //!                     ├── hj<pid>v2 ═ eth0 10.x.y.12 in hj<pid>-2   each host drops by its own rules what it must not hear
 //! ```
 //!
-//! Rules stand at the receiver, so that a one-way cut is one. This program reaches every member always: clients are not cut off.
+//! Rules stand at the receiver, so that a one-way cut is one. This program reaches every host always: clients are not cut off.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ use std::{
 /// What every name of ours begins with, before the process id.
 const PREFIX: &str = "hj";
 
-/// Who cannot hear whom: packets from the first to the second are dropped. Members count from 0.
+/// Who cannot hear whom: packets from the first to the second are dropped. Hosts count from 0.
 pub type Cuts = BTreeSet<(usize, usize)>;
 
 /// The hosts of one cluster. Dropping it removes them.
@@ -27,7 +27,7 @@ pub type Cuts = BTreeSet<(usize, usize)>;
 pub struct Network {
     name: String,
     subnet: String,
-    members: usize,
+    hosts: usize,
 }
 
 /// Runs a program, with `input` on its standard input.
@@ -57,11 +57,11 @@ fn run(program: &str, args: &[&str]) -> io::Result<String> {
 }
 
 impl Network {
-    /// Makes the hosts of `members` members. Leftovers of runs that died are removed first.
+    /// Makes `hosts` hosts. Leftovers of runs that died are removed first.
     ///
     /// # Errors
     /// If this process may not, or `ip` or `nft` is missing.
-    pub fn new(members: usize) -> io::Result<Network> {
+    pub fn new(hosts: usize) -> io::Result<Network> {
         remove_leftovers();
         run("nft", &["--version"])?;
         let pid = std::process::id();
@@ -72,61 +72,61 @@ impl Network {
             .find(|subnet| !taken.contains(&format!(" {subnet}.")))
             .ok_or_else(|| io::Error::other("no free subnet"))?;
         // From here on Drop cleans up what there is, however far this gets.
-        let network = Network { name: format!("{PREFIX}{pid}"), subnet, members };
+        let network = Network { name: format!("{PREFIX}{pid}"), subnet, hosts };
         network.build()?;
         Ok(network)
     }
 
     fn build(&self) -> io::Result<()> {
-        let Network { name, subnet, members } = self;
+        let Network { name, subnet, hosts } = self;
         let mut script =
             format!("link add {name}b type bridge\naddr add {subnet}.1/24 dev {name}b\nlink set {name}b up\n");
-        for member in 1..=*members {
-            let host = self.host(member - 1);
+        for number in 1..=*hosts {
+            let host = self.host(number - 1);
             let _ = writeln!(script, "netns add {host}");
-            let _ = writeln!(script, "link add {name}v{member} type veth peer name eth0 netns {host}");
-            let _ = writeln!(script, "link set {name}v{member} master {name}b up");
+            let _ = writeln!(script, "link add {name}v{number} type veth peer name eth0 netns {host}");
+            let _ = writeln!(script, "link set {name}v{number} master {name}b up");
         }
         run_with_input("ip", &["-batch", "-"], &script)?;
-        for member in 0..*members {
-            let address = self.address(member);
+        for host in 0..*hosts {
+            let address = self.address(host);
             let script = format!("link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\n");
-            run_with_input("ip", &["-netns", &self.host(member), "-batch", "-"], &script)?;
+            run_with_input("ip", &["-netns", &self.host(host), "-batch", "-"], &script)?;
         }
         Ok(())
     }
 
-    fn host(&self, member: usize) -> String {
-        format!("{}-{}", self.name, member + 1)
+    fn host(&self, host: usize) -> String {
+        format!("{}-{}", self.name, host + 1)
     }
 
-    /// Where `member` listens.
-    pub fn address(&self, member: usize) -> String {
-        format!("{}.{}", self.subnet, member + 11)
+    /// The address of `host`.
+    pub fn address(&self, host: usize) -> String {
+        format!("{}.{}", self.subnet, host + 11)
     }
 
-    /// What to put before a command line so that it runs on `member`'s host, in the same process.
-    pub fn enter(&self, member: usize) -> Vec<OsString> {
-        vec!["nsenter".into(), format!("--net=/run/netns/{}", self.host(member)).into(), "--".into()]
+    /// What to put before a command line so that it runs on `host`, in the same process.
+    pub fn enter(&self, host: usize) -> Vec<OsString> {
+        vec!["nsenter".into(), format!("--net=/run/netns/{}", self.host(host)).into(), "--".into()]
     }
 
-    /// Drops exactly `cuts` from now on, and of all else between members `loss_percent`.
+    /// Drops exactly `cuts` from now on, and of all else between hosts `loss_percent`.
     ///
     /// # Errors
     /// If `nft` refuses.
     pub fn set(&self, cuts: &Cuts, loss_percent: u8) -> io::Result<()> {
-        for member in 0..self.members {
-            let script = self.rules(member, cuts, loss_percent);
-            let enter = format!("--net=/run/netns/{}", self.host(member));
+        for host in 0..self.hosts {
+            let script = self.rules(host, cuts, loss_percent);
+            let enter = format!("--net=/run/netns/{}", self.host(host));
             run_with_input("nsenter", &[&enter, "--", "nft", "-f", "-"], &script)?;
         }
         Ok(())
     }
 
-    /// The rules at `member`, which replace those before in one step.
-    fn rules(&self, member: usize, cuts: &Cuts, loss_percent: u8) -> String {
+    /// The rules at `host`, which replace those before in one step.
+    fn rules(&self, host: usize, cuts: &Cuts, loss_percent: u8) -> String {
         let mut rules = String::new();
-        for from in (0..self.members).filter(|from| cuts.contains(&(*from, member))) {
+        for from in (0..self.hosts).filter(|from| cuts.contains(&(*from, host))) {
             let _ = writeln!(rules, "ip saddr {} drop", self.address(from));
         }
         if loss_percent > 0 {
@@ -139,12 +139,12 @@ impl Network {
         )
     }
 
-    /// Limits what `member` sends to `kbit_per_s`; `None` lifts the limit.
+    /// Limits what `host` sends to `kbit_per_s`; `None` lifts the limit.
     ///
     /// # Errors
     /// If `tc` refuses.
-    pub fn limit(&self, member: usize, kbit_per_s: Option<u32>) -> io::Result<()> {
-        let host = self.host(member);
+    pub fn limit(&self, host: usize, kbit_per_s: Option<u32>) -> io::Result<()> {
+        let host = self.host(host);
         let Some(rate) = kbit_per_s else {
             // Nothing to lift is as good.
             let _ = run("tc", &["-n", &host, "qdisc", "del", "dev", "eth0", "root"]);
@@ -208,18 +208,18 @@ mod tests {
     use std::{net::UdpSocket, os::fd::AsFd, time::Duration};
 
     #[test]
-    fn rules_drop_what_a_member_must_not_hear_and_nothing_of_ours() {
-        let network = std::mem::ManuallyDrop::new(Network { name: "hj0".into(), subnet: "10.9.9".into(), members: 3 });
+    fn rules_drop_what_a_host_must_not_hear_and_nothing_of_ours() {
+        let network = std::mem::ManuallyDrop::new(Network { name: "hj0".into(), subnet: "10.9.9".into(), hosts: 3 });
         let rules = network.rules(1, &Cuts::from([(0, 1), (1, 2)]), 5);
         assert!(rules.contains("ip saddr 10.9.9.11 drop"), "{rules}");
         assert!(!rules.contains("10.9.9.12") && !rules.contains("10.9.9.13"), "{rules}");
         assert!(rules.contains("ip saddr != 10.9.9.1 numgen random mod 100 < 5 drop"), "{rules}");
     }
 
-    /// Runs `work` on `member`'s host. Only the thread goes there, and ends there.
-    fn on<T: Send + 'static>(network: &Network, member: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    /// Runs `work` on `host`. Only the thread goes there, and ends there.
+    fn on<T: Send + 'static>(network: &Network, host: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
         use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-        let host = std::fs::File::open(format!("/run/netns/{}", network.host(member))).expect("the host is there");
+        let host = std::fs::File::open(format!("/run/netns/{}", network.host(host))).expect("the host is there");
         let thread = std::thread::spawn(move || {
             move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::Network))
                 .expect("this thread may go there");

@@ -34,6 +34,30 @@ pub enum Shape {
     Flapping,
 }
 
+/// Which proxies a fault is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Any one.
+    One,
+    /// All of them, in all tiers.
+    All,
+}
+
+/// Which proxies cannot hear what stands behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The first tier and the members, in both directions.
+    Core,
+    /// The first tier hears no member, or is heard by none.
+    CoreOneWay,
+    /// Each proxy of the first tier is without some members, and no two must be without the same.
+    Members,
+    /// The last tier and the one before it; sometimes in one direction alone, sometimes not all of them.
+    Tiers,
+    /// The links of one proxy to all upstream come and go.
+    Flapping,
+}
+
 /// One thing that can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -57,9 +81,24 @@ pub enum Fault {
     Roll,
     /// A member is removed, and comes back as a learner with an empty disk, which is promoted.
     Replace,
+    /// SIGKILL of proxies, and a new start at the end.
+    ProxyKill(Share),
+    /// The same, but what they had on disk is gone.
+    ProxyWipe(Share),
+    /// SIGSTOP of proxies, and SIGCONT at the end.
+    ProxyPause(Share),
+    /// Proxies that do not hear what stands behind them.
+    ProxyCut(Link),
+    /// All proxies start anew while they hear no member: what they know is on their disks.
+    ProxyOrphan,
+    /// All proxies are stopped as an operator does and started again, one after the other.
+    ProxyRoll,
 }
 
-use Fault::{DiskFull, DiskHang, DiskSlow, Kill, Network, Partition, Pause, Power, Replace, Roll};
+use Fault::{
+    DiskFull, DiskHang, DiskSlow, Kill, Network, Partition, Pause, Power, ProxyCut, ProxyKill, ProxyOrphan, ProxyPause,
+    ProxyRoll, ProxyWipe, Replace, Roll,
+};
 use Target::{All, Leader, Majority, Minority, One};
 
 /// The nemeses: a name, its faults, and what it is for.
@@ -107,12 +146,67 @@ pub const NEMESES: &[(&str, &[Fault], &str)] = &[
         ],
         "something of everything",
     ),
+    (
+        "proxy",
+        &[
+            ProxyKill(Share::One),
+            ProxyKill(Share::All),
+            ProxyWipe(Share::One),
+            ProxyWipe(Share::All),
+            ProxyPause(Share::One),
+            ProxyPause(Share::All),
+            ProxyRoll,
+        ],
+        "proxies are killed, lose their disks, are paused, are restarted",
+    ),
+    (
+        "proxy-partition",
+        &[
+            ProxyCut(Link::Core),
+            ProxyCut(Link::CoreOneWay),
+            ProxyCut(Link::Members),
+            ProxyCut(Link::Tiers),
+            ProxyCut(Link::Flapping),
+            ProxyOrphan,
+        ],
+        "proxies that do not hear what stands behind them",
+    ),
+    (
+        "ring",
+        &[
+            Kill(Leader),
+            Kill(All),
+            Pause(Leader),
+            Partition(Shape::Leader),
+            Network,
+            Power(All),
+            Roll,
+            Replace,
+            ProxyKill(Share::All),
+            ProxyWipe(Share::One),
+            ProxyPause(Share::One),
+            ProxyCut(Link::Core),
+            ProxyCut(Link::Members),
+            ProxyCut(Link::Tiers),
+            ProxyOrphan,
+        ],
+        "something of everything, at members and proxies",
+    ),
 ];
 
 impl Fault {
     /// Whether it needs hosts of their own.
     pub fn needs_network(self) -> bool {
-        matches!(self, Partition(_) | Network)
+        matches!(self, Partition(_) | Network | ProxyCut(_) | ProxyOrphan)
+    }
+
+    /// How many tiers of proxies it needs.
+    pub fn tiers_min(self) -> usize {
+        match self {
+            ProxyCut(Link::Tiers) => 2,
+            ProxyKill(_) | ProxyWipe(_) | ProxyPause(_) | ProxyCut(_) | ProxyOrphan | ProxyRoll => 1,
+            _ => 0,
+        }
     }
 
     /// Whether it needs disks that fail on command.
@@ -124,7 +218,7 @@ impl Fault {
     pub fn nodes_min(self) -> usize {
         match self {
             Partition(Shape::Ring | Shape::Bridge) | Replace => 3,
-            Partition(_) | Network => 2,
+            Partition(_) | Network | ProxyCut(Link::Members) => 2,
             _ => 1,
         }
     }
@@ -147,6 +241,15 @@ impl fmt::Display for Target {
     }
 }
 
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Share::One => "one",
+            Share::All => "all",
+        })
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -165,6 +268,16 @@ impl fmt::Display for Fault {
             Power(target) => write!(f, "power-{target}"),
             Roll => f.write_str("roll-all"),
             Replace => f.write_str("members-replace"),
+            ProxyKill(share) => write!(f, "proxy-kill-{share}"),
+            ProxyWipe(share) => write!(f, "proxy-wipe-{share}"),
+            ProxyPause(share) => write!(f, "proxy-pause-{share}"),
+            ProxyCut(Link::Core) => f.write_str("proxy-cut-core"),
+            ProxyCut(Link::CoreOneWay) => f.write_str("proxy-cut-one-way"),
+            ProxyCut(Link::Members) => f.write_str("proxy-cut-members"),
+            ProxyCut(Link::Tiers) => f.write_str("proxy-cut-tiers"),
+            ProxyCut(Link::Flapping) => f.write_str("proxy-cut-flapping"),
+            ProxyOrphan => f.write_str("proxy-orphan-all"),
+            ProxyRoll => f.write_str("proxy-roll-all"),
         }
     }
 }
@@ -181,6 +294,7 @@ pub fn find(name: &str) -> Option<Vec<Fault>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn nemeses_and_single_faults_are_found_by_name() {
@@ -192,10 +306,25 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_the_mix_is_part_of_another_nemesis() {
-        let (mix, others) = NEMESES.split_last().expect("the table is not empty");
-        for fault in mix.1 {
+    fn every_fault_of_a_mix_is_part_of_another_nemesis() {
+        let (mixes, others): (Vec<_>, Vec<_>) = NEMESES.iter().partition(|(name, _, _)| ["mix", "ring"].contains(name));
+        assert_eq!(mixes.len(), 2);
+        for fault in mixes.iter().flat_map(|(_, faults, _)| *faults) {
             assert!(others.iter().any(|(_, faults, _)| faults.contains(fault)), "{fault}");
         }
+    }
+
+    #[test]
+    fn no_fault_has_the_name_of_another_or_of_a_nemesis() {
+        let mut faults: Vec<Fault> = Vec::new();
+        for fault in NEMESES.iter().flat_map(|(_, faults, _)| *faults) {
+            if !faults.contains(fault) {
+                faults.push(*fault);
+            }
+        }
+        let names: BTreeSet<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(names.len(), faults.len());
+        // `network` is a nemesis of the one fault that is called so.
+        assert!(NEMESES.iter().all(|(name, all, _)| !names.contains(*name) || *all == [Network]));
     }
 }

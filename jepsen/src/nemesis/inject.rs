@@ -3,7 +3,7 @@
 use super::{
     Account,
     fault::{Fault, Shape, Target},
-    replace,
+    replace, ring,
 };
 use crate::{
     cluster::{Cluster, network::Cuts},
@@ -18,11 +18,11 @@ use std::{
 /// How long a sync takes on a slow disk.
 const SLOW_SYNC: Duration = Duration::from_millis(150);
 /// A flapping link is down so long, and up for half of it.
-const FLAP: Duration = Duration::from_millis(300);
+pub const FLAP: Duration = Duration::from_millis(300);
 /// Longest time for a member to stop when it is asked to.
-const STOP_MAX: Duration = Duration::from_secs(5);
+pub const STOP_MAX: Duration = Duration::from_secs(5);
 /// Longest time for a member to serve after a start, with nothing else wrong.
-const SERVE_MAX: Duration = Duration::from_secs(20);
+pub const SERVE_MAX: Duration = Duration::from_secs(20);
 
 /// Makes `fault` happen for `hold`. Returns what happened, in words.
 ///
@@ -50,7 +50,7 @@ pub async fn inject(
         Fault::Pause(target) => {
             let victims = choose(cluster, target, random).await;
             for at in &victims {
-                cluster.members[*at].pause(true)?;
+                cluster.members[*at].process.pause(true)?;
             }
             format!("pause {}", names(&victims))
         }
@@ -59,11 +59,11 @@ pub async fn inject(
             let (loss, rate) = (2 + random.below(10) as u8, 500 + random.below(4000) as u32);
             if let Some(network) = &cluster.network {
                 network.set(&Cuts::new(), loss)?;
-                for at in 0..cluster.members.len() {
+                for at in 0..cluster.members.len() + cluster.proxies.len() {
                     network.limit(at, Some(rate))?;
                 }
             }
-            format!("network loses {loss} %, {rate} kbit/s a member")
+            format!("network loses {loss} %, {rate} kbit/s a host")
         }
         Fault::DiskFull(target) => disk(cluster, target, Trouble::Full, "full disk", random).await,
         Fault::DiskSlow(target) => disk(cluster, target, Trouble::SlowSync(SLOW_SYNC), "slow disk", random).await,
@@ -76,6 +76,12 @@ pub async fn inject(
             tokio::time::sleep(hold.saturating_sub(started.elapsed())).await;
             return Ok(what);
         }
+        Fault::ProxyKill(share) => ring::kill(cluster, share, false, random)?,
+        Fault::ProxyWipe(share) => ring::kill(cluster, share, true, random)?,
+        Fault::ProxyPause(share) => ring::pause(cluster, share, random)?,
+        Fault::ProxyCut(link) => ring::cut(cluster, link, hold, random).await?,
+        Fault::ProxyOrphan => ring::orphan(cluster)?,
+        Fault::ProxyRoll => return ring::roll(cluster, account).await,
     };
     tokio::time::sleep(hold).await;
     Ok(what)
@@ -133,7 +139,7 @@ async fn roll(cluster: &mut Cluster, account: &mut Account) -> io::Result<String
     let leader = cluster.leader().await;
     order.sort_by_key(|at| Some(*at) == leader);
     for at in &order {
-        if let Some(trouble) = cluster.members[*at].stop(STOP_MAX).await? {
+        if let Some(trouble) = cluster.members[*at].process.stop(STOP_MAX).await? {
             account.notes.push(trouble);
         }
         cluster.start_all()?;
@@ -192,8 +198,8 @@ async fn partition(cluster: &Cluster, shape: Shape, hold: Duration, random: &mut
     }
 }
 
-/// No member of one group hears one of the other.
-fn apart(one: &[usize], other: &[usize]) -> Cuts {
+/// No host of one group hears one of the other.
+pub fn apart(one: &[usize], other: &[usize]) -> Cuts {
     one.iter().flat_map(|a| other.iter().flat_map(move |b| [(*a, *b), (*b, *a)])).collect()
 }
 

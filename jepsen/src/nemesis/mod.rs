@@ -7,6 +7,7 @@
 pub mod fault;
 mod inject;
 mod replace;
+mod ring;
 
 use crate::{
     cluster::Cluster,
@@ -39,11 +40,11 @@ impl Pace {
 pub struct Account {
     /// The faults, on the run's clock.
     pub episodes: Vec<Episode>,
-    /// Members that ended by themselves where no fault explains it.
+    /// Members and proxies that ended by themselves where no fault explains it.
     pub ended: Vec<String>,
     /// Members that ended by themselves because of a fault, and other things worth knowing.
     pub notes: Vec<String>,
-    /// Changes of membership that did not succeed although nothing else was wrong.
+    /// Changes of membership, and restarts, that did not succeed although nothing else was wrong.
     pub failures: Vec<String>,
 }
 

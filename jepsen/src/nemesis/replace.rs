@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// If the system refuses.
 pub async fn replace(cluster: &mut Cluster, random: &mut Random, account: &mut Account) -> io::Result<String> {
     let victim = random.below(cluster.members.len() as u64) as usize;
-    let name = cluster.members[victim].name.clone();
+    let name = cluster.members[victim].process.name.clone();
     let Some(id) = cluster.id(victim).await else {
         return Ok(format!("{name} was to be replaced but does not answer"));
     };

@@ -41,6 +41,17 @@ const GUIDE: &[(&str, &str, &str)] = &[
         "revoked early, stale holder wrote",
     ),
     ("membership that loses what a voter had", "all under members", "lost element, members differ"),
+    (
+        "proxies that answer from a copy without asking",
+        "register, set, session under proxy, ring",
+        "not linearizable, stale read, older than asked for",
+    ),
+    ("proxies that forget what a client has seen", "session under any nemesis of proxies", "session went back"),
+    (
+        "copies that miss or repeat what happened",
+        "session, watch under proxy-partition",
+        "not of its revision, missing event, event twice",
+    ),
     ("an error instead of waiting for space or a slow disk", "any under disk", "members that end, long gaps"),
 ];
 
@@ -140,7 +151,8 @@ fn run(html: &mut String, outcome: &Outcome) {
     for note in &outcome.judgement.notes {
         let _ = write!(html, "<li>{}", escape(note));
     }
-    let _ = write!(html, "<li>seed {}, {} members, {} s", outcome.seed, outcome.nodes, outcome.time_s);
+    let _ =
+        write!(html, "<li>seed {}, {} members, {}, {} s", outcome.seed, outcome.nodes, outcome.ring, outcome.time_s);
     html.push_str("</ul><ol>");
     for episode in &outcome.episodes {
         let (from, to) = (episode.from_ns as f64 / 1e9, episode.to_ns as f64 / 1e9);
@@ -184,6 +196,7 @@ mod tests {
             nemesis: "kill".into(),
             seed: 7,
             nodes: 3,
+            ring: "2 proxies".into(),
             time_s: 1,
             verdict: Verdict::Violation,
             judgement,

@@ -62,6 +62,8 @@ pub struct Outcome {
     pub seed: u64,
     /// Members.
     pub nodes: usize,
+    /// The proxies before them, in words.
+    pub ring: String,
     /// How long faults went on, in seconds.
     pub time_s: u64,
     /// How it ended.
@@ -69,7 +71,7 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What the checkers say.
     pub judgement: Judgement,
-    /// How long it took, after the last fault, until every member answered.
+    /// How long it took, after the last fault, until every member and every proxy answered.
     pub recovered_ms: Option<u64>,
     /// Numbers about calls.
     pub stats: Stats,

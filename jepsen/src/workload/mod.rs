@@ -1,13 +1,13 @@
 //! What clients do while things go wrong, and what they note: one file a workload.
 //!
-//! Clients outlive faults: a call that fails is noted and followed by the next. Most are bound to one member each, because a
-//! client that fails over never asks the stale one.
+//! Clients outlive faults: a call that fails is noted and followed by the next. Most are bound to one member or proxy each,
+//! because a client that fails over never asks the stale one.
 
 mod append;
 mod lease;
 mod lock;
-
 mod register;
+mod session;
 mod set;
 mod watch;
 
@@ -45,8 +45,10 @@ pub struct Load {
     pub clock: Clock,
     /// All calls, for the timeline.
     pub calls: Log<Call>,
-    /// Where the members are.
+    /// Where clients find the cluster: its members, or the proxies before it.
     pub addresses: Vec<String>,
+    /// Where the proxies are.
+    pub proxies: Vec<String>,
     /// Clients at the same time.
     pub clients: usize,
     /// Keys in use at the same time.
@@ -80,7 +82,7 @@ impl Load {
         self.stop.load(Relaxed)
     }
 
-    /// The client of task `number`: bound to one member as long as there are members without one, then failing over.
+    /// The client of task `number`: bound to one address as long as there are some without a client, then failing over.
     ///
     /// # Errors
     /// [`Nonsense`] if an address cannot be one.
@@ -146,6 +148,16 @@ pub async fn pause(random: &mut Random, below_us: u64) {
     tokio::time::sleep(Duration::from_micros(random.below(below_us))).await;
 }
 
+/// Which of many keys to change, by chance: mostly one of a few, so that changes meet, and sometimes one that hardly anybody else
+/// changes. A change of such a key that got lost is not made up for, or found out, by the next one.
+pub fn uneven(random: &mut Random, keys: usize) -> u64 {
+    let among = if random.below(4) == 0 { keys * RARE } else { keys * 2 };
+    random.below(among as u64)
+}
+
+/// How many keys [`uneven`] knows for each that is in use.
+pub const RARE: usize = 32;
+
 /// A future that a trait can return.
 pub type Boxed<'a> = Pin<Box<dyn Future<Output = Result<(), Nonsense>> + Send + 'a>>;
 
@@ -175,7 +187,20 @@ pub const WORKLOADS: &[(&str, Make, &str)] = &[
     ("watch", watch::make, "watchers see every event once, in order, without gaps; progress is never early"),
     ("lock", lock::make, "a fencing token keeps holders of an expired lock from writing"),
     ("lease", lease::make, "a lease that is kept alive stays, one that is not goes"),
+    (
+        SESSION,
+        session::make,
+        "a session never goes back from proxy to proxy; answers are as new as they were asked to be and say",
+    ),
 ];
+
+/// The one that is about what proxies alone promise.
+const SESSION: &str = "session";
+
+/// Whether the workload called `name` means nothing without proxies.
+pub fn needs_proxies(name: &str) -> bool {
+    name == SESSION
+}
 
 /// The workload called `name`.
 pub fn find(name: &str) -> Option<Make> {

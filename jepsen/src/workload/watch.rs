@@ -2,7 +2,7 @@
 //!
 //! Each member has a watcher that stays and one that leaves and comes back; one more reads history again and again.
 
-use super::{Boxed, Load, Nonsense, Tasks, Workload, pause};
+use super::{Boxed, Load, Nonsense, Tasks, Workload, pause, uneven};
 use crate::{
     check::{
         Finding, Judgement,
@@ -104,7 +104,7 @@ impl Watching {
         let client = load.client(number).await?;
         let mut random = load.random.part(number as u64);
         while !load.is_over() {
-            let mut key = || format!("{PREFIX}{}", random.below(load.keys as u64 * 2));
+            let mut key = || format!("{PREFIX}{}", uneven(&mut random, load.keys));
             let (one, other) = (key(), key());
             match random.below(8) {
                 0 => self.delete(&load, &client, number, one).await,

@@ -26,7 +26,8 @@ impl Stamp {
 
     /// The moment `ago` before this one.
     pub fn before(self, ago: Duration) -> Stamp {
-        let ago = ms(ago);
+        // Rounded up: a moment must not look later than it was.
+        let ago = ms(ago.saturating_add(Duration::from_nanos(999_999)));
         Stamp {
             wall_ms: self.wall_ms.saturating_sub(ago),
             boot_ms: self.boot_ms.saturating_sub(ago),
@@ -111,5 +112,6 @@ mod tests {
         assert!(one.wall_ms > 1_600_000_000_000 && one.boot_ms > 0);
         assert!(one.age(&other) < Duration::from_secs(60));
         assert_eq!(one.before(Duration::from_secs(60)).age(&one), Duration::from_secs(60));
+        assert_eq!(one.before(Duration::from_micros(1_001)).age(&one), Duration::from_millis(2));
     }
 }
