@@ -36,7 +36,7 @@ use crate::{
 use answers::Answers;
 use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
-use leader::Lookout;
+use leader::{Looking, Lookout};
 use session::Session;
 use std::{
     convert::Infallible,
@@ -148,20 +148,21 @@ impl<L: Locals> ProxyWatch<L> {
     }
 
     /// Answers a call of `/etcdserverpb.Watch/Watch`.
-    pub async fn call(self, request: HttpRequest<Incoming>) -> Result<HttpResponse<Body>, Infallible> {
+    pub async fn call(self, mut request: HttpRequest<Incoming>) -> Result<HttpResponse<Body>, Infallible> {
+        if request.headers().get("hasleader").is_some_and(|value| value.as_bytes() == b"true") {
+            let leader = self.lookout.look();
+            if leader.is_without(self.settings.leaderless_max).await {
+                return Ok(Status::from(Error::NoLeader).into_http());
+            }
+            request.extensions_mut().insert(leader);
+        }
         let mut grpc = Grpc::new(WatchCodec).apply_max_message_size_config(Some(self.settings.message_bytes_max), None);
         Ok(grpc.streaming(self, request).await)
     }
 
-    /// # Errors
-    /// [`Error::NoLeader`], if the client insists on one and there is known to be none.
-    fn open(&self, request: Request<Streaming<WatchRequest>>) -> Result<Answers<L>, Status> {
-        let (metadata, _, requests) = request.into_parts();
-        let insists = metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
-        let leader = insists.then(|| self.lookout.look());
-        if leader.as_ref().is_some_and(|leader| *leader.is_leaderless().borrow()) {
-            return Err(Error::NoLeader.into());
-        }
+    fn open(&self, request: Request<Streaming<WatchRequest>>) -> Answers<L> {
+        let (metadata, mut extensions, requests) = request.into_parts();
+        let leader = extensions.remove::<Arc<Looking>>();
         let caller = Identity::of(&metadata);
         let session = Session::new(self.locals.clone(), caller, &self.settings, Arc::clone(&self.watchers));
         let session = Arc::new(session);
@@ -174,7 +175,7 @@ impl<L: Locals> ProxyWatch<L> {
         };
         let linking = runtime::spawn(link.run());
         let tasks = [reading.abort_handle(), linking.abort_handle()];
-        Ok(Answers::new(session, tasks, &self.settings, Arc::clone(&self.readers), self.stopping.clone(), leader))
+        Answers::new(session, tasks, &self.settings, Arc::clone(&self.readers), self.stopping.clone(), leader)
     }
 }
 
@@ -184,7 +185,7 @@ impl<L: Locals> StreamingService<WatchRequest> for ProxyWatch<L> {
     type Future = std::future::Ready<Result<Response<Answers<L>>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
-        std::future::ready(self.open(request).map(Response::new))
+        std::future::ready(Ok(Response::new(self.open(request))))
     }
 }
 

@@ -111,7 +111,7 @@ impl<L: Locals> Answers<L> {
             home_every: settings.home_every,
             look_home: None,
             stopping: told(stopping),
-            leaderless: leader.map(|leader| (told(leader.is_leaderless()), leader)),
+            leaderless: leader.map(|leader| (Box::pin(leader.lost()) as Event, leader)),
             since_look: 0,
             is_over: false,
         }

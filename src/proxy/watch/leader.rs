@@ -13,11 +13,14 @@ use crate::{
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
@@ -32,7 +35,8 @@ pub(super) struct Lookout {
 
 /// Somebody wants to know. The last one to be dropped ends the stream upstream.
 pub(super) struct Looking {
-    is_leaderless: watch::Receiver<bool>,
+    /// `None` until upstream was heard of, or could not be reached.
+    is_leaderless: watch::Receiver<Option<bool>>,
     task: AbortHandle,
 }
 
@@ -43,9 +47,18 @@ impl Drop for Looking {
 }
 
 impl Looking {
-    /// Becomes `true` when upstream has been without a leader for [`WatchSettings::leaderless_max`], and `false` when it has one again.
-    pub(super) fn is_leaderless(&self) -> watch::Receiver<bool> {
-        self.is_leaderless.clone()
+    /// Whether upstream is known to have no leader. Waits for the first word of it, as long as `wait_max`: a stream must not be begun
+    /// before, or a proxy that insists would take each beginning for a sign of a leader.
+    pub(super) async fn is_without(&self, wait_max: Duration) -> bool {
+        let mut word = self.is_leaderless.clone();
+        let known = timeout(wait_max, word.wait_for(Option::is_some)).await;
+        matches!(known, Ok(Ok(word)) if *word == Some(true))
+    }
+
+    /// Returns when upstream has been without a leader for [`WatchSettings::leaderless_max`].
+    pub(super) fn lost(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut word = self.is_leaderless.clone();
+        async move { drop(word.wait_for(|word| *word == Some(true)).await) }
     }
 }
 
@@ -60,7 +73,7 @@ impl Lookout {
         if let Some(looking) = under_way.upgrade() {
             return looking;
         }
-        let (word, is_leaderless) = watch::channel(false);
+        let (word, is_leaderless) = watch::channel(None);
         let task = runtime::spawn(run(Arc::clone(&self.source), Arc::clone(&self.settings), word)).abort_handle();
         let looking = Arc::new(Looking { is_leaderless, task });
         *under_way = Arc::downgrade(&looking);
@@ -68,7 +81,7 @@ impl Lookout {
     }
 }
 
-async fn run(source: Arc<dyn Source>, settings: Arc<WatchSettings>, word: watch::Sender<bool>) {
+async fn run(source: Arc<dyn Source>, settings: Arc<WatchSettings>, word: watch::Sender<Option<bool>>) {
     let mut pauses = settings.retry.pauses(1);
     let mut leaderless_since = None;
     // Nobody was told that there is a leader: then nobody waits for another one, as with a member that is asked for a stream meanwhile.
@@ -79,7 +92,7 @@ async fn run(source: Arc<dyn Source>, settings: Arc<WatchSettings>, word: watch:
         let mut has_leader = false;
         let end = ask(channel, || {
             has_leader = true;
-            word.send_replace(false);
+            word.send_replace(Some(false));
         })
         .await;
         source.leave(turn);
@@ -93,10 +106,12 @@ async fn run(source: Arc<dyn Source>, settings: Arc<WatchSettings>, word: watch:
             // One member may be cut off from the others.
             let is_agreed = refusals >= source.ways();
             if is_agreed && (is_new || since.elapsed() >= settings.leaderless_max) {
-                word.send_replace(true);
+                word.send_replace(Some(true));
             }
         } else {
             (leaderless_since, refusals) = (None, 0);
+            // Who was told that there is none was told so by upstream; others need not wait.
+            word.send_if_modified(|word| word.replace(word.unwrap_or(false)).is_none());
         }
         sleep(pauses.next()).await;
     }
