@@ -49,7 +49,7 @@ impl Watching {
     }
 
     async fn next(&mut self) -> WatchResponse {
-        let reply = tokio::time::timeout(Duration::from_secs(10), self.replies.message()).await;
+        let reply = tokio::time::timeout(Duration::from_secs(30), self.replies.message()).await;
         reply.expect("a reply in time").unwrap().expect("the stream goes on")
     }
 
