@@ -5,6 +5,7 @@
 #   tests/interop.sh etcdctl node-etcd3       only these
 #   HENGE_BIN=/usr/bin/etcd tests/interop.sh  against another server, to check the tests themselves
 #   HENGE_VIA=proxy tests/interop.sh          through a `henge proxy` before the server; HENGE_VIA=proxy,copy: and another before that, which copies all keys
+#                                             (also before etcd, by HENGE_BIN; then the program of the proxies is HENGE_PROXY_BIN, or target/debug/henge)
 #   HENGE_TLS=yes tests/interop.sh            with TLS, and certificates of clients (curl, etcdctl, Python's etcd3 and Go)
 #
 # One line a test, and a sum at the end; exits with 1 unless all passed. What was installed, the servers' data and all logs

@@ -57,6 +57,8 @@ pub struct ProxyConfig {
     pub cache_auto: bool,
     /// Memory for these copies, in bytes.
     pub cache_bytes_max: usize,
+    /// `watch-progress-notify-interval` of watchers that copies serve.
+    pub watch_progress_notify_interval: Time,
     /// `max-concurrent-streams` of one connection.
     pub max_concurrent_streams: u32,
     /// `grpc-keepalive-interval`
@@ -228,6 +230,7 @@ const GATEWAY: &[Flag] = &[
 
 /// Rows that a member's table has too, and that mean the same here.
 const CONNECTIONS: &[&str] = &[
+    "watch-progress-notify-interval",
     "max-concurrent-streams",
     "grpc-keepalive-min-time",
     "grpc-keepalive-interval",
@@ -404,6 +407,7 @@ impl Reader<'_> {
             cache: self.cache(),
             cache_auto: self.bool("cache-auto"),
             cache_bytes_max: self.int("cache-bytes", 0, i64::MAX) as usize,
+            watch_progress_notify_interval: self.duration("watch-progress-notify-interval"),
             max_concurrent_streams: self.int("max-concurrent-streams", 1, i64::from(u32::MAX)) as u32,
             grpc_keepalive_interval: self.duration("grpc-keepalive-interval"),
             grpc_keepalive_timeout: self.duration("grpc-keepalive-timeout"),

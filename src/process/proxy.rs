@@ -9,7 +9,7 @@ use crate::{
         Disk,
         real::{DirLock, RealDisk, lock_dir},
     },
-    proxy::{self, Own, Resolver, Ring, Shelf, Standby, Upstream, tcp::Gateway},
+    proxy::{self, Own, Resolver, Ring, Shelf, Standby, Upstream, WatchSettings, tcp::Gateway},
     server::ConnectionSettings,
 };
 use std::{path::Path, process::ExitCode, sync::Arc};
@@ -75,7 +75,8 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     };
     let own =
         Own { name, urls: texts(&config.advertise_client_urls), is_listed: config.lists_itself, resolver, standby };
-    let ring = Ring::new(upstream, own, copies)?;
+    let watch = WatchSettings { progress_interval: config.watch_progress_notify_interval, ..WatchSettings::default() };
+    let ring = Ring::with(upstream, own, copies, watch)?;
     let connections = ConnectionSettings {
         streams_max: config.max_concurrent_streams,
         keepalive_interval: config.grpc_keepalive_interval,

@@ -113,10 +113,10 @@ impl Copy {
     }
 
     /// Whether all events from revision `start` on are here. A start of 0 is now, and so always. What upstream was asked to forget is
-    /// upstream's to speak of.
+    /// upstream's to speak of, and at the very revision of a compaction what was replaced is gone.
     pub fn has_history(&self, start: Revision) -> bool {
-        let floor = self.first.max(self.reader.compacted()).max(Revision(self.compacted.load(Relaxed)));
-        start == Revision(0) || start >= floor
+        let compacted = self.reader.compacted().max(self.compacted());
+        start == Revision(0) || start >= self.first && start > compacted
     }
 
     /// Upstream was asked to forget what is before `revision`.

@@ -69,7 +69,15 @@ impl Ring {
                 }
             },
             "/etcdserverpb.KV/Compact" => match local::compact(&shared.copies, request).await {
-                Ok(request) => self.pass(request).await,
+                Ok((request, revision)) => {
+                    let answer = self.pass(request).await;
+                    // Before the client hears of it: what upstream has forgotten is not to be known here. One that it refused may lie
+                    // in the future, and would take all history from watchers.
+                    if let Some(revision) = revision.filter(|_| !local::is_refused(&answer)) {
+                        shared.copies.forget(revision);
+                    }
+                    answer
+                }
                 Err(status) => status.into_http(),
             },
             "/etcdserverpb.Watch/Watch" if shared.copies.answers_anything() && watch::takes(request.headers()) => {

@@ -157,6 +157,8 @@ impl Copies {
         }
         let proof = match self.proof(copy, before, past).await {
             Ok(proof) => proof,
+            // That there is no leader is upstream's to say, and to whoever insists on one it says so at once.
+            Err(Stop::Answer(_)) if wishes.leader => return Err(Stop::PassOn),
             // A member that is cut off would answer as well, with what it has.
             Err(Stop::Answer(_)) if asked.is_content_with(before) => return Ok(()),
             Err(stop) => return Err(stop),

@@ -71,20 +71,30 @@ fn linearizable(body: &Bytes) -> Bytes {
     framed.freeze()
 }
 
-/// Looks at a call of `Compact` on its way: what upstream forgets is not to be known here. The call itself is given back.
+/// Looks at a call of `Compact` on its way. The call itself is given back, with the revision that it names.
 ///
 /// # Errors
 /// If it did not come whole.
-pub(super) async fn compact(copies: &Copies, request: Request<Incoming>) -> Result<Request<Body>, Status> {
+pub(super) async fn compact(
+    copies: &Copies,
+    request: Request<Incoming>,
+) -> Result<(Request<Body>, Option<Revision>), Status> {
     if !copies.answers_anything() {
-        return Ok(request.map(Body::new));
+        return Ok((request.map(Body::new), None));
     }
     let (parts, body) = whole(request).await?;
-    if let Some(asked) = message(&body).and_then(|message| CompactionRequest::decode(message).ok()) {
-        // Whether it is granted does not matter: upstream can tell of what is before as well.
-        copies.forget(Revision(asked.revision));
-    }
-    Ok(Request::from_parts(parts, Body::new(Full::new(body))))
+    let asked = message(&body).and_then(|message| CompactionRequest::decode(message).ok());
+    let request = Request::from_parts(parts, Body::new(Full::new(body)));
+    Ok((request, asked.map(|asked| Revision(asked.revision))))
+}
+
+/// Whether upstream certainly did not do what it was asked.
+pub(super) fn is_refused<T>(answer: &Response<T>) -> bool {
+    // A refusal has nothing but headers.
+    let Some(status) = Status::from_header_map(answer.headers()) else { return false };
+    let may_be_done =
+        [Code::Ok, Code::Cancelled, Code::Unknown, Code::DeadlineExceeded, Code::Internal, Code::Unavailable];
+    !may_be_done.contains(&status.code())
 }
 
 pub(super) async fn whole(request: Request<Incoming>) -> Result<(Parts, Bytes), Status> {

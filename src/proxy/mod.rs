@@ -57,6 +57,7 @@ pub use shelf::Shelf;
 pub use sight::{Own, Standby};
 pub use source::Source;
 pub use upstream::Upstream;
+pub use watch::WatchSettings;
 
 use crate::runtime;
 use crate::{
@@ -69,7 +70,7 @@ use pass::Passage;
 use sight::Sight;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch as signal, task::AbortHandle};
-use watch::{ProxyWatch, WatchSettings};
+use watch::ProxyWatch;
 
 /// The metadata by which the answer to a member list tells that a proxy gave it, and which.
 const VIA: &str = "henge-via";
@@ -110,7 +111,11 @@ impl Ring {
         Ring::with(upstream, own, settings, WatchSettings::default())
     }
 
-    fn with(upstream: Upstream, own: Own, settings: Settings, watch: WatchSettings) -> Result<Ring, String> {
+    /// The same, with settings of the watch service.
+    ///
+    /// # Errors
+    /// As [`Ring::new`].
+    pub fn with(upstream: Upstream, own: Own, settings: Settings, watch: WatchSettings) -> Result<Ring, String> {
         let via = HeaderValue::from_str(&own.urls.join(","))
             .map_err(|_| format!("{:?} has characters that no URL may have", own.urls))?;
         follow::start(&upstream);

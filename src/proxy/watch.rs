@@ -12,12 +12,13 @@
 //!
 //! The link insists on a leader, so a member that is cut off from its cluster is left for another. It is made again for as long as
 //! the client listens; watchers go on where they were, and the client hears of it only if what they need is compacted meanwhile. A
-//! client that insists on a leader itself is cut off when upstream has said for [`WatchSettings::leaderless_max`] that there is none;
-//! what nobody upstream is asked for, because hubs here serve it, goes on.
+//! client that insists on a leader itself is cut off when upstream has said for [`WatchSettings::leaderless_max`] that there is none,
+//! whoever serves its watchers ([`leader`]).
 //!
 //! A stream with a token does not belong here: see [`takes`].
 
 mod answers;
+mod leader;
 mod link;
 mod merge;
 mod round;
@@ -29,12 +30,13 @@ use crate::{
     pb::etcdserverpb::WatchRequest,
     runtime,
     server::{Header, Identity, WatchCodec, WatchReply},
-    types::{KeyRange, Revision},
+    types::{Error, KeyRange, Revision},
     watch::Hub,
 };
 use answers::Answers;
 use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
+use leader::{Looking, Lookout};
 use session::Session;
 use std::{
     convert::Infallible,
@@ -117,6 +119,8 @@ pub struct ProxyWatch<L> {
     source: Arc<dyn Source>,
     settings: Arc<WatchSettings>,
     stopping: watch::Receiver<bool>,
+    /// For clients that insist on a leader.
+    lookout: Lookout,
     /// Threads that read history for streams.
     readers: Arc<Semaphore>,
     /// The watchers of all streams.
@@ -133,7 +137,9 @@ impl<L: Locals> ProxyWatch<L> {
     ) -> ProxyWatch<L> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let readers = Arc::new(Semaphore::new(processors.div_ceil(2)));
-        ProxyWatch { locals, source, settings: Arc::new(settings), stopping, readers, watchers: Arc::default() }
+        let settings = Arc::new(settings);
+        let lookout = Lookout::new(Arc::clone(&source), Arc::clone(&settings));
+        ProxyWatch { locals, source, settings, stopping, lookout, readers, watchers: Arc::default() }
     }
 
     /// How many watchers there are on all streams.
@@ -142,13 +148,21 @@ impl<L: Locals> ProxyWatch<L> {
     }
 
     /// Answers a call of `/etcdserverpb.Watch/Watch`.
-    pub async fn call(self, request: HttpRequest<Incoming>) -> Result<HttpResponse<Body>, Infallible> {
+    pub async fn call(self, mut request: HttpRequest<Incoming>) -> Result<HttpResponse<Body>, Infallible> {
+        if request.headers().get("hasleader").is_some_and(|value| value.as_bytes() == b"true") {
+            let leader = self.lookout.look();
+            if leader.is_without(self.settings.leaderless_max).await {
+                return Ok(Status::from(Error::NoLeader).into_http());
+            }
+            request.extensions_mut().insert(leader);
+        }
         let mut grpc = Grpc::new(WatchCodec).apply_max_message_size_config(Some(self.settings.message_bytes_max), None);
         Ok(grpc.streaming(self, request).await)
     }
 
     fn open(&self, request: Request<Streaming<WatchRequest>>) -> Answers<L> {
-        let (metadata, _, requests) = request.into_parts();
+        let (metadata, mut extensions, requests) = request.into_parts();
+        let leader = extensions.remove::<Arc<Looking>>();
         let caller = Identity::of(&metadata);
         let session = Session::new(self.locals.clone(), caller, &self.settings, Arc::clone(&self.watchers));
         let session = Arc::new(session);
@@ -156,13 +170,12 @@ impl<L: Locals> ProxyWatch<L> {
         let link = link::Link {
             session: Arc::clone(&session),
             source: Arc::clone(&self.source),
-            insists: metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true"),
             metadata: passed_on(metadata),
             settings: Arc::clone(&self.settings),
         };
         let linking = runtime::spawn(link.run());
         let tasks = [reading.abort_handle(), linking.abort_handle()];
-        Answers::new(session, tasks, &self.settings, Arc::clone(&self.readers), self.stopping.clone())
+        Answers::new(session, tasks, &self.settings, Arc::clone(&self.readers), self.stopping.clone(), leader)
     }
 }
 

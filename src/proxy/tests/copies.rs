@@ -176,6 +176,9 @@ async fn what_cannot_be_answered_exactly_is_passed_on() {
     let serializable = pb::RangeRequest { serializable: true, ..range("jobs/a", "") };
     assert!(copies.range(&leader, serializable).await.is_none());
     assert!(copies.range(&leader, range("jobs/a", "")).await.is_some());
+    world.backend.set_leader(None);
+    assert!(copies.range(&leader, range("jobs/a", "")).await.is_none());
+    world.backend.set_leader(Some(crate::server::tests::ME));
     let at = |revision| pb::RangeRequest { revision, ..range("jobs/a", "") };
     let wrong_sort = pb::RangeRequest { sort_order: 9, ..range("jobs/a", "") };
     for request in [at(first - 1), at(first + 9), range("", ""), range("jobs/", "k"), range("a", ""), wrong_sort] {

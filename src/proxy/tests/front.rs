@@ -4,12 +4,12 @@ use super::super::*;
 use crate::{
     client::ConnectOptions,
     pb::etcdserverpb::{
-        LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, MemberListRequest, PutRequest, RangeRequest,
-        WatchCreateRequest, WatchRequest, cluster_client::ClusterClient, kv_client::KvClient,
+        CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, MemberListRequest, PutRequest,
+        RangeRequest, WatchCreateRequest, WatchRequest, cluster_client::ClusterClient, kv_client::KvClient,
         lease_client::LeaseClient, watch_client::WatchClient, watch_request::RequestUnion,
     },
     server::tests::{World, http, world},
-    types::KeyRange,
+    types::{KeyRange, Revision},
 };
 use bytes::Bytes;
 use std::time::Duration;
@@ -212,6 +212,31 @@ async fn what_is_copied_is_answered_here_and_says_so() {
     let direct = KvClient::new(near.channel.clone()).range(get).await.unwrap();
     assert!(!direct.metadata().contains_key("henge-served-by"));
     assert_eq!(direct.into_inner(), answer.into_inner());
+}
+
+#[tokio::test]
+async fn a_copy_forgets_what_upstream_compacts_and_nothing_if_upstream_refuses() {
+    let (_world, _near, far) = tiers().await;
+    let mut kv = KvClient::new(far.channel.clone());
+    let mut revisions = Vec::new();
+    for _ in 0..3 {
+        let put = PutRequest { key: b("a"), ..PutRequest::default() };
+        revisions.push(kv.put(put).await.unwrap().into_inner().header.unwrap().revision);
+    }
+    let copy = loop {
+        match far.ring.shared.copies.covering(&KeyRange::One(b("a"))) {
+            Some(copy) => break copy,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    let last = revisions[2];
+    let compact = |revision| CompactionRequest { revision, physical: true };
+    let refused = kv.compact(compact(1_000_000)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange);
+    assert!(copy.has_history(Revision(last + 1)), "nothing is compacted");
+    kv.compact(compact(last)).await.unwrap();
+    assert_eq!(copy.compacted(), Revision(last));
+    assert!(!copy.has_history(Revision(last)) && copy.has_history(Revision(last + 1)));
 }
 
 #[tokio::test]

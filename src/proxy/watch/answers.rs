@@ -2,6 +2,7 @@
 
 use super::{
     Locals, WatchSettings,
+    leader::Looking,
     merge::Home,
     session::{Next, Session},
 };
@@ -76,6 +77,8 @@ pub struct Answers<L: Locals> {
     /// When watchers upstream look for a home here; there only while there are some.
     look_home: Option<Pin<Box<Sleep>>>,
     stopping: Event,
+    /// For a client that insists on a leader: there is none any more.
+    leaderless: Option<(Event, Arc<Looking>)>,
     since_look: u32,
     is_over: bool,
 }
@@ -93,6 +96,7 @@ impl<L: Locals> Answers<L> {
         settings: &WatchSettings,
         readers: Arc<Semaphore>,
         stopping: watch::Receiver<bool>,
+        leader: Option<Arc<Looking>>,
     ) -> Answers<L> {
         let interval = interval(settings.progress_interval);
         Answers {
@@ -107,6 +111,7 @@ impl<L: Locals> Answers<L> {
             home_every: settings.home_every,
             look_home: None,
             stopping: told(stopping),
+            leaderless: leader.map(|leader| (Box::pin(leader.lost()) as Event, leader)),
             since_look: 0,
             is_over: false,
         }
@@ -144,6 +149,11 @@ impl<L: Locals> Answers<L> {
     fn look_around(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
         if self.stopping.as_mut().poll(context).is_ready() {
             return Err(Error::Stopped.into());
+        }
+        if let Some((leaderless, _)) = &mut self.leaderless
+            && leaderless.as_mut().poll(context).is_ready()
+        {
+            return Err(Error::NoLeader.into());
         }
         while self.tick.as_mut().poll(context).is_ready() {
             self.parts.iter_mut().for_each(|part| part.deliveries().tick());

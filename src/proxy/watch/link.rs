@@ -9,7 +9,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -22,8 +22,6 @@ use tonic::{
 pub(super) struct Link<L> {
     pub(super) session: Arc<Session<L>>,
     pub(super) source: Arc<dyn Source>,
-    /// The client would rather be cut off than wait for a leader.
-    pub(super) insists: bool,
     pub(super) metadata: MetadataMap,
     pub(super) settings: Arc<WatchSettings>,
 }
@@ -45,7 +43,6 @@ impl<L: Locals> Link<L> {
     /// Runs until it is aborted, or upstream refuses for good: then the client's stream ends with that.
     pub(super) async fn run(self) {
         let mut pauses = self.settings.retry.pauses(1);
-        let mut leaderless_since = None;
         loop {
             self.session.needs_link().await;
             let (turn, channel) = self.source.pick();
@@ -55,17 +52,10 @@ impl<L: Locals> Link<L> {
             self.session.with(|merger| merger.link_down());
             if has_replied {
                 pauses.reset();
-                leaderless_since = None;
             }
             let End::Lost(status) = end else { continue };
             self.source.leave(turn);
-            let is_leaderless = status.message() == Error::NoLeader.text();
-            let since = *leaderless_since.get_or_insert_with(Instant::now);
-            if !is_leaderless {
-                leaderless_since = None;
-            }
-            let too_long = is_leaderless && self.insists && since.elapsed() >= self.settings.leaderless_max;
-            if too_long || is_lasting(&status) {
+            if is_lasting(&status) {
                 return self.session.fail(status);
             }
             tracing::debug!(%status, "a watch stream upstream is made again");

@@ -383,6 +383,49 @@ async fn a_client_that_insists_on_a_leader_is_cut_off_without_one() {
     assert_eq!(patient.events().await, (0, vec![2]));
 }
 
+#[tokio::test]
+async fn a_client_that_insists_on_a_leader_is_cut_off_though_its_watchers_are_served_here() {
+    let backend = TestBackend::new();
+    let core = member(&backend, "http://127.0.0.1:0").await;
+    let proxy = proxy(&Copies::of(&backend), &[&core], retrying_fast()).await;
+    let (mut patient, mut insisting) = (client(&proxy, false).await, client(&proxy, true).await);
+    let mut other = client(&proxy, true).await;
+    for client in [&mut patient, &mut insisting, &mut other] {
+        client.created(on("l/a")).await;
+    }
+    // Of these only the one stream that looks out for the leader is upstream.
+    while backend.hub().counts().streams != 4 {
+        tokio::task::yield_now().await;
+    }
+    backend.set_leader(None);
+    for cut in [&mut insisting, &mut other] {
+        let end = timeout(Duration::from_secs(10), cut.replies.message()).await.expect("it is cut off");
+        let status = end.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, "etcdserver: no leader"));
+    }
+    // Who comes meanwhile hears the same; with a leader all is well again.
+    drop((insisting, other));
+    for _ in 0..2 {
+        let mut request = tonic::Request::new(tokio_stream::pending());
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        let refused = WatchClient::new(proxy.channel.clone()).watch(request).await.map(drop).unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "etcdserver: no leader"));
+    }
+    assert!(patient.is_quiet().await);
+    backend.set_leader(Some(MemberId(1)));
+    let mut insisting = client(&proxy, true).await;
+    insisting.created(on("l/a")).await;
+    put(&backend, &core, "l/a", Vec::new()).await;
+    for client in [&mut patient, &mut insisting] {
+        assert_eq!(client.events().await, (0, vec![2]));
+    }
+    // Nobody insists: nobody looks.
+    drop(insisting);
+    while backend.hub().counts().streams != 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
 fn a_call_with_an_identity_is_not_for_this_service() {
     let mut headers = HeaderMap::new();

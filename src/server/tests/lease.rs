@@ -76,8 +76,11 @@ async fn a_stream_that_insists_on_a_leader_ends_without_one() {
     refused(insisting.message().await, Code::Unavailable, "etcdserver: no leader");
     refused(open(true).await, Code::Unavailable, "etcdserver: no leader");
 
-    // The other one lives until the member stops.
+    // The other one lives until the member stops, and through a proxy longer.
     assert!(tokio::time::timeout(Duration::from_millis(100), easy.message()).await.is_err());
+    if world.is_via() {
+        return;
+    }
     world.backend.set_stopping();
     refused(easy.message().await, Code::Unavailable, "etcdserver: server stopped");
 }

@@ -1,4 +1,7 @@
 //! The services for real, over loopback, with the clients that `pb` generates.
+//!
+//! What is said of a member's answers holds through proxies too: `HENGE_VIA=proxy,copy cargo test --lib server::tests` puts them
+//! between (`via`). A test of what is the member's own affair asks for it alone.
 
 mod backend;
 mod cluster;
@@ -7,6 +10,7 @@ mod lease;
 mod members;
 mod port;
 mod snapshot;
+mod via;
 mod watch;
 
 pub(crate) use backend::{ME, TestBackend};
@@ -24,12 +28,13 @@ use tokio::{
 };
 use tonic::{Code, transport::Channel};
 
-/// A served backend, and a connection to it.
+/// A served backend, and a connection to it, or to the outermost of the proxies before it.
 pub(crate) struct World {
     pub(crate) backend: TestBackend,
     pub(crate) url: String,
     pub(crate) channel: Channel,
     serving: Serving,
+    proxies: Vec<via::Proxy>,
 }
 
 pub(crate) async fn world() -> World {
@@ -37,7 +42,13 @@ pub(crate) async fn world() -> World {
 }
 
 pub(crate) async fn world_with(settings: Settings) -> World {
-    world_of(TestBackend::new(), settings).await
+    let member = world_of(TestBackend::new(), settings.clone()).await;
+    via::before(member, settings).await
+}
+
+/// A member that is spoken to directly, whatever the environment says.
+async fn member() -> World {
+    world_of(TestBackend::new(), Settings::default()).await
 }
 
 async fn world_of(backend: TestBackend, settings: Settings) -> World {
@@ -46,7 +57,7 @@ async fn world_of(backend: TestBackend, settings: Settings) -> World {
     let edge = Edge::new(backend.clone(), settings);
     let serving = serve(vec![listener], edge.clone(), gateway::routes(edge), &ConnectionSettings::default());
     let channel = Channel::from_shared(url.clone()).unwrap().connect().await.unwrap();
-    World { backend, url, channel, serving }
+    World { backend, url, channel, serving, proxies: Vec::new() }
 }
 
 impl World {
@@ -56,6 +67,11 @@ impl World {
 
     async fn put(&self, key: &str, value: &str) -> pb::PutResponse {
         self.kv().put(put(key, value)).await.unwrap().into_inner()
+    }
+
+    /// Whether there are proxies before the member.
+    fn is_via(&self) -> bool {
+        !self.proxies.is_empty()
     }
 
     pub(crate) async fn http(&self, method: &str, path: &str) -> (u16, String) {

@@ -107,7 +107,7 @@ async fn reflection_knows_all_services() {
 
 #[tokio::test]
 async fn stopping_ends_streams_and_frees_the_port_in_time() {
-    let world = world().await;
+    let world = member().await;
     let mut leases = pb::lease_client::LeaseClient::new(world.channel.clone());
     let mut stream = leases.lease_keep_alive(tokio_stream::pending()).await.unwrap().into_inner();
     // This one never says a word, and so never ends by itself.
