@@ -7,6 +7,7 @@
 //! into the typed [`Config`]; `bootstrap` reads who founds the cluster; `proxy` has the tables of the programs that are no member;
 //! `log` sets up the log lines that supervisors of etcd read.
 
+mod auth;
 mod bootstrap;
 mod check;
 mod flags;
@@ -16,6 +17,7 @@ mod proxy;
 mod tls;
 mod value;
 
+pub use auth::{AuthFlags, TokenKind};
 pub use bootstrap::{ClusterState, DiscoverySrv, initial_cluster, lead_alike};
 pub use check::{Compaction, Config, LogFormat, LogSettings, StorageEngine};
 pub use flags::{FLAGS, Flag, Kind, Standing};

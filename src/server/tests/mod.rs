@@ -1,5 +1,6 @@
 //! The services for real, over loopback, with the clients that `pb` generates.
 
+mod auth;
 mod backend;
 mod cluster;
 mod kv;
