@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use henge::{
+    auth::Author,
     engine::Memory,
     machine::{Command, Machine, Put, RequestId, Settings, codec},
     mvcc::RangeQuery,
@@ -19,7 +20,7 @@ fn key(number: u64) -> Key {
 
 fn put(number: u64) -> Bytes {
     let put = Put { key: key(number % KEYS), value: Bytes::from(vec![b'x'; 256]), ..Put::default() };
-    codec::encode(RequestId(number), &Command::Put(put))
+    codec::encode(RequestId(number), &Author::Nobody, &Command::Put(put))
 }
 
 /// A machine that holds every key once, and the next index.

@@ -29,6 +29,8 @@ pub mod wal;
 #[cfg(feature = "server")]
 pub mod alarm;
 #[cfg(feature = "server")]
+pub mod auth;
+#[cfg(feature = "server")]
 pub mod lease;
 #[cfg(feature = "server")]
 pub mod membership;

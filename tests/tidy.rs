@@ -22,10 +22,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lease", &["types", "engine"]),
     ("membership", &["types", "engine"]),
     ("alarm", &["types", "engine"]),
-    ("machine", &["types", "engine", "mvcc", "lease", "membership", "alarm", "pb"]),
+    ("auth", &["types", "engine"]),
+    ("machine", &["types", "engine", "mvcc", "lease", "membership", "alarm", "auth", "pb"]),
     ("watch", &["types", "mvcc", "pb"]),
-    ("backup", &["types", "io", "bolt", "wal", "engine", "mvcc", "lease", "membership", "alarm", "machine", "pb"]),
-    ("replica", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "machine", "watch"]),
+    (
+        "backup",
+        &["types", "io", "bolt", "wal", "engine", "mvcc", "lease", "membership", "alarm", "auth", "machine", "pb"],
+    ),
+    ("replica", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "auth", "machine", "watch"]),
     ("peer", &["types", "io", "engine", "membership", "machine", "raft", "replica", "pb", "tls"]),
     ("ring", &["types", "pb", "runtime"]),
     (
@@ -35,6 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "engine",
             "mvcc",
             "membership",
+            "auth",
             "machine",
             "watch",
             "backup",
@@ -84,6 +89,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "mvcc",
             "lease",
             "membership",
+            "auth",
             "machine",
             "watch",
             "replica",
@@ -95,7 +101,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms whose time, chance, disk and network are inputs.
-const PURE: &[&str] = &["types", "bolt", "raft", "mvcc", "lease", "membership", "alarm", "machine"];
+const PURE: &[&str] = &["types", "bolt", "raft", "mvcc", "lease", "membership", "alarm", "auth", "machine"];
 
 /// What a pure room may not touch.
 const IMPURE: &[&str] = &[

@@ -2,7 +2,7 @@
 
 use super::{AUTH_BUCKETS, Error, Progress, bucket, file::Database, rows};
 use crate::{
-    alarm,
+    alarm, auth,
     engine::{Batch, Engine, Table},
     lease::Terms,
     machine::Standing,
@@ -242,6 +242,18 @@ impl Import<'_> {
                 self.put(Table::Auth, key.into(), Bytes::copy_from_slice(value))
             })?;
         }
+        // Tokens that etcd has signed before are at an end: it does not say what has become of their users since.
+        let mut revision = 1;
+        self.database.scan(bucket::AUTH, &mut |key, value| {
+            if key == b"authRevision" {
+                revision = u64::from_be_bytes(value.try_into().unwrap_or_default());
+            }
+            Ok(())
+        })?;
+        self.database.scan(bucket::AUTH_USERS, &mut |name, _| {
+            let (key, since) = auth::since_row(name, revision);
+            self.put(Table::Auth, key, since)
+        })?;
         Ok(())
     }
 

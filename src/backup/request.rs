@@ -4,6 +4,7 @@
 //! `etcdserverpb.Request`, and mean what newer commands mean; what else came that way was for that store alone.
 
 use crate::{
+    auth::{Author, Request},
     machine::{Command, RequestId, codec},
     types::MemberId,
 };
@@ -51,6 +52,7 @@ pub(super) fn translate(data: Bytes) -> Result<Bytes, String> {
         return Ok(data);
     }
     let unreadable = match codec::decode(data.clone()) {
+        Ok((_, _, Command::Auth(request))) => return about_users(&request),
         Ok(_) => return Ok(data),
         Err(text) => text,
     };
@@ -65,9 +67,25 @@ pub(super) fn translate(data: Bytes) -> Result<Bytes, String> {
     }
 }
 
+/// A look changes nothing. Whether a change was allowed depends on what etcd made of all before it: that it has to tell itself.
+fn about_users(request: &Request) -> Result<Bytes, String> {
+    match request {
+        Request::Status
+        | Request::Authenticate { .. }
+        | Request::UserGet { .. }
+        | Request::UserList
+        | Request::RoleGet { .. }
+        | Request::RoleList => Ok(Bytes::new()),
+        change => Err(format!(
+            "the log entry's command {} changes users or roles; start etcd once more and stop it cleanly",
+            change.name()
+        )),
+    }
+}
+
 /// Whether a translated entry is what members tell of themselves, which needs nobody's permission.
 pub(super) fn is_of_the_cluster(data: &Bytes) -> bool {
-    let command = codec::decode(data.clone()).map(|(_, command)| command);
+    let command = codec::decode(data.clone()).map(|(_, _, command)| command);
     matches!(
         command,
         Ok(Command::MemberAttributes { .. } | Command::ClusterVersionSet { .. } | Command::DowngradeInfo { .. })
@@ -88,7 +106,7 @@ fn translate_old(old: &OldRequest) -> Result<Bytes, String> {
         // The version is that of etcd; whoever goes on sets its own.
         _ => return Ok(Bytes::new()),
     };
-    Ok(codec::encode(RequestId(old.id), &command))
+    Ok(codec::encode(RequestId(old.id), &Author::Member, &command))
 }
 
 #[cfg(test)]
@@ -109,7 +127,7 @@ mod tests {
             name: "m1".to_owned(),
             client_urls: vec!["http://localhost:2379".to_owned()],
         };
-        assert_eq!(codec::decode(data), Ok((RequestId(7), expected)));
+        assert_eq!(codec::decode(data), Ok((RequestId(7), Author::Member, expected)));
         let broken = translate(old("PUT", "/0/members/zz/attributes", value)).expect_err("no member");
         assert!(broken.contains("malformed"), "{broken}");
     }
@@ -125,12 +143,12 @@ mod tests {
 
     #[test]
     fn commands_go_through_and_bytes_that_are_none_are_told() {
-        let data = codec::encode(RequestId(1), &Command::LeaseRevoke { id: crate::types::LeaseId(5) });
+        let data = codec::encode(RequestId(1), &Author::Nobody, &Command::LeaseRevoke { id: crate::types::LeaseId(5) });
         assert_eq!(translate(data.clone()), Ok(data));
         let text = translate(Bytes::from_static(b"\xff\xff")).expect_err("garbage");
         assert!(text.contains("malformed"), "{text}");
         // AuthEnable, field 1000.
-        let text = translate(Bytes::from_static(b"\xc2\x3e\x00")).expect_err("not served yet");
+        let text = translate(Bytes::from_static(b"\xc2\x3e\x00")).expect_err("a change of auth");
         assert!(text.contains("auth_enable"), "{text}");
     }
 }

@@ -69,7 +69,8 @@ impl Client {
     async fn renew_within(&self, limit: Option<Duration>, id: i64) -> Result<LeaseKeepAliveResponse, Error> {
         let send = async |channel: Channel, request: tonic::Request<LeaseKeepAliveRequest>| {
             // A stream of one: the request's end tells the member that no more will come.
-            let once = tokio_stream::once(request.into_inner());
+            let (metadata, extensions, message) = request.into_parts();
+            let once = tonic::Request::from_parts(metadata, extensions, tokio_stream::once(message));
             let mut replies = stub(channel).lease_keep_alive(once).await?.into_inner();
             let reply = replies.message().await?;
             reply.map(tonic::Response::new).ok_or_else(|| tonic::Status::unavailable("connection closed by the member"))

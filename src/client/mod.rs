@@ -13,6 +13,7 @@
 //!
 //! Answers are the wire's own messages, so nothing that a member said is lost on the way.
 
+pub mod auth;
 pub mod cluster;
 pub mod endpoints;
 pub mod error;
@@ -57,8 +58,10 @@ pub struct ConnectOptions {
     pub retry: Policy,
     /// How to speak TLS. If set, addresses without a scheme are `https`; `https` ones without it trust whom the system trusts.
     pub tls: Option<TlsOptions>,
-    /// User and password. Not supported yet: [`Client::connect`] refuses it rather than going on without it.
+    /// User and password, to log in with when they are first needed, and whenever a token has ended.
     pub user: Option<(String, String)>,
+    /// A token that somebody else has signed, to be shown as it is.
+    pub token: Option<String>,
 }
 
 impl Default for ConnectOptions {
@@ -71,6 +74,7 @@ impl Default for ConnectOptions {
             retry: Policy::default(),
             tls: None,
             user: None,
+            token: None,
         }
     }
 }
@@ -97,6 +101,7 @@ pub struct Client {
 struct Shared {
     endpoints: Endpoints,
     options: ConnectOptions,
+    login: auth::Login,
 }
 
 impl Client {
@@ -104,18 +109,14 @@ impl Client {
     /// cluster that is down shows there.
     ///
     /// # Errors
-    /// [`Error::InvalidEndpoint`] for an address that cannot be one, [`Error::Tls`] for files that cannot be used,
-    /// [`Error::Unsupported`] for a user.
+    /// [`Error::InvalidEndpoint`] for an address that cannot be one, [`Error::Tls`] for files that cannot be used.
     pub async fn connect<I, S>(endpoints: I, options: ConnectOptions) -> Result<Client, Error>
     where
         I: IntoIterator<Item = S>,
         S: AsRef<str>,
     {
-        if options.user.is_some() {
-            return Err(Error::Unsupported("authentication by user and password is not supported yet"));
-        }
         let endpoints = Endpoints::new(endpoints, &options)?;
-        Ok(Client { shared: Arc::new(Shared { endpoints, options }) })
+        Ok(Client { shared: Arc::new(Shared { endpoints, options, login: auth::Login::default() }) })
     }
 
     /// The addresses this client knows, and a channel to each.
@@ -181,17 +182,28 @@ impl Client {
         F: Fn(Channel, Request<T>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
-        let Shared { endpoints, options } = &*self.shared;
+        let Shared { endpoints, options, .. } = &*self.shared;
         let mut pause = options.retry.pauses(endpoints.len());
-        let (mut attempt, mut wrong_members, mut strangers) = (0, 0, 0);
+        let (mut attempt, mut wrong_members, mut strangers, mut logins) = (0, 0, 0, 0);
         loop {
             let (at, channel) = endpoints.pick();
-            let status = match send(channel, Request::new(message.clone())).await {
-                Ok(response) => return Ok(response.into_inner()),
-                Err(status) => status,
+            let error = match self.shared.proof(&channel).await {
+                Ok(shown) => {
+                    let mut request = Request::new(message.clone());
+                    shown.put(&mut request);
+                    let error = match send(channel, request).await {
+                        Ok(response) => return Ok(response.into_inner()),
+                        Err(status) => Error::from(status),
+                    };
+                    if logins < auth::LOGINS_MAX && self.shared.is_outdated(&shown, &error).await {
+                        logins += 1;
+                        continue;
+                    }
+                    error
+                }
+                Err(error) => error,
             };
             attempt += 1;
-            let error = Error::from(status);
             // With a time limit the limit ends the repeats; without one the count must.
             let spent = !timed && attempt >= options.retry.attempts_max;
             let elsewhere = repeat != Repeat::Never && retry::ask_another(&error);

@@ -19,6 +19,7 @@ impl Client {
             request.metadata_mut().insert(ASK, MetadataValue::from_static(ASK_CORE));
         }
         let read = async {
+            self.shared.proof(&channel).await?.put(&mut request);
             let mut pages = RingClient::new(channel).list(request).await?.into_inner();
             let (mut source, mut proxies) = (Source::default(), Vec::new());
             while let Some(page) = pages.message().await? {

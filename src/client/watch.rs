@@ -5,6 +5,7 @@
 
 use super::{
     Client, Error,
+    auth::{LOGINS_MAX, Shown},
     retry::{ask_another, transport},
 };
 use crate::pb::etcdserverpb::{
@@ -99,7 +100,8 @@ impl Client {
         let (sender, answers) = mpsc::channel(16);
         let (progress, asked) = mpsc::channel(1);
         let resume = Resume::new(options.start_revision);
-        let task = Task { client: self.clone(), key: key.into(), options, sender, asked, resume };
+        let (client, key, shown) = (self.clone(), key.into(), Shown::default());
+        let task = Task { client, key, options, sender, asked, resume, shown, logins: 0 };
         tokio::spawn(task.run());
         Watcher { answers, progress }
     }
@@ -179,6 +181,10 @@ struct Task {
     sender: mpsc::Sender<Result<WatchResponse, Error>>,
     asked: mpsc::Receiver<()>,
     resume: Resume,
+    /// Who the present stream is for.
+    shown: Shown,
+    /// Times that a token was found to have ended since anything came.
+    logins: usize,
 }
 
 impl Task {
@@ -193,6 +199,10 @@ impl Task {
             let end = tokio::select! {
                 () = sender.closed() => return,
                 end = self.one_stream() => end,
+            };
+            let end = match end {
+                Err(error) if self.logs_in_again(&error).await => Ok(()),
+                end => end,
             };
             strangers += usize::from(matches!(end, Err(Error::Tls(_))));
             match end {
@@ -211,6 +221,7 @@ impl Task {
             client.endpoints().leave(at);
             self.resume.reconnect();
             if self.resume.next != before {
+                self.logins = 0;
                 pauses.reset();
             }
             tokio::select! {
@@ -222,7 +233,7 @@ impl Task {
 
     /// Serves the watch from one stream until that ends.
     async fn one_stream(&mut self) -> Result<(), Error> {
-        let (requests, mut answers) = self.open().await?;
+        let (requests, mut answers) = self.open_stream().await?;
         loop {
             let answer = tokio::select! {
                 answer = answers.message() => answer?,
@@ -237,6 +248,8 @@ impl Task {
             let news = match self.resume.take(answer) {
                 Ok(Some(news)) => news,
                 Ok(None) => continue,
+                // The next stream begins with another token.
+                Err(error) if self.logs_in_again(&error).await => return Ok(()),
                 Err(error) => {
                     let _ = self.sender.send(Ok(canceled.unwrap_or_default())).await;
                     return Err(error);
@@ -248,12 +261,21 @@ impl Task {
         }
     }
 
-    async fn open(&self) -> Result<(mpsc::Sender<WatchRequest>, Streaming<WatchResponse>), Error> {
+    /// Whether a stream that ended so is worth another one, with another token.
+    async fn logs_in_again(&mut self, error: &Error) -> bool {
+        let is_worth_it = self.logins < LOGINS_MAX && self.client.shared.is_outdated(&self.shown, error).await;
+        self.logins += usize::from(is_worth_it);
+        is_worth_it
+    }
+
+    async fn open_stream(&mut self) -> Result<(mpsc::Sender<WatchRequest>, Streaming<WatchResponse>), Error> {
         let (_, channel) = self.client.endpoints().pick();
+        self.shown = self.client.shared.proof(&channel).await?;
         let (requests, stream) = mpsc::channel(4);
         // The create request waits in the queue before the call: members answer the call itself only after it.
         let _ = requests.try_send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(self.create())) });
         let mut request = Request::new(ReceiverStream::new(stream));
+        self.shown.put(&mut request);
         if self.options.require_leader {
             request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         }

@@ -1,5 +1,6 @@
 //! Texts into the typed [`Config`], with all complaints at once.
 
+use super::auth::AuthFlags;
 use super::bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
 use super::flags::{FLAGS, Flag, Kind, Standing};
 use super::tls::TlsFlags;
@@ -21,6 +22,7 @@ pub struct Config {
     pub peer_tls: TlsFlags,
     /// What stands in `cert-file` and its like.
     pub client_tls: TlsFlags,
+    pub auth: AuthFlags,
     pub listen_client_urls: Vec<Url>,
     pub listen_client_http_urls: Vec<Url>,
     pub listen_metrics_urls: Vec<Url>,
@@ -160,6 +162,7 @@ impl<'a> Reader<'a> {
             listen_peer_urls: self.urls("listen-peer-urls"),
             peer_tls: TlsFlags::of_peers(self),
             client_tls: TlsFlags::of_clients(self),
+            auth: AuthFlags::of(self),
             listen_client_urls: self.urls("listen-client-urls"),
             listen_client_http_urls: self.urls("listen-client-http-urls"),
             listen_metrics_urls: self.urls("listen-metrics-urls"),

@@ -8,6 +8,7 @@
 //! (`standby`: of the member that one of them may start);
 //! `log` sets up the log lines that supervisors of etcd read.
 
+mod auth;
 mod bootstrap;
 mod check;
 mod flags;
@@ -18,6 +19,7 @@ mod standby;
 mod tls;
 mod value;
 
+pub use auth::{AuthFlags, TokenKind};
 pub use bootstrap::{ClusterState, DiscoverySrv, initial_cluster, lead_alike};
 pub use check::{Compaction, Config, LogFormat, LogSettings, StorageEngine};
 pub use flags::{FLAGS, Flag, Kind, Standing};

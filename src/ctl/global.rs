@@ -62,7 +62,7 @@ pub struct Global {
     /// Key of the client certificate
     #[arg(long, global = true, env = "ETCDCTL_KEY", default_value = "", hide_default_value = true)]
     key: String,
-    /// User and password as name[:password] (not supported yet)
+    /// User and password as name[:password]; without a password it is asked for
     #[arg(
         long,
         global = true,
@@ -72,7 +72,7 @@ pub struct Global {
         hide_env_values = true
     )]
     user: String,
-    /// Password (not supported yet)
+    /// Password of the user; then --user is the name alone
     #[arg(
         long,
         global = true,
@@ -82,7 +82,7 @@ pub struct Global {
         hide_env_values = true
     )]
     password: String,
-    /// JWT token (not supported yet)
+    /// A signed token, instead of a user
     #[arg(
         long,
         global = true,
@@ -103,10 +103,6 @@ pub struct Global {
 impl Global {
     /// Refuses what cannot be done, before anything is sent in the clear that was meant to be secret.
     pub fn checked(self) -> Result<Global, Failure> {
-        let missing = [("user", &self.user), ("password", &self.password), ("auth-jwt-token", &self.auth_jwt_token)];
-        if let Some((flag, _)) = missing.iter().find(|(_, value)| !value.is_empty()) {
-            return Err(Failure::unsupported(format!("--{flag} is not supported yet")));
-        }
         if self.cert.is_empty() != self.key.is_empty() {
             let (key, cert) = (&self.key, &self.cert);
             let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
@@ -114,9 +110,30 @@ impl Global {
         }
         Format::parse(&self.write_out)?;
         if self.debug {
-            eprintln!("{self:#?}");
+            let hide = |secret: &str| if secret.is_empty() { String::new() } else { "…".to_owned() };
+            let (user, password) = (self.user.split(':').next().unwrap_or_default().to_owned(), hide(&self.password));
+            let shown = Global { user, password, auth_jwt_token: hide(&self.auth_jwt_token), ..self.clone() };
+            eprintln!("{shown:#?}");
         }
         Ok(self)
+    }
+
+    /// Asks for a password where only a user is named.
+    pub fn asked(mut self) -> Result<Global, Failure> {
+        if !self.user.is_empty() && self.password.is_empty() && !self.user.contains(':') {
+            self.password = rpassword::prompt_password("Password: ").map_err(Failure::error)?;
+        }
+        Ok(self)
+    }
+
+    /// Who is to be logged in. As in etcdctl a name may hold a colon if the password has a flag of its own.
+    fn login(&self) -> Option<(String, String)> {
+        let own = |(name, password): (&str, &str)| (name.to_owned(), password.to_owned());
+        match (self.user.as_str(), self.password.as_str()) {
+            ("", _) => None,
+            (user, "") => Some(own(user.split_once(':').unwrap_or((user, "")))),
+            both => Some(own(both)),
+        }
     }
 
     /// With `--discovery-srv` the endpoints come from DNS; then those that were given do not count.
@@ -159,6 +176,8 @@ impl Global {
             keepalive_time: Some(self.keepalive_time.max(Duration::from_secs(10))),
             keepalive_timeout: self.keepalive_timeout,
             tls: self.tls(),
+            user: self.login(),
+            token: Some(self.auth_jwt_token.clone()).filter(|token| !token.is_empty()),
             ..ConnectOptions::default()
         }
     }
@@ -270,6 +289,16 @@ mod tests {
         assert_eq!(tls(&["--cert=c.pem"]), Err(half.to_owned()));
         let named = tls(&["--discovery-srv=example.com", "--insecure-discovery=false"]).unwrap().unwrap();
         assert_eq!(named.server_name.as_deref(), Some("example.com"));
+    }
+
+    #[test]
+    fn a_user_and_a_password_are_told_apart_as_in_etcdctl() {
+        let login = |flags: &[&str]| Flags::parse_from(["hengectl"].iter().chain(flags)).global.login();
+        let own = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
+        assert_eq!(login(&[]), None);
+        assert_eq!(login(&["--user=root:a:b"]), own("root", "a:b"));
+        assert_eq!(login(&["--user=root:a", "--password=b"]), own("root:a", "b"));
+        assert_eq!(login(&["--user=root:"]), own("root", ""));
     }
 
     #[test]

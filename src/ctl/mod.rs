@@ -1,7 +1,7 @@
 //! `hengectl`: etcdctl's commands, flags, outputs and exit codes, against henge or etcd; and `bench`, a load generator.
 //!
 //! **Promises.** What a script reads (standard output, exit code, `Error:` lines) is what etcdctl gives. Progress is shown on a
-//! terminal only. A flag that would need something not built yet (users) is refused, never ignored.
+//! terminal only.
 //! **May not know** the server's rooms: it speaks through `client`. What works on files, without a server, is `utl`, over `backup`.
 //!
 //! ```text
@@ -9,6 +9,7 @@
 //! ```
 
 mod alarm;
+mod auth;
 mod bench;
 mod check;
 mod endpoint;
@@ -80,6 +81,15 @@ enum Command {
     /// Validates, starts and cancels a downgrade
     #[command(subcommand)]
     Downgrade(lead::Downgrade),
+    /// Enables or disables authentication
+    #[command(subcommand)]
+    Auth(auth::Auth),
+    /// User related commands
+    #[command(subcommand)]
+    User(auth::User),
+    /// Role related commands
+    #[command(subcommand)]
+    Role(auth::Role),
     /// Lists and lowers alarms
     #[command(subcommand)]
     Alarm(alarm::Command),
@@ -187,7 +197,7 @@ fn complaint(error: &clap::Error) -> String {
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    let global = cli.global.checked()?.located().await?;
+    let global = cli.global.checked()?.asked()?.located().await?;
     match cli.command {
         Command::Get(args) => kv::get(&global, args).await,
         Command::Put(args) => kv::put(&global, args).await,
@@ -201,6 +211,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ring(args) => ring::run(&global, args).await,
         Command::MoveLeader(args) => lead::move_leader(&global, args).await,
         Command::Downgrade(command) => lead::downgrade(&global, command).await,
+        Command::Auth(command) => auth::auth(&global, command).await,
+        Command::User(command) => auth::user(&global, command).await,
+        Command::Role(command) => auth::role(&global, command).await,
         Command::Alarm(command) => alarm::run(&global, command).await,
         Command::Defrag(args) => alarm::defrag(&global, args).await,
         Command::Snapshot(command) => snapshot::run(&global, command).await,
@@ -239,16 +252,21 @@ const SWITCHES: &[&str] = &[
     "skip-preflight",
     "behind",
     "copies",
+    "detail",
+    "no-password",
 ];
 
 /// Turns `--switch=true` into `--switch` and drops `--switch=false`, up to a `--`.
 fn normal_flags(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut literal = false;
+    let (mut literal, mut about_users) = (false, false);
     let keep = |argument: OsString| {
         literal |= argument == "--";
+        // Their --interactive is true unless it is told otherwise.
+        about_users |= argument == "user";
         let text = argument.to_str().unwrap_or("");
         let switch = text.strip_prefix("--").and_then(|text| text.split_once('='));
         match switch {
+            Some(("interactive", _)) if about_users => Some(argument),
             Some((name, value)) if !literal && SWITCHES.contains(&name) => match value {
                 "true" | "1" | "t" | "T" | "TRUE" | "True" => Some(format!("--{name}").into()),
                 "false" | "0" | "f" | "F" | "FALSE" | "False" => None,
@@ -274,6 +292,8 @@ mod tests {
         let flags = ["get", "--prefix=true", "--keys-only=false", "--", "--prefix=true"];
         let normal = normal_flags(flags.iter().map(OsString::from));
         assert_eq!(normal, ["get", "--prefix", "--", "--prefix=true"]);
+        let flags = ["user", "add", "a", "--interactive=false"];
+        assert_eq!(normal_flags(flags.iter().map(OsString::from)), flags);
     }
 
     #[test]

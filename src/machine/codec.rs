@@ -5,6 +5,7 @@
 //!
 //! Keys and values are slices of the entry's own bytes, in both directions.
 
+mod auth;
 mod conf;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use super::command::{
     AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, RequestId, Txn,
 };
 use crate::{
+    auth::Author,
     mvcc::{RangeQuery, SortOrder, SortTarget},
     pb::{
         etcdserverpb::{self as wire, alarm_request, compare, range_request, request_op},
@@ -25,12 +27,11 @@ use crate::{
 use bytes::Bytes;
 use prost::Message;
 
-/// The bytes of a normal log entry.
-pub fn encode(id: RequestId, command: &Command) -> Bytes {
-    let mut request = wire::InternalRaftRequest {
-        header: Some(wire::RequestHeader { id: id.0, ..Default::default() }),
-        ..Default::default()
-    };
+/// The bytes of a normal log entry: what `author` asks for.
+pub fn encode(id: RequestId, author: &Author, command: &Command) -> Bytes {
+    let (username, auth_revision) = author.to_header();
+    let header = wire::RequestHeader { id: id.0, username: username.to_owned(), auth_revision };
+    let mut request = wire::InternalRaftRequest { header: Some(header), ..Default::default() };
     match command {
         Command::Put(put) => request.put = Some(put_to_wire(put)),
         Command::DeleteRange(delete) => request.delete_range = Some(delete_to_wire(delete)),
@@ -70,6 +71,7 @@ pub fn encode(id: RequestId, command: &Command) -> Bytes {
             request.downgrade_info_set =
                 Some(membershippb::DowngradeInfoSetRequest { enabled: *enabled, ver: version.clone() });
         }
+        Command::Auth(auth) => auth::to_wire(auth, &mut request),
     }
     request.encode_to_vec().into()
 }
@@ -78,14 +80,16 @@ pub fn encode(id: RequestId, command: &Command) -> Bytes {
 ///
 /// # Errors
 /// A text for whoever proposed it or reads the log, if the bytes are no `InternalRaftRequest`, or hold no command that is known here.
-pub fn decode(data: Bytes) -> Result<(RequestId, Command), String> {
-    let request = wire::InternalRaftRequest::decode(data).map_err(|error| format!("malformed log entry: {error}"))?;
+pub fn decode(data: Bytes) -> Result<(RequestId, Author, Command), String> {
+    let mut request =
+        wire::InternalRaftRequest::decode(data).map_err(|error| format!("malformed log entry: {error}"))?;
     // etcd reads the older field first.
     let id = if request.id != 0 { request.id } else { request.header.as_ref().map_or(0, |header| header.id) };
-    Ok((RequestId(id), command(request)?))
+    let header = request.header.take().unwrap_or_default();
+    Ok((RequestId(id), Author::from_header(&header.username, header.auth_revision), command(request)?))
 }
 
-fn command(request: wire::InternalRaftRequest) -> Result<Command, String> {
+fn command(mut request: wire::InternalRaftRequest) -> Result<Command, String> {
     if let Some(put) = request.put {
         return Ok(Command::Put(put_from_wire(put)));
     }
@@ -126,35 +130,14 @@ fn command(request: wire::InternalRaftRequest) -> Result<Command, String> {
     if let Some(membershippb::DowngradeInfoSetRequest { enabled, ver }) = request.downgrade_info_set {
         return Ok(Command::DowngradeInfo { enabled, version: ver });
     }
-    Err(unknown(&request))
-}
-
-/// Names what cannot be applied, so that an operator knows which feature the log has used.
-fn unknown(request: &wire::InternalRaftRequest) -> String {
-    let commands = [
-        ("auth_enable", request.auth_enable.is_some()),
-        ("auth_disable", request.auth_disable.is_some()),
-        ("auth_status", request.auth_status.is_some()),
-        ("authenticate", request.authenticate.is_some()),
-        ("auth_user_add", request.auth_user_add.is_some()),
-        ("auth_user_delete", request.auth_user_delete.is_some()),
-        ("auth_user_get", request.auth_user_get.is_some()),
-        ("auth_user_change_password", request.auth_user_change_password.is_some()),
-        ("auth_user_grant_role", request.auth_user_grant_role.is_some()),
-        ("auth_user_revoke_role", request.auth_user_revoke_role.is_some()),
-        ("auth_user_list", request.auth_user_list.is_some()),
-        ("auth_role_list", request.auth_role_list.is_some()),
-        ("auth_role_add", request.auth_role_add.is_some()),
-        ("auth_role_delete", request.auth_role_delete.is_some()),
-        ("auth_role_get", request.auth_role_get.is_some()),
-        ("auth_role_grant_permission", request.auth_role_grant_permission.is_some()),
-        ("auth_role_revoke_permission", request.auth_role_revoke_permission.is_some()),
-        ("downgrade_version_test", request.downgrade_version_test.is_some()),
-    ];
-    match commands.iter().find(|(_, present)| *present) {
-        Some((name, _)) => format!("the log entry's command {name} is not supported by this version"),
-        None => "the log entry holds no command that this version knows".into(),
+    if let Some(request) = auth::from_wire(&mut request)? {
+        return Ok(Command::Auth(request));
     }
+    Err(match request.downgrade_version_test {
+        // Named, so that an operator knows which feature the log has used.
+        Some(_) => "the log entry's command downgrade_version_test is not supported by this version".into(),
+        None => "the log entry holds no command that this version knows".into(),
+    })
 }
 
 fn put_to_wire(put: &Put) -> wire::PutRequest {

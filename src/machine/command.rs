@@ -5,6 +5,7 @@
 
 pub use crate::alarm::AlarmKind;
 use crate::{
+    auth,
     mvcc::{Event, KeyValue, RangeQuery, RangeResult},
     types::{ConfChange, ConfState, Error, Index, Key, KeyRange, LeaseId, MemberId, Revision},
 };
@@ -76,6 +77,8 @@ pub enum Command {
         /// To which version.
         version: String,
     },
+    /// Users, roles, and whether they count.
+    Auth(auth::Request),
 }
 
 /// Sets `key`.
@@ -259,6 +262,8 @@ pub enum Reply {
     Alarms(Vec<(MemberId, AlarmKind)>),
     /// To a change of membership: all members after it.
     Members(Vec<crate::membership::Member>),
+    /// To a command about users and roles.
+    Auth(auth::Reply),
     /// To all that has no more to say.
     Done,
 }
@@ -360,4 +365,17 @@ pub enum Effect {
     },
     /// The set of active alarms is another one.
     AlarmChanged,
+    /// Whoever shows this token is that user.
+    TokenIssued {
+        /// As the client shows it.
+        token: String,
+        /// Who.
+        user: String,
+        /// The auth revision at which that was proven.
+        revision: u64,
+    },
+    /// No token is good any more.
+    AuthDisabled,
+    /// Somebody may do other things than before.
+    AuthChanged,
 }

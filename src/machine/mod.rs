@@ -7,7 +7,7 @@
 //! **May not know** raft, the log's files, who waits for an answer, or the time.
 //!
 //! ```text
-//!   entries → apply: decode → alarms → execute (kv txn lease alarm member) → rows + index + hash → engine → publish
+//!   entries → apply: decode → authorize → alarms → execute (kv txn lease alarm auth member) → rows + index + hash → engine → publish
 //!               ↓ Outcome                                                                                    ↑
 //!             replies → callers · events → watchers · effects → the member             Reader, View ─────────┘
 //! ```
@@ -16,6 +16,8 @@ pub mod codec;
 pub mod command;
 
 mod alarm;
+mod auth;
+mod authorize;
 mod hash;
 mod kv;
 mod lease;
@@ -41,6 +43,7 @@ pub use standing::Standing;
 pub use view::{LeaseInfo, View};
 
 use crate::{
+    auth::Author,
     engine::{Batch, Engine, Table},
     membership::Changes,
     mvcc,
@@ -48,7 +51,10 @@ use crate::{
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64},
+};
 
 /// Row of [`Table::Meta`]: how far this store is. See [`Mark`].
 const APPLIED: &[u8] = b"applied";
@@ -101,7 +107,7 @@ impl From<Fault> for Stop {
 enum Work {
     /// A leader opens its term.
     Nothing,
-    Command(Command),
+    Command(Author, Command),
     Members(Result<Changes, String>),
     /// Bytes that are no command of ours.
     Unreadable(String),
@@ -124,7 +130,10 @@ impl Machine {
             state: RwLock::new(state),
             mark: Mutex::new(mark),
             quota,
+            auth_enabled: AtomicBool::default(),
+            auth_stamp: AtomicU64::default(),
         };
+        shared.note_auth(&shared.state.read());
         Ok(Machine { engine, store, shared: Arc::new(shared), mark, mark_unwritten: false })
     }
 
@@ -135,6 +144,13 @@ impl Machine {
     /// A broken store; this member can't go on then.
     pub fn replace(&mut self, engine: Arc<dyn Engine>) -> Result<(), Fault> {
         let mark = mark_in(&*engine)?;
+        let auth = crate::auth::Table::load(&*engine)?;
+        {
+            // Before its keys: what is seen of them was permitted by it.
+            let mut own = self.shared.state.write();
+            own.auth = auth;
+            self.shared.note_auth(&own);
+        }
         self.store.replace(engine.clone())?;
         let state = state_in(&*engine, self.store.take_leased())?;
         self.shared.quota.measure(engine.size()?, engine.pending());
@@ -178,12 +194,11 @@ impl Machine {
             Work::Nothing => None,
             Work::Unreadable(text) => Some(Err(Error::Invalid(text))),
             Work::Members(changes) => Some(self.change_members(index, changes, &mut batch, outcome)),
-            Work::Command(command) => {
-                let refusal = alarm::refusal(&self.shared.state.read().alarms, &command);
+            Work::Command(author, command) => {
                 // The quota has no say here: it is this member's own. See `quota`.
-                Some(match refusal {
+                Some(match self.refusal(&author, &command) {
                     Some(error) => Err(error),
-                    None => match self.execute(command, &mut batch, outcome) {
+                    None => match self.execute(index, &author, command, &mut batch, outcome) {
                         Ok(reply) => Ok(reply),
                         Err(Stop::Refused(error)) => Err(error),
                         Err(Stop::Fault(fault)) => return Err(fault),
@@ -206,7 +221,21 @@ impl Machine {
         Ok(())
     }
 
-    fn execute(&mut self, command: Command, batch: &mut Batch, outcome: &mut Outcome) -> Result<Reply, Stop> {
+    /// Why nothing is done, if so: who asks may not have it, or an alarm forbids it.
+    fn refusal(&self, author: &Author, command: &Command) -> Option<Error> {
+        let state = &*self.shared.state.read();
+        let allowed = authorize::authorize(&state.auth, &state.leases, author, command);
+        allowed.err().or_else(|| alarm::refusal(&state.alarms, command))
+    }
+
+    fn execute(
+        &mut self,
+        index: Index,
+        author: &Author,
+        command: Command,
+        batch: &mut Batch,
+        outcome: &mut Outcome,
+    ) -> Result<Reply, Stop> {
         match command {
             Command::Put(put) => self.put(put, batch, outcome),
             Command::DeleteRange(delete) => self.delete_range(&delete, batch, outcome),
@@ -222,6 +251,7 @@ impl Machine {
                 self.member_attributes(member, &name, &client_urls, batch)
             }
             Command::DowngradeInfo { enabled, version } => self.downgrade_info(enabled, version, batch),
+            Command::Auth(request) => Ok(self.auth(author, request, index, batch, outcome)?),
         }
     }
 
@@ -258,7 +288,7 @@ fn decode(entry: Entry) -> (RequestId, Work) {
     match entry.kind {
         EntryKind::Normal if entry.data.is_empty() => (RequestId::default(), Work::Nothing),
         EntryKind::Normal => match codec::decode(entry.data) {
-            Ok((request, command)) => (request, Work::Command(command)),
+            Ok((request, author, command)) => (request, Work::Command(author, command)),
             Err(text) => (RequestId::default(), Work::Unreadable(text)),
         },
         kind @ (EntryKind::ConfChange | EntryKind::ConfChangeV2) => {
@@ -281,6 +311,7 @@ fn state_in(engine: &dyn Engine, leased: Vec<(Key, LeaseId)>) -> Result<view::St
         leases: crate::lease::Table::load(engine)?,
         members: crate::membership::Table::load(engine)?,
         alarms: crate::alarm::Table::load(engine)?,
+        auth: crate::auth::Table::load(engine)?,
         cluster_version: text(engine, member::CLUSTER_VERSION)?,
         downgrade: text(engine, member::DOWNGRADE)?,
     };

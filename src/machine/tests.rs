@@ -1,5 +1,6 @@
 //! The room as a whole: claims about single behaviours here, random histories in `random`.
 
+mod auth;
 mod members;
 mod random;
 
@@ -111,7 +112,7 @@ impl Bench {
     }
 
     fn outcome(&mut self, command: Command) -> Outcome {
-        self.entry(EntryKind::Normal, codec::encode(RequestId(7), &command))
+        self.entry(EntryKind::Normal, codec::encode(RequestId(7), &Author::Nobody, &command))
     }
 
     fn run(&mut self, command: Command) -> Result<Reply, Error> {

@@ -1,15 +1,20 @@
 //! What everybody else may see of the machine while it applies.
 
-use super::{AlarmKind, Mark, quota::Quota};
+use super::{AlarmKind, Command, Mark, Txn, authorize, quota::Quota};
 use crate::{
     alarm,
+    auth::{self, Author},
     engine::{Engine, Size},
     lease::{self, Lease, Terms},
     membership::{self, Member},
-    types::{ConfState, Fault, Index, Key, LeaseId, MemberId, Term},
+    types::{ConfState, Error, Fault, Index, Key, KeyRange, LeaseId, MemberId, Term},
 };
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 /// The replicated state that is small enough to be held in memory.
 #[derive(Default)]
@@ -17,6 +22,7 @@ pub(super) struct State {
     pub(super) leases: lease::Table,
     pub(super) members: membership::Table,
     pub(super) alarms: alarm::Table,
+    pub(super) auth: auth::Table,
     pub(super) cluster_version: Option<String>,
     pub(super) downgrade: Option<String>,
 }
@@ -28,6 +34,18 @@ pub(super) struct Shared {
     /// The last entry whose effects readers can see.
     pub(super) mark: Mutex<Mark>,
     pub(super) quota: Quota,
+    /// As in the state; for those whom it does not concern to find out without a lock.
+    pub(super) auth_enabled: AtomicBool,
+    /// Another number after each change of the auth state.
+    pub(super) auth_stamp: AtomicU64,
+}
+
+impl Shared {
+    /// Says that the auth state is another one. For whoever holds the state's lock.
+    pub(super) fn note_auth(&self, state: &State) {
+        self.auth_enabled.store(state.auth.is_enabled(), Ordering::Release);
+        self.auth_stamp.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// A window on the machine: cheap to clone, for any number of threads. Each answer is consistent in itself.
@@ -155,6 +173,108 @@ impl View {
     /// The store under all this. A snapshot replaces it, so nobody keeps it for long.
     pub fn engine(&self) -> Arc<dyn Engine> {
         self.shared.engine.read().clone()
+    }
+
+    /// Whether permissions are enforced.
+    pub fn auth_enabled(&self) -> bool {
+        self.shared.auth_enabled.load(Ordering::Acquire)
+    }
+
+    /// Another number after each change of users, roles, or whether they count, and before anything that follows in the log can be
+    /// seen. If it is the same after a read as before a check, the check holds for what was read.
+    pub fn auth_stamp(&self) -> u64 {
+        self.shared.auth_stamp.load(Ordering::Acquire)
+    }
+
+    /// Counts changes of users and roles.
+    pub fn auth_revision(&self) -> u64 {
+        self.shared.state.read().auth.revision()
+    }
+
+    /// Whether `author` may have `command` done, as this member's state is now. It is asked again when the command is applied.
+    ///
+    /// # Errors
+    /// What the caller is to be told.
+    pub fn authorize(&self, author: &Author, command: &Command) -> Result<(), Error> {
+        if !self.auth_enabled() {
+            return Ok(());
+        }
+        let state = &*self.shared.state.read();
+        authorize::authorize(&state.auth, &state.leases, author, command)
+    }
+
+    /// The same of a transaction, as it is in a command.
+    ///
+    /// # Errors
+    /// What the caller is to be told.
+    pub fn authorize_txn(&self, author: &Author, txn: &Txn) -> Result<(), Error> {
+        if !self.auth_enabled() {
+            return Ok(());
+        }
+        let state = &*self.shared.state.read();
+        authorize::authorize_txn(&state.auth, &state.leases, author, txn)
+    }
+
+    /// Whether `author` may read all of `range`.
+    ///
+    /// # Errors
+    /// What the caller is to be told.
+    pub fn authorize_read(&self, author: &Author, range: &KeyRange) -> Result<(), Error> {
+        if !self.auth_enabled() {
+            return Ok(());
+        }
+        self.shared.state.read().auth.permits(author)?.read(range)
+    }
+
+    /// Whether `author` may see all leases: as in etcd, who may read all keys that have one.
+    ///
+    /// # Errors
+    /// What the caller is to be told.
+    pub fn authorize_leases(&self, author: &Author) -> Result<(), Error> {
+        if !self.auth_enabled() {
+            return Ok(());
+        }
+        let state = &*self.shared.state.read();
+        let permits = state.auth.permits(author)?;
+        if matches!(permits, auth::Permits::All) {
+            return Ok(());
+        }
+        let leases = state.leases.ids().into_iter().filter_map(|id| state.leases.get(id));
+        let mut keys = leases.flat_map(|lease| &lease.keys).map(|key| KeyRange::One(key.clone()));
+        keys.try_for_each(|key| permits.read(&key))
+    }
+
+    /// Whether `author` may do what only root may.
+    ///
+    /// # Errors
+    /// What the caller is to be told.
+    pub fn authorize_admin(&self, author: &Author) -> Result<(), Error> {
+        if !self.auth_enabled() {
+            return Ok(());
+        }
+        self.shared.state.read().auth.permits(author)?.admin()
+    }
+
+    /// Whether `author` is somebody.
+    ///
+    /// # Errors
+    /// What the caller is to be told.
+    pub fn authorize_any(&self, author: &Author) -> Result<(), Error> {
+        if !self.auth_enabled() {
+            return Ok(());
+        }
+        self.shared.state.read().auth.permits(author).map(drop)
+    }
+
+    /// Whether there is a user `name` that whoever proved it at the auth revision `revision` still is.
+    pub fn is_current(&self, name: &str, revision: u64) -> bool {
+        self.shared.state.read().auth.is_current(name, revision)
+    }
+
+    /// The hash of a user's password, if it has one, and the auth revision at which that is so.
+    pub fn password(&self, name: &str) -> (Option<Bytes>, u64) {
+        let state = self.shared.state.read();
+        (state.auth.password(name), state.auth.revision())
     }
 
     /// Ids of members that left for good.

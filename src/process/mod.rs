@@ -4,6 +4,7 @@
 //! once every listener accepts. A signal lets calls in flight finish, within a deadline, and makes everything durable; a fault
 //! ends the process with one clear line and a failing exit. **May not know** what a request means.
 
+mod auth;
 mod discovery;
 mod peers;
 mod proxy;
@@ -103,6 +104,7 @@ async fn live(config: Config) -> Result<(), String> {
         data_dir = %config.data_dir.display(),
         "starting henge"
     );
+    let auth_settings = auth::settings(&config)?;
     let config = discovery::complete(config).await?;
     let bind = async |urls: &[Url]| bind_all(urls, config.socket_reuse_port).await;
     let clients = bind(&config.listen_client_urls).await?;
@@ -121,7 +123,8 @@ async fn live(config: Config) -> Result<(), String> {
 
     let stopping = Arc::new(watch::Sender::new(false));
     let rules = Rules { strict: config.strict_reconfig_check, learners_max: config.max_learners };
-    let backend = MemberBackend::new(handle.clone(), quota_bytes(&config).max(0), rules, Arc::clone(&stopping));
+    let backend =
+        MemberBackend::new(handle.clone(), quota_bytes(&config).max(0), rules, auth_settings, Arc::clone(&stopping));
     backend.upkeep(config.auto_promote);
     let edge = Edge::new(backend, edge_settings(&config));
     if config.core_size > 0 {
@@ -304,6 +307,7 @@ fn sabotage() -> Result<Option<Sabotage>, String> {
 fn settings(config: &Config, wal_dir: PathBuf, start_as: StartAs, sabotage: Option<Sabotage>) -> Settings {
     let election_ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
     Settings {
+        auth_token_ttl: config.auth.token_ttl,
         wal_dir,
         name: config.name.clone(),
         peer_urls: texts(&config.initial_advertise_peer_urls),

@@ -18,7 +18,7 @@ use super::{
     budget::{Budget, Held},
     copies::Ground,
     copy::{Keep, Writer},
-    fence::{Fence, Refusal, asks_who, header},
+    fence::{Fence, Refusal, asks_who, ended_by_asking_who, header},
     place::Place,
     shelf::Shelf,
 };
@@ -273,6 +273,11 @@ impl Feed {
                     }
                 }
                 News::Compacted(at) => return Err(End::Over(format!("upstream is compacted at {at}"))),
+                News::Canceled(why) if ended_by_asking_who(&why) => {
+                    // Before the copy ends: nobody must find the next one.
+                    self.fence.lock();
+                    return Err(End::Over(Refusal::Locked.to_string()));
+                }
                 News::Canceled(why) => return Err(End::Lost(format!("the watch was cancelled: {why}"))),
             }
             is_untidy = true;

@@ -131,6 +131,11 @@ impl Fence {
         self.shared.is_locked.load(Relaxed)
     }
 
+    /// Upstream has asked who we are, in an answer to somebody else. The next fence may find that it does so no more.
+    pub(super) fn lock(&self) {
+        self.shared.is_locked.store(true, Relaxed);
+    }
+
     /// Linearizable reads that were sent upstream.
     pub fn calls(&self) -> u64 {
         self.shared.calls.load(Relaxed)
@@ -325,6 +330,13 @@ pub(super) fn header(header: Option<pb::ResponseHeader>) -> Option<Header> {
         revision: Revision(header.revision),
         term: Term(header.raft_term),
     })
+}
+
+/// Whether a watch was ended because upstream wants to know who asks: it says so in the words of a call that was refused.
+pub(super) fn ended_by_asking_who(reason: &str) -> bool {
+    [Error::UserEmpty, Error::PermissionDenied, Error::InvalidAuthToken]
+        .iter()
+        .any(|error| reason.ends_with(error.text()))
 }
 
 /// Whether upstream wants to know who asks, which only a caller of ours can say.

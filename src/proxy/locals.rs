@@ -7,14 +7,14 @@ use super::{
 };
 use crate::{
     runtime,
-    server::{Access, Identity},
+    server::Identity,
     types::{KeyRange, Revision},
 };
 use std::sync::Arc;
 
 impl Locals for Copies {
     fn local(&self, caller: &Identity, range: &KeyRange, start: Revision) -> Option<Local> {
-        if self.may(caller, Access::Read, range) == Verdict::Upstream {
+        if self.may(caller) == Verdict::Upstream {
             return None;
         }
         let copy = match self.shared.ground.find(range) {

@@ -48,7 +48,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, watch};
 use tonic::{
-    Request, Response, Status, Streaming,
+    Extensions, Request, Response, Status, Streaming,
     body::Body,
     metadata::MetadataMap,
     server::{Grpc, StreamingService},
@@ -163,7 +163,8 @@ impl<L: Locals> ProxyWatch<L> {
     fn open(&self, request: Request<Streaming<WatchRequest>>) -> Answers<L> {
         let (metadata, mut extensions, requests) = request.into_parts();
         let leader = extensions.remove::<Arc<Looking>>();
-        let caller = Identity::of(&metadata);
+        // A certificate says who somebody is to this proxy alone: what passes through does not carry it.
+        let caller = Identity::of(&metadata, &Extensions::new());
         let session = Session::new(self.locals.clone(), caller, &self.settings, Arc::clone(&self.watchers));
         let session = Arc::new(session);
         let reading = runtime::spawn(read_requests(requests, Arc::clone(&session)));

@@ -91,6 +91,7 @@ impl Apply {
         self.shared.swept.send_replace(self.shared.reader.swept());
         self.told_term = self.told_term.max(term);
         self.know_thyself();
+        self.note_auth();
         self.settle(index, term);
         self.shared.facts.quarantined.store(false, Ordering::Release);
         let _ = self.inbox.send(Inbox::Restored(index));
@@ -122,12 +123,22 @@ impl Apply {
                     self.know_thyself();
                 }
                 Effect::AlarmChanged => {}
+                Effect::TokenIssued { token, user, revision } => {
+                    self.shared.tokens.issued(token, user, *revision, self.shared.clock.now());
+                }
+                Effect::AuthDisabled => self.shared.tokens.end_all(),
+                Effect::AuthChanged => self.note_auth(),
             }
         }
         if !outcome.events.is_empty() {
             self.shared.hub.publish(outcome.events, self.shared.reader.current());
         }
         self.shared.proposals.complete(outcome.replies);
+    }
+
+    /// Wakes those who hold streams: somebody may do other things now.
+    fn note_auth(&self) {
+        self.shared.auth_changed.send_replace(self.shared.view.auth_stamp());
     }
 
     /// What a change of members means for this one.

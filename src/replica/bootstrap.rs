@@ -21,6 +21,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
+    auth::SimpleTokens,
     engine::{Engine, Home},
     io::{
         Clock, Disk, Rng,
@@ -51,6 +52,8 @@ const COMMITTED_MAX: usize = 4;
 /// What a member is told by whoever starts it.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// How long a simple token lives after it was last used.
+    pub auth_token_ttl: Duration,
     /// Folder of the log.
     pub wal_dir: PathBuf,
     /// Name of this member.
@@ -329,6 +332,8 @@ fn build<D: Disk>(
         removed: tokio::sync::watch::Sender::new(view.is_removed(member_id)),
         swept: tokio::sync::watch::Sender::new(machine.reader().swept()),
         sweeper,
+        tokens: SimpleTokens::new(settings.auth_token_ttl),
+        auth_changed: tokio::sync::watch::Sender::new(view.auth_stamp()),
         threads: Mutex::default(),
         view,
     });

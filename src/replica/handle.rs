@@ -13,6 +13,7 @@ use super::{
     transport::{PeerMessage, Transport},
 };
 use crate::{
+    auth::{Author, SimpleTokens},
     engine::{self, Checkpoint, Home},
     io::{Clock, Rng},
     machine::{Applied, Command, RequestId, View, codec},
@@ -73,6 +74,10 @@ pub(crate) struct Shared {
     /// Set once this member has applied its own removal.
     pub(super) removed: watch::Sender<bool>,
     pub(super) swept: watch::Sender<Revision>,
+    /// Tokens that were issued through the log.
+    pub(super) tokens: SimpleTokens,
+    /// [`View::auth_stamp`], and a wake-up when it changes.
+    pub(super) auth_changed: watch::Sender<u64>,
     pub(super) sweeper: Sender<()>,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -173,7 +178,7 @@ impl Shared {
     }
 
     /// The next 64 bits of this member's chance.
-    pub(super) fn chance(&self) -> u64 {
+    pub(crate) fn chance(&self) -> u64 {
         self.chance.lock().next_u64()
     }
 
@@ -193,16 +198,24 @@ impl Shared {
 }
 
 impl Handle {
-    /// Replicates `command` and waits until it is applied here.
+    /// Replicates a command of this member's own account and waits until it is applied here: nobody's permissions are asked for.
+    ///
+    /// # Errors
+    /// As [`Handle::propose_for`].
+    pub async fn propose(&self, command: Command) -> Result<Applied, Error> {
+        self.propose_for(&Author::Member, command).await
+    }
+
+    /// Replicates `command` for `author` and waits until it is applied here.
     ///
     /// # Errors
     /// Only where the outcome is unknown or the command was never proposed: [`Error::Timeout`], [`Error::Stopped`],
     /// [`Error::NoLeader`], [`Error::RequestTooManyRequests`], [`Error::RequestTooLarge`], [`Error::NoSpace`] (quota). What the state
     /// machine refused is in [`Applied::result`].
-    pub async fn propose(&self, command: Command) -> Result<Applied, Error> {
+    pub async fn propose_for(&self, author: &Author, command: Command) -> Result<Applied, Error> {
         self.admit(&command)?;
         let id = self.request_id();
-        self.submit(id, EntryKind::Normal, codec::encode(id, &command)).await
+        self.submit(id, EntryKind::Normal, codec::encode(id, author, &command)).await
     }
 
     /// Replicates a change of membership and waits until it is applied here. The reply lists all members after it.
@@ -287,13 +300,13 @@ impl Handle {
     ///
     /// # Errors
     /// As [`Handle::propose`].
-    pub async fn lease_grant(&self, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
+    pub async fn lease_grant(&self, author: &Author, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
         let id = match id {
             LeaseId::NONE => self.unused_lease_id(),
             id => id,
         };
         let ttl_s = ttl_s.max(self.shared.limits.ttl_s_min);
-        self.propose(Command::LeaseGrant { id, ttl_s }).await
+        self.propose_for(author, Command::LeaseGrant { id, ttl_s }).await
     }
 
     fn unused_lease_id(&self) -> LeaseId {
@@ -447,6 +460,21 @@ impl Handle {
     /// Leases, members, alarms: the replicated state beside keys.
     pub fn view(&self) -> &View {
         &self.shared.view
+    }
+
+    /// The next 64 bits of this member's chance.
+    pub fn chance(&self) -> u64 {
+        self.shared.chance()
+    }
+
+    /// Whose simple token this is, and at which auth revision that was proven. It lives longer by that.
+    pub fn token(&self, token: &str) -> Option<(Arc<str>, u64)> {
+        self.shared.tokens.find(token, self.shared.clock.now())
+    }
+
+    /// [`View::auth_stamp`], and a wake-up when it changes.
+    pub fn auth_changed(&self) -> watch::Receiver<u64> {
+        self.shared.auth_changed.subscribe()
     }
 
     /// This member.

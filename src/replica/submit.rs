@@ -8,6 +8,7 @@ use super::{
     transport::{Answer, Forwarded, Letter, PeerMessage, Question},
 };
 use crate::{
+    auth::Author,
     machine::{Command, RequestId, codec},
     raft::{Input, Proposal, ReadId, Role},
     types::{EntryKind, Error, MemberId, Term},
@@ -213,7 +214,7 @@ impl Run {
     pub(super) fn propose_own(&mut self, commands: impl IntoIterator<Item = Command>) {
         let encode = |command: Command| {
             let id = RequestId(self.shared.chance());
-            Forwarded { id, kind: EntryKind::Normal, data: codec::encode(id, &command) }
+            Forwarded { id, kind: EntryKind::Normal, data: codec::encode(id, &Author::Member, &command) }
         };
         let proposals = commands.into_iter().map(encode).collect::<Vec<_>>();
         if proposals.is_empty() {

@@ -5,6 +5,7 @@ mod network;
 
 use super::*;
 use crate::{
+    auth::Author,
     engine::{Engine, Memory, MemoryHome},
     machine::{Command, Put, Reply},
     mvcc::RangeQuery,
@@ -39,6 +40,7 @@ fn settings(dir: &Path) -> Settings {
         warn_apply_after: Duration::from_secs(10),
         unsafe_no_fsync: false,
         wal_keep_all: false,
+        auth_token_ttl: Duration::from_secs(300),
         sabotage: None,
     }
 }
@@ -193,7 +195,7 @@ async fn leases_are_renewed_by_the_leader_and_end_by_themselves() {
     let dir = tempfile::tempdir().expect("a folder");
     let engine = Arc::new(Memory::default());
     let handle = run(dir.path(), &engine);
-    let granted = handle.lease_grant(LeaseId::NONE, 0).await.expect("a leader");
+    let granted = handle.lease_grant(&Author::Member, LeaseId::NONE, 0).await.expect("a leader");
     let Ok(Reply::LeaseGrant { id, ttl_s }) = granted.result else { panic!("{granted:?}") };
     assert_eq!(ttl_s, 1, "raised to one and a half election timeouts, in whole seconds");
     let leased = Put { key: Key::from("a".to_owned()), lease: id, ..Put::default() };

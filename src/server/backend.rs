@@ -1,7 +1,8 @@
 //! The seam between the edge and what stands behind it: a member, or a proxy of the ring.
 
-use super::downgrade::Downgrade;
+use super::{downgrade::Downgrade, keeper::Keeper};
 use crate::{
+    auth::Author,
     engine::{self, Checkpoint},
     machine::{AlarmKind, Applied, Command, Txn, TxnReply},
     membership::Member,
@@ -70,6 +71,12 @@ pub struct Pinned {
 /// An `Err` of `propose` or `lease_grant` says that the outcome is not known here (or the command was never proposed); a refusal
 /// that the state machine decided is in [`Applied::result`]. Timeouts are the backend's business: each future ends in bounded time.
 pub trait Backend: Clone + Send + Sync + 'static {
+    /// Who callers are, and what they may do.
+    fn keeper(&self) -> &Keeper;
+
+    /// Returns once this member has applied all that any client may have been told about.
+    fn level(&self) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// The header of a reply that is sent now.
     fn header(&self) -> Header;
 
@@ -88,18 +95,23 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// The revision is the store's when it ran.
     fn txn_read(
         &self,
-        txn: Txn,
+        txn: &Txn,
         serializable: bool,
     ) -> impl Future<Output = Result<(TxnReply, Revision), Error>> + Send;
 
-    /// Replicates a command and waits until it is applied here.
-    fn propose(&self, command: Command) -> impl Future<Output = Result<Applied, Error>> + Send;
+    /// Replicates a command for `author`, whose permissions are looked at when it is applied, and waits until it is applied here.
+    fn propose(&self, author: &Author, command: Command) -> impl Future<Output = Result<Applied, Error>> + Send;
 
     /// Returns once everything below `revision`, which has been compacted, is swept from disk.
     fn compacted(&self, revision: Revision) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Makes a lease. Id 0: the backend chooses; a `ttl_s` below the least that an election allows is raised to it.
-    fn lease_grant(&self, id: LeaseId, ttl_s: i64) -> impl Future<Output = Result<Applied, Error>> + Send;
+    fn lease_grant(
+        &self,
+        author: &Author,
+        id: LeaseId,
+        ttl_s: i64,
+    ) -> impl Future<Output = Result<Applied, Error>> + Send;
 
     /// Renews leases. The time to live of each in seconds, or `None` if there is no such lease.
     fn lease_keep_alive(&self, ids: Vec<LeaseId>) -> impl Future<Output = Result<Vec<Option<i64>>, Error>> + Send;

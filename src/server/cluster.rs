@@ -1,12 +1,12 @@
 //! The Cluster service: who belongs to the cluster, and changes of that.
 
-use super::{Backend, Edge, convert, identity::Access, reconfig};
+use super::{Backend, Edge, convert, reconfig};
 use crate::{
     membership::Member,
     pb::etcdserverpb::{self as pb, cluster_server::Cluster},
     types::MemberId,
 };
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Extensions, Request, Response, Status, metadata::MetadataMap};
 
 /// The Cluster service.
 pub struct ClusterService<B> {
@@ -20,8 +20,9 @@ impl<B: Backend> ClusterService<B> {
     }
 
     /// Whether this caller may change who belongs to the cluster.
-    fn enter(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        Ok(self.edge.enter(metadata, false)?.may(Access::Admin, None)?)
+    async fn enter(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<(), Status> {
+        let caller = self.edge.enter(metadata, extensions, false).await?;
+        Ok(self.edge.view().authorize_admin(&caller)?)
     }
 
     fn header(&self) -> Option<pb::ResponseHeader> {
@@ -39,8 +40,8 @@ impl<B: Backend> Cluster for ClusterService<B> {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        self.enter(&metadata)?;
+        let (metadata, extensions, request) = request.into_parts();
+        self.enter(&metadata, &extensions).await?;
         let peer_urls = reconfig::peer_urls(&request.peer_ur_ls)?;
         let (member, members) = self.edge.backend.member_add(peer_urls, request.is_learner).await?;
         let (member, members) = (Some(convert::member(member)), to_wire(members));
@@ -51,8 +52,8 @@ impl<B: Backend> Cluster for ClusterService<B> {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        self.enter(&metadata)?;
+        let (metadata, extensions, request) = request.into_parts();
+        self.enter(&metadata, &extensions).await?;
         let members = to_wire(self.edge.backend.member_remove(MemberId(request.id)).await?);
         Ok(Response::new(pb::MemberRemoveResponse { header: self.header(), members }))
     }
@@ -61,8 +62,8 @@ impl<B: Backend> Cluster for ClusterService<B> {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        self.enter(&metadata)?;
+        let (metadata, extensions, request) = request.into_parts();
+        self.enter(&metadata, &extensions).await?;
         let peer_urls = reconfig::peer_urls(&request.peer_ur_ls)?;
         let members = to_wire(self.edge.backend.member_update(MemberId(request.id), peer_urls).await?);
         Ok(Response::new(pb::MemberUpdateResponse { header: self.header(), members }))
@@ -72,8 +73,9 @@ impl<B: Backend> Cluster for ClusterService<B> {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        self.edge.enter(&metadata, false)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
+        self.edge.view().authorize_any(&caller)?;
         let members = to_wire(self.edge.backend.members(!request.linearizable).await?);
         Ok(Response::new(pb::MemberListResponse { header: self.header(), members }))
     }
@@ -82,8 +84,8 @@ impl<B: Backend> Cluster for ClusterService<B> {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        self.enter(&metadata)?;
+        let (metadata, extensions, request) = request.into_parts();
+        self.enter(&metadata, &extensions).await?;
         let members = to_wire(self.edge.backend.member_promote(MemberId(request.id)).await?);
         Ok(Response::new(pb::MemberPromoteResponse { header: self.header(), members }))
     }

@@ -5,16 +5,18 @@ use super::{
     admission::{Admission, Ticket},
     check::Limits,
     identity::Identity,
+    keeper::Found,
     trace::Trace,
 };
 use crate::{
-    machine::{Command, Reply},
+    auth::Author,
+    machine::{Command, Reply, View},
     ring::Roster,
     types::{Error, Key, MemberId},
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
-use tonic::metadata::MetadataMap;
+use tonic::{Extensions, metadata::MetadataMap};
 
 /// What a member tells clients about its version: etcd's, whose API it speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,18 +95,79 @@ impl<B: Backend> Edge<B> {
         Edge { backend, settings: Arc::new(settings), roster, healing: HealingNews::default(), admission }
     }
 
-    /// What every call passes first. `on_learner`: a learner answers this call too.
+    /// What every call passes first: who asks. `on_learner`: a learner answers this call too.
+    ///
+    /// # Errors
+    /// As [`Edge::open`] and [`Edge::identify`].
+    pub async fn enter(
+        &self,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+        on_learner: bool,
+    ) -> Result<Author, Error> {
+        let identity = self.open(metadata, extensions, on_learner)?;
+        self.identify(&identity).await
+    }
+
+    /// What every call passes first, but for the question who asks.
     ///
     /// # Errors
     /// [`Error::NotSupportedForLearner`], then [`Error::NoLeader`] for a caller that insists on one.
-    pub fn enter(&self, metadata: &MetadataMap, on_learner: bool) -> Result<Identity, Error> {
+    pub fn open(&self, metadata: &MetadataMap, extensions: &Extensions, on_learner: bool) -> Result<Identity, Error> {
         if !on_learner && self.backend.is_learner() {
             return Err(Error::NotSupportedForLearner);
         }
         if insists_on_leader(metadata) && self.backend.leader().borrow().is_none() {
             return Err(Error::NoLeader);
         }
-        Ok(Identity::of(metadata))
+        Ok(Identity::of(metadata, extensions))
+    }
+
+    /// Who that is.
+    ///
+    /// # Errors
+    /// [`Error::InvalidAuthToken`]
+    pub async fn identify(&self, identity: &Identity) -> Result<Author, Error> {
+        let keeper = self.backend.keeper();
+        let index = match keeper.find(identity)? {
+            Found::Author(author) => return Ok(author),
+            Found::After(index) => index,
+        };
+        // Another member issued it a moment ago. If it did, it is known here after this.
+        tracing::trace!(index = index.0, "waiting for the entry that issued a token");
+        self.backend.level().await?;
+        match keeper.find(identity)? {
+            Found::Author(author) => Ok(author),
+            Found::After(_) => Err(Error::InvalidAuthToken),
+        }
+    }
+
+    /// The state that says who may do what.
+    pub fn view(&self) -> &View {
+        self.backend.keeper().view()
+    }
+
+    /// Reads what `allowed` permits. If permissions change meanwhile it begins again: what is answered was permitted when it was read.
+    ///
+    /// # Errors
+    /// What `allowed` says, or `read`.
+    pub async fn read<T, F>(
+        &self,
+        allowed: impl Fn(&View) -> Result<(), Error>,
+        read: impl Fn() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let view = self.view();
+        loop {
+            let stamp = view.auth_stamp();
+            allowed(view)?;
+            let result = read().await;
+            if view.auth_stamp() == stamp {
+                return result;
+            }
+        }
     }
 
     /// Room for a request of `bytes` that goes into the log.
@@ -122,11 +185,21 @@ impl<B: Backend> Edge<B> {
     }
 
     /// Replicates a command that takes `bytes` in the log: its reply, and the header of it.
-    pub async fn propose(&self, call: &'static str, bytes: usize, command: Command) -> Result<(Reply, Header), Error> {
+    ///
+    /// # Errors
+    /// What `author` may not is refused here already; the rest is what a proposal may end with.
+    pub async fn propose(
+        &self,
+        call: &'static str,
+        bytes: usize,
+        author: &Author,
+        command: Command,
+    ) -> Result<(Reply, Header), Error> {
+        self.view().authorize(author, &command)?;
         let _ticket = self.admit(bytes)?;
         let trace = self.trace(call);
         let key = key_of(&command);
-        let result = self.backend.propose(command).await;
+        let result = self.backend.propose(author, command).await;
         trace.done(&key, &result);
         let applied = result?;
         Ok((applied.result?, self.backend.header().at(applied.revision)))

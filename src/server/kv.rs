@@ -1,14 +1,12 @@
 //! The KV service: ranges, puts, deletes, transactions, compaction.
 
-use super::{
-    Backend, Edge, check, convert,
-    identity::{Access, Identity},
-};
+use super::{Backend, Edge, check, convert};
 use crate::{
-    machine::{Command, Op, Reply, Txn},
+    auth::Author,
+    machine::{Command, Reply, View},
     pb::etcdserverpb::{self as pb, kv_server::Kv},
     runtime,
-    types::{Error, KeyRange, Revision},
+    types::{Error, Revision},
 };
 use bytes::Bytes;
 use prost::Message;
@@ -33,14 +31,16 @@ impl<B: Backend> Kv for KvService<B> {
     type RangeStreamStream = ReceiverStream<Result<pb::RangeStreamResponse, Status>>;
 
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let caller = self.edge.enter(&metadata, request.serializable)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, request.serializable).await?;
         let checked = check::range(request)?;
-        caller.may(Access::Read, Some(&checked.query.range))?;
 
         let trace = self.edge.trace("Range");
         let key = checked.query.range.start().clone();
-        let result = self.edge.backend.range(checked.query, checked.serializable).await;
+        let backend = &self.edge.backend;
+        let allowed = |view: &View| view.authorize_read(&caller, &checked.query.range);
+        let read = || backend.range(checked.query.clone(), checked.serializable);
+        let result = self.edge.read(allowed, read).await;
         trace.done(&key, &result);
         let result = result?;
         let header = self.edge.backend.header().at(result.revision);
@@ -51,18 +51,18 @@ impl<B: Backend> Kv for KvService<B> {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        let (metadata, _, request) = request.into_parts();
+        let (metadata, extensions, request) = request.into_parts();
         // As every stream: not on a learner, not even serializable.
-        let caller = self.edge.enter(&metadata, false)?;
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
         let checked = check::range_stream(request)?;
-        caller.may(Access::Read, Some(&checked.query.range))?;
+        self.edge.view().authorize_read(&caller, &checked.query.range)?;
         let mut end = self.edge.stream_end(&metadata);
 
         // Two chunks wait for a slow client, no more; the walk stands still meanwhile.
         let (sender, receiver) = mpsc::channel(2);
         let edge = self.edge.clone();
         runtime::spawn(async move {
-            let walk = walk(&edge, checked, &sender);
+            let walk = walk(&edge, &caller, checked, &sender);
             let stopped = tokio::select! {
                 biased;
                 result = walk => result.err(),
@@ -76,13 +76,12 @@ impl<B: Backend> Kv for KvService<B> {
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let caller = self.edge.enter(&metadata, false)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
         let bytes = request.encoded_len();
         let put = check::put(request)?;
-        caller.may(Access::Write, Some(&KeyRange::One(put.key.clone())))?;
 
-        let (reply, header) = self.edge.propose("Put", bytes, Command::Put(put)).await?;
+        let (reply, header) = self.edge.propose("Put", bytes, &caller, Command::Put(put)).await?;
         let Reply::Put { prev } = reply else { unreachable!("a put is answered as a put: {reply:?}") };
         Ok(Response::new(pb::PutResponse { header: header.to_wire(), prev_kv: prev.map(convert::kv) }))
     }
@@ -91,13 +90,13 @@ impl<B: Backend> Kv for KvService<B> {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let caller = self.edge.enter(&metadata, false)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
         let bytes = request.encoded_len();
         let delete = check::delete_range(request)?;
-        caller.may(Access::Write, Some(&delete.range))?;
 
-        let (reply, header) = self.edge.propose("DeleteRange", bytes, Command::DeleteRange(delete)).await?;
+        let command = Command::DeleteRange(delete);
+        let (reply, header) = self.edge.propose("DeleteRange", bytes, &caller, command).await?;
         let Reply::DeleteRange { deleted, prevs } = reply else {
             unreachable!("a delete is answered as a delete: {reply:?}")
         };
@@ -106,19 +105,19 @@ impl<B: Backend> Kv for KvService<B> {
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let caller = self.edge.enter(&metadata, false)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
         let checked = check::txn(request, &self.edge.settings.limits)?;
-        may_txn(&caller, &checked.txn)?;
-
         let (reply, header) = if checked.txn.is_read_only() {
             let trace = self.edge.trace("Txn");
-            let result = self.edge.backend.txn_read(checked.txn, checked.serializable).await;
+            let allowed = |view: &View| view.authorize_txn(&caller, &checked.txn);
+            let read = || self.edge.backend.txn_read(&checked.txn, checked.serializable);
+            let result = self.edge.read(allowed, read).await;
             trace.done(&[], &result);
             let (reply, revision) = result?;
             (reply, self.edge.backend.header().at(revision))
         } else {
-            let (reply, header) = self.edge.propose("Txn", checked.bytes, Command::Txn(checked.txn)).await?;
+            let (reply, header) = self.edge.propose("Txn", checked.bytes, &caller, Command::Txn(checked.txn)).await?;
             let Reply::Txn(reply) = reply else {
                 unreachable!("a transaction is answered as a transaction: {reply:?}")
             };
@@ -131,11 +130,11 @@ impl<B: Backend> Kv for KvService<B> {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        self.edge.enter(&metadata, false)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
         let revision = Revision(request.revision);
         let command = Command::Compact { revision, physical: request.physical };
-        let (_, header) = self.edge.propose("Compact", request.encoded_len(), command).await?;
+        let (_, header) = self.edge.propose("Compact", request.encoded_len(), &caller, command).await?;
         if request.physical {
             self.edge.backend.compacted(revision).await?;
         }
@@ -147,12 +146,15 @@ impl<B: Backend> Kv for KvService<B> {
 /// what `Range` would have answered.
 async fn walk<B: Backend>(
     edge: &Edge<B>,
+    caller: &Author,
     checked: check::CheckedRange,
     sender: &mpsc::Sender<Result<pb::RangeStreamResponse, Status>>,
 ) -> Result<(), Error> {
     let check::CheckedRange { query, serializable } = checked;
     let backend = &edge.backend;
-    let pinned = backend.pin(&query.range, query.revision, serializable).await?;
+    let whole = query.range.clone();
+    let allowed = |view: &View| view.authorize_read(caller, &whole);
+    let pinned = edge.read(allowed, || backend.pin(&whole, query.revision, serializable)).await?;
     let count = pinned.reader.count(&pinned.pin, &query.range);
     let mut left = if query.limit > 0 { query.limit } else { i64::MAX };
     let more = count > left;
@@ -170,6 +172,8 @@ async fn walk<B: Backend>(
             response.kvs.iter_mut().for_each(|kv| (kv.value, kv.lease) = (Bytes::new(), 0));
         }
         rest = chunk.rest.filter(|_| left > 0);
+        // It may have been taken away since the last one.
+        allowed(edge.view())?;
         if rest.is_some() {
             let full = pb::RangeStreamResponse { range_response: Some(std::mem::take(&mut response)) };
             if sender.send(Ok(full)).await.is_err() {
@@ -184,14 +188,3 @@ async fn walk<B: Backend>(
 
 /// Small keys must not make one step long: other calls run on the same threads.
 const CHUNK_KEYS_MAX: usize = 8_192;
-
-/// Every leaf of a transaction, on all its paths.
-fn may_txn(caller: &Identity, txn: &Txn) -> Result<(), Error> {
-    txn.compares.iter().try_for_each(|compare| caller.may(Access::Read, Some(&compare.range)))?;
-    txn.success.iter().chain(&txn.failure).try_for_each(|op| match op {
-        Op::Range(query) => caller.may(Access::Read, Some(&query.range)),
-        Op::Put(put) => caller.may(Access::Write, Some(&KeyRange::One(put.key.clone()))),
-        Op::DeleteRange(delete) => caller.may(Access::Write, Some(&delete.range)),
-        Op::Txn(txn) => may_txn(caller, txn),
-    })
-}

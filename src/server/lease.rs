@@ -1,11 +1,12 @@
 //! The Lease service.
 
-use super::{Backend, Edge};
+use super::{Backend, Edge, Identity};
 use crate::{
-    machine::{Command, Reply},
+    auth::Author,
+    machine::{Command, Reply, View},
     pb::etcdserverpb::{self as pb, lease_server::Lease},
     runtime,
-    types::LeaseId,
+    types::{Error, KeyRange, LeaseId},
 };
 use prost::Message;
 use std::{pin::Pin, task::Poll};
@@ -33,11 +34,12 @@ impl<B: Backend> Lease for LeaseService<B> {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        self.edge.enter(&metadata, false)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
+        self.edge.view().authorize_any(&caller)?;
         let _ticket = self.edge.admit(request.encoded_len())?;
         let trace = self.edge.trace("LeaseGrant");
-        let result = self.edge.backend.lease_grant(LeaseId(request.id), request.ttl).await;
+        let result = self.edge.backend.lease_grant(&caller, LeaseId(request.id), request.ttl).await;
         trace.done(&[], &result);
         let applied = result?;
         let header = self.edge.backend.header().at(applied.revision);
@@ -50,10 +52,10 @@ impl<B: Backend> Lease for LeaseService<B> {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        self.edge.enter(&metadata, false)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
         let command = Command::LeaseRevoke { id: LeaseId(request.id) };
-        let (_, header) = self.edge.propose("LeaseRevoke", request.encoded_len(), command).await?;
+        let (_, header) = self.edge.propose("LeaseRevoke", request.encoded_len(), &caller, command).await?;
         Ok(Response::new(pb::LeaseRevokeResponse { header: header.to_wire() }))
     }
 
@@ -61,11 +63,14 @@ impl<B: Backend> Lease for LeaseService<B> {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let (metadata, _, mut requests) = request.into_parts();
-        self.edge.enter(&metadata, false)?;
+        let (metadata, extensions, mut requests) = request.into_parts();
+        let identity = self.edge.open(&metadata, &extensions, false)?;
+        // A stream is somebody's to its end: a token that ends meanwhile has said what it had to say.
+        let mut caller = self.edge.identify(&identity).await?;
+        self.edge.view().authorize_any(&caller)?;
         let mut end = self.edge.stream_end(&metadata);
         let (sender, receiver) = mpsc::channel(ANSWERS_WAITING_MAX);
-        let backend = self.edge.backend.clone();
+        let edge = self.edge.clone();
         runtime::spawn(async move {
             loop {
                 let first = tokio::select! {
@@ -80,7 +85,10 @@ impl<B: Backend> Lease for LeaseService<B> {
                     Err(status) => (Vec::new(), Some(Err(status))),
                 };
                 let mut answers = Vec::with_capacity(ids.len());
-                let renewed = renew(&backend, ids, &mut answers).await;
+                let renewed = match still(&edge, &identity, &mut caller).await {
+                    Ok(()) => renew(&edge.backend, ids, &mut answers).await,
+                    Err(error) => Err(error.into()),
+                };
                 let failure = renewed.and(ended.clone().unwrap_or(Ok(()))).err();
                 let is_last = ended.is_some() || failure.is_some();
                 for answer in answers.into_iter().map(Ok).chain(failure.map(Err)) {
@@ -100,9 +108,15 @@ impl<B: Backend> Lease for LeaseService<B> {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        self.edge.enter(&metadata, false)?;
-        let left = self.edge.backend.lease_left(LeaseId(request.id), request.keys).await?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
+        let id = LeaseId(request.id);
+        let allowed = |view: &View| view.authorize_any(&caller);
+        let left = self.edge.read(allowed, || self.edge.backend.lease_left(id, request.keys)).await?;
+        // Those that are told: more may have been attached since anybody looked.
+        let told = left.iter().flat_map(|left| &left.keys);
+        let mut told = told.map(|key| KeyRange::One(key.clone()));
+        told.try_for_each(|key| self.edge.view().authorize_read(&caller, &key))?;
         let header = self.edge.backend.header().to_wire();
         Ok(Response::new(match left {
             Some(left) => pb::LeaseTimeToLiveResponse {
@@ -121,11 +135,20 @@ impl<B: Backend> Lease for LeaseService<B> {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.edge.enter(request.metadata(), false)?;
-        let leases = self.edge.backend.leases().await?;
+        let caller = self.edge.enter(request.metadata(), request.extensions(), false).await?;
+        let allowed = |view: &View| view.authorize_leases(&caller);
+        let leases = self.edge.read(allowed, || self.edge.backend.leases()).await?;
         let leases = leases.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: self.edge.backend.header().to_wire(), leases }))
     }
+}
+
+/// Whether whoever opened a stream still is somebody. Those who were nobody while that was enough may be somebody by now.
+async fn still<B: Backend>(edge: &Edge<B>, identity: &Identity, caller: &mut Author) -> Result<(), Error> {
+    if edge.view().auth_enabled() && *caller == Author::Nobody {
+        *caller = edge.identify(identity).await?;
+    }
+    edge.view().authorize_any(caller)
 }
 
 /// Answers for a client that does not read; then its next request waits.

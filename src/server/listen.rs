@@ -1,13 +1,15 @@
 //! Client URLs: binding them.
 
-use super::authority::Mended;
-use crate::tls::{Connection, ServerTls, Spoken, Turn};
+use super::{authority::Mended, identity::CommonName};
+use crate::tls::{self, Connection, ServerTls, Spoken, Turn};
 use std::{
     fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
+use tokio_rustls::server::TlsStream;
 
 /// Why a client URL can't be served.
 #[derive(Debug)]
@@ -169,15 +171,16 @@ impl Arrival {
         }
     }
 
-    /// The connection, once its handshake is done; `turn` is what [`Arrival::enter`] gave.
+    /// The connection, once its handshake is done, and the common name of the certificate that was shown; `turn` is what
+    /// [`Arrival::enter`] gave.
     ///
     /// # Errors
     /// A text: it is not let in.
-    pub(super) async fn greet(self, turn: Option<Turn>) -> Result<Connection, String> {
+    pub(super) async fn greet(self, turn: Option<Turn>) -> Result<(Connection, Option<CommonName>), String> {
         if self.speaks == Speaks::Plain {
             return Ok(match self.stream {
-                Arrived::Tcp(stream, _) => Box::pin(Mended::new(stream)),
-                Arrived::Unix(stream) => Box::pin(Mended::new(stream)),
+                Arrived::Tcp(stream, _) => (Box::pin(Mended::new(stream)), None),
+                Arrived::Unix(stream) => (Box::pin(Mended::new(stream)), None),
             });
         }
         let (Some(tls), Some(turn)) = (self.tls, turn) else {
@@ -185,13 +188,21 @@ impl Arrival {
         };
         Ok(match self.stream {
             Arrived::Tcp(stream, _) if self.speaks == Speaks::Either => match tls.accept_either(stream, turn).await? {
-                Spoken::Tls(stream) => Box::pin(Mended::new(stream)),
-                Spoken::Plain(stream) => Box::pin(Mended::new(stream)),
+                Spoken::Tls(stream) => known(*stream),
+                Spoken::Plain(stream) => (Box::pin(Mended::new(stream)), None),
             },
-            Arrived::Tcp(stream, _) => Box::pin(Mended::new(tls.accept(stream, turn).await?)),
-            Arrived::Unix(stream) => Box::pin(Mended::new(tls.accept(stream, turn).await?)),
+            Arrived::Tcp(stream, _) => known(tls.accept(stream, turn).await?),
+            Arrived::Unix(stream) => known(tls.accept(stream, turn).await?),
         })
     }
+}
+
+fn known<S>(stream: TlsStream<S>) -> (Connection, Option<CommonName>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let name = tls::name_shown(&stream).map(|name| CommonName(name.into()));
+    (Box::pin(Mended::new(stream)), name)
 }
 
 /// Listens on the first address of a name that can be bound.

@@ -2,7 +2,6 @@
 
 use super::{
     Backend, Edge, check, convert,
-    identity::Access,
     snapshot::{SnapshotStream, Snapshots},
 };
 use crate::{
@@ -51,25 +50,25 @@ impl<B: Backend> Maintenance for MaintenanceService<B> {
     type SnapshotStream = SnapshotStream;
 
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let caller = self.edge.enter(&metadata, false)?;
-        caller.may(Access::Admin, None)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
         // The list goes through the log as well: it is linearizable in etcd too.
         let command = check::alarm(&request)?;
-        let (reply, header) = self.edge.propose("Alarm", request.encoded_len(), command).await?;
+        let (reply, header) = self.edge.propose("Alarm", request.encoded_len(), &caller, command).await?;
         let Reply::Alarms(alarms) = reply else { unreachable!("alarms are answered with alarms: {reply:?}") };
         let alarms = alarms.into_iter().map(convert::alarm).collect();
         Ok(Response::new(pb::AlarmResponse { header: header.to_wire(), alarms }))
     }
 
     async fn snapshot(&self, request: Request<pb::SnapshotRequest>) -> Result<Response<SnapshotStream>, Status> {
-        let caller = self.edge.enter(request.metadata(), true)?;
-        caller.may(Access::Admin, None)?;
+        let caller = self.edge.enter(request.metadata(), request.extensions(), true).await?;
+        self.edge.view().authorize_admin(&caller)?;
         Ok(Response::new(self.snapshots.stream(&self.edge)?))
     }
 
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
-        self.edge.enter(request.metadata(), true)?;
+        let caller = self.edge.enter(request.metadata(), request.extensions(), true).await?;
+        self.edge.view().authorize_admin(&caller)?;
         let status = self.edge.backend.status();
         let version = &self.edge.settings.version;
         let downgrade_info = pb::DowngradeInfo {
@@ -97,9 +96,9 @@ impl<B: Backend> Maintenance for MaintenanceService<B> {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let caller = self.edge.enter(&metadata, false)?;
-        caller.may(Access::Admin, None)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
+        self.edge.view().authorize_admin(&caller)?;
         self.edge.backend.move_leader(MemberId(request.target_id)).await?;
         // etcd sends none either: tools print what is there.
         Ok(Response::new(pb::MoveLeaderResponse { header: None }))
@@ -109,9 +108,9 @@ impl<B: Backend> Maintenance for MaintenanceService<B> {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let caller = self.edge.enter(&metadata, false)?;
-        caller.may(Access::Admin, None)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
+        self.edge.view().authorize_admin(&caller)?;
         let version = self.edge.backend.downgrade(check::downgrade(&request)?).await?;
         Ok(Response::new(pb::DowngradeResponse { header: self.header(), version }))
     }
@@ -120,23 +119,23 @@ impl<B: Backend> Maintenance for MaintenanceService<B> {
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        let caller = self.edge.enter(request.metadata(), false)?;
-        caller.may(Access::Admin, None)?;
+        let caller = self.edge.enter(request.metadata(), request.extensions(), false).await?;
+        self.edge.view().authorize_admin(&caller)?;
         self.edge.backend.defragment().await?;
         Ok(Response::new(pb::DefragmentResponse { header: self.header() }))
     }
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        let caller = self.edge.enter(request.metadata(), false)?;
-        caller.may(Access::Admin, None)?;
+        let caller = self.edge.enter(request.metadata(), request.extensions(), false).await?;
+        self.edge.view().authorize_admin(&caller)?;
         let hash = self.edge.backend.hash_all().await?;
         Ok(Response::new(pb::HashResponse { header: self.header(), hash }))
     }
 
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let caller = self.edge.enter(&metadata, false)?;
-        caller.may(Access::Admin, None)?;
+        let (metadata, extensions, request) = request.into_parts();
+        let caller = self.edge.enter(&metadata, &extensions, false).await?;
+        self.edge.view().authorize_admin(&caller)?;
         let hash = self.edge.backend.hash_kv(Revision(request.revision)).await?;
         Ok(Response::new(pb::HashKvResponse {
             header: self.header(),

@@ -1,11 +1,13 @@
 //! [`Backend`] over a member: the edge of the core.
 
 use super::{
-    Backend, Downgrade, Header, Healing, HealingNews, LeaseLeft, Pinned, Rules, Status, downgrade, heal, read_txn,
+    AuthSettings, Backend, Downgrade, Header, Healing, HealingNews, Keeper, LeaseLeft, Means, Pinned, Rules, Status,
+    downgrade, heal, read_txn,
     reconfig::{self, Situation},
     upkeep,
 };
 use crate::{
+    auth::Author,
     engine::Checkpoint,
     machine::{AlarmAction, AlarmKind, Applied, Command, Reply, Txn, TxnReply},
     membership::{Change, Member},
@@ -15,7 +17,10 @@ use crate::{
     types::{Error, Fault, KeyRange, LeaseId, MemberId, Revision},
     watch::Hub,
 };
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::sync::watch;
 
 /// Ranges of more keys than this are read off the runtime's threads, so that they hold up nobody else.
@@ -25,15 +30,41 @@ const KEYS_INLINE_MAX: i64 = 2_000;
 #[derive(Clone)]
 pub struct MemberBackend {
     handle: Handle,
+    keeper: Keeper,
     quota_bytes: i64,
     rules: Rules,
     stopping: Arc<watch::Sender<bool>>,
 }
 
+impl Means for Handle {
+    fn token(&self, token: &str) -> Option<(Arc<str>, u64)> {
+        Handle::token(self, token)
+    }
+
+    fn now(&self) -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn chance(&self) -> u64 {
+        Handle::chance(self)
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.auth_changed()
+    }
+}
+
 impl MemberBackend {
     /// Serves `handle`. `stopping` is set by whoever stops the process; `quota_bytes` is 0 if there is no bound.
-    pub fn new(handle: Handle, quota_bytes: i64, rules: Rules, stopping: Arc<watch::Sender<bool>>) -> MemberBackend {
-        MemberBackend { handle, quota_bytes, rules, stopping }
+    pub fn new(
+        handle: Handle,
+        quota_bytes: i64,
+        rules: Rules,
+        auth: AuthSettings,
+        stopping: Arc<watch::Sender<bool>>,
+    ) -> MemberBackend {
+        let keeper = Keeper::new(handle.view().clone(), handle.clone(), auth);
+        MemberBackend { handle, keeper, quota_bytes, rules, stopping }
     }
 
     /// Starts what a member does without being asked; it ends when the member stops. `auto_promote`: see the flag.
@@ -78,7 +109,7 @@ impl MemberBackend {
         &self.handle
     }
 
-    async fn level(&self, serializable: bool) -> Result<(), Error> {
+    async fn confirm(&self, serializable: bool) -> Result<(), Error> {
         match serializable {
             // What differs from the others' state is nobody's state.
             true if self.handle.is_quarantined() => Err(Error::Corrupt),
@@ -124,6 +155,14 @@ impl MemberBackend {
 }
 
 impl Backend for MemberBackend {
+    fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    async fn level(&self) -> Result<(), Error> {
+        self.handle.read_index().await
+    }
+
     fn header(&self) -> Header {
         Header {
             cluster_id: self.handle.cluster_id(),
@@ -134,7 +173,7 @@ impl Backend for MemberBackend {
     }
 
     async fn range(&self, query: RangeQuery, serializable: bool) -> Result<RangeResult, Error> {
-        self.level(serializable).await?;
+        self.confirm(serializable).await?;
         let small = matches!(query.range, KeyRange::One(_))
             || query.count_only
             || (1..=KEYS_INLINE_MAX).contains(&query.limit)
@@ -146,29 +185,29 @@ impl Backend for MemberBackend {
     }
 
     async fn pin(&self, _range: &KeyRange, revision: Revision, serializable: bool) -> Result<Pinned, Error> {
-        self.level(serializable).await?;
+        self.confirm(serializable).await?;
         let reader = self.handle.reader().clone();
         let pin = reader.pin(revision)?;
         Ok(Pinned { reader, pin })
     }
 
-    async fn txn_read(&self, txn: Txn, serializable: bool) -> Result<(TxnReply, Revision), Error> {
-        self.level(serializable).await?;
-        self.sound(read_txn(self.handle.reader(), &txn))?
+    async fn txn_read(&self, txn: &Txn, serializable: bool) -> Result<(TxnReply, Revision), Error> {
+        self.confirm(serializable).await?;
+        self.sound(read_txn(self.handle.reader(), txn))?
     }
 
-    async fn propose(&self, command: Command) -> Result<Applied, Error> {
+    async fn propose(&self, author: &Author, command: Command) -> Result<Applied, Error> {
         self.check_quota(&command)?;
-        self.handle.propose(command).await
+        self.handle.propose_for(author, command).await
     }
 
     async fn compacted(&self, revision: Revision) -> Result<(), Error> {
         self.handle.wait_swept(revision).await
     }
 
-    async fn lease_grant(&self, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
+    async fn lease_grant(&self, author: &Author, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
         self.check_quota(&Command::LeaseGrant { id, ttl_s })?;
-        self.handle.lease_grant(id, ttl_s).await
+        self.handle.lease_grant(author, id, ttl_s).await
     }
 
     async fn lease_keep_alive(&self, ids: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Error> {
@@ -188,7 +227,7 @@ impl Backend for MemberBackend {
     }
 
     async fn members(&self, serializable: bool) -> Result<Vec<Member>, Error> {
-        self.level(serializable).await?;
+        self.confirm(serializable).await?;
         Ok(self.handle.view().members())
     }
 

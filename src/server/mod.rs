@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   listen ── serve ─┬─ kv lease watch cluster maintenance auth lock election ring ── Edge ── Backend (member, proxy)
-//!                    └─ the gateway (plain HTTP)      check · convert · identity        admission · trace
+//!                    └─ the gateway (plain HTTP)      check · convert · identity · keeper        admission · trace
 //! ```
 
 mod admission;
@@ -20,9 +20,12 @@ pub(crate) mod convert;
 mod downgrade;
 mod edge;
 mod election;
+mod guard;
 mod header;
 mod heal;
 mod identity;
+mod jwt;
+mod keeper;
 mod kv;
 mod lease;
 mod listen;
@@ -45,7 +48,9 @@ pub use check::Limits;
 pub use downgrade::Downgrade;
 pub use edge::{Edge, Settings, StreamEnd, Version};
 pub use heal::{Healing, HealingNews};
-pub use identity::{Access, Identity};
+pub use identity::Identity;
+pub use jwt::{Jwt, JwtOptions};
+pub use keeper::{AuthSettings, Keeper, Means};
 pub use listen::{ListenError, Listener};
 pub use member::MemberBackend;
 pub use read_txn::read_txn;

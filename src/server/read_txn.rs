@@ -78,6 +78,7 @@ impl View<'_> {
 mod tests {
     use super::*;
     use crate::{
+        auth::Author,
         machine::{Command, CompareResult, CompareTarget, Put, Reply},
         server::{Backend, tests::TestBackend},
         types::{Key, KeyRange, LeaseId},
@@ -133,11 +134,11 @@ mod tests {
                 let backend = TestBackend::new();
                 for (key, value) in written {
                     let put = Put { key, value, lease: LeaseId::NONE, ..Put::default() };
-                    backend.propose(Command::Put(put)).await.unwrap();
+                    backend.propose(&Author::Member, Command::Put(put)).await.unwrap();
                 }
                 let txn = Txn { compares, success, failure };
-                let here = backend.txn_read(txn.clone(), false).await.map(|(reply, revision)| (Reply::Txn(reply), revision));
-                let logged = backend.propose(Command::Txn(txn)).await.unwrap();
+                let here = backend.txn_read(&txn, false).await.map(|(reply, revision)| (Reply::Txn(reply), revision));
+                let logged = backend.propose(&Author::Member, Command::Txn(txn)).await.unwrap();
                 prop_assert_eq!(here, logged.result.map(|reply| (reply, logged.revision)));
                 Ok(())
             })?;

@@ -1,17 +1,21 @@
 //! Which proxies there are: what the Ring service asks of a member.
 
-use super::{Backend, Edge, identity::Access};
+use super::{Backend, Edge, keeper::Found};
 use crate::{
     pb::henge::ring::{Listed, Source},
     ring::Host,
-    types::Revision,
+    types::{Error, Revision},
 };
 use tokio::sync::watch;
-use tonic::{Status, metadata::MetadataMap};
+use tonic::{Extensions, Status, metadata::MetadataMap};
 
 impl<B: Backend> Host for Edge<B> {
     fn admit(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        Ok(self.enter(metadata, true)?.may(Access::Admin, None)?)
+        let identity = self.open(metadata, &Extensions::new(), true)?;
+        match self.backend.keeper().find(&identity)? {
+            Found::Author(author) => Ok(self.view().authorize_admin(&author)?),
+            Found::After(_) => Err(Error::InvalidAuthToken.into()),
+        }
     }
 
     fn source(&self) -> Source {

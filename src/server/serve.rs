@@ -4,9 +4,9 @@
 //! that is called often there is one match on the path, and no other layer.
 
 use super::{
-    Backend, Edge, auth::AuthService, cluster::ClusterService, election::ElectionService, kv::KvService,
-    lease::LeaseService, listen::Arrival, listen::Listener, lock::LockService, maintenance::MaintenanceService,
-    watch::WatchService,
+    Backend, Edge, auth::AuthService, cluster::ClusterService, election::ElectionService, identity::CommonName,
+    kv::KvService, lease::LeaseService, listen::Arrival, listen::Listener, lock::LockService,
+    maintenance::MaintenanceService, watch::WatchService,
 };
 use crate::ring::RingService;
 use crate::runtime;
@@ -116,7 +116,7 @@ pub(crate) async fn serve_connection(
     settings: &ConnectionSettings,
 ) {
     let (_never, stop) = watch::channel(None);
-    hold(Box::pin(connection), front, Arc::new(protocol(settings)), stop).await;
+    hold(Box::pin(connection), Known { front, name: None }, Arc::new(protocol(settings)), stop).await;
 }
 
 /// Serves plain HTTP alone, as `listen-client-http-urls` and `listen-metrics-urls` ask for.
@@ -308,20 +308,39 @@ async fn converse(
         greeting = arrival.greet(turn) => greeting,
         _ = told_to_stop(&mut stop) => return,
     };
-    let connection = match greeting {
+    let (connection, name) = match greeting {
         Ok(connection) => connection,
         Err(error) => {
             tracing::warn!(remote_addr, error, "rejected connection on client endpoint");
             return;
         }
     };
-    hold(connection, front, protocol, stop).await;
+    hold(connection, Known { front, name }, protocol, stop).await;
+}
+
+/// Answers the requests of one connection, and says whose it is.
+struct Known<F> {
+    front: F,
+    name: Option<CommonName>,
+}
+
+impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, mut request: Request<Incoming>) -> Answer {
+        if let Some(name) = &self.name {
+            request.extensions_mut().insert(name.clone());
+        }
+        self.front.call(request)
+    }
 }
 
 /// Speaks HTTP on a connection, to its end.
 async fn hold(
     connection: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-    front: impl Front,
+    front: Known<impl Front>,
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {

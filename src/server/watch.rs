@@ -4,7 +4,7 @@
 //! replies to them are unread. Replies are made when the connection asks for more: what a client does not read is not made, and
 //! piles up in the hub no further than its bound.
 
-use super::{Backend, Edge, Header, Identity, code, edge::StreamEnd, identity::Access};
+use super::{Backend, Edge, Header, Identity, edge::StreamEnd, guard::Guard};
 use crate::{
     pb::etcdserverpb::{self as pb, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion},
     runtime,
@@ -65,13 +65,15 @@ impl<B: Backend> WatchService<B> {
     }
 
     fn open(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Answers<B>>, Status> {
-        let (metadata, _, requests) = request.into_parts();
-        let identity = self.edge.enter(&metadata, false)?;
+        let (metadata, extensions, requests) = request.into_parts();
+        let identity = self.edge.open(&metadata, &extensions, false)?;
         let mut end: StreamEnd = self.edge.stream_end(&metadata);
         let (control, deliveries) = self.edge.backend.hub().open();
         let (failed, has_failed) = oneshot::channel();
+        let watched = Arc::new(Watched { control, guard: Guard::new(self.edge.view().clone()) });
+        let (reader, edge) = (Arc::clone(&watched), self.edge.clone());
         let reading = runtime::spawn(async move {
-            if let Err(status) = read_requests(requests, &control, &identity).await {
+            if let Err(status) = read_requests(requests, &edge, &reader, &identity).await {
                 // Nobody listens if the stream has ended.
                 let _ = failed.send(status);
             }
@@ -79,6 +81,7 @@ impl<B: Backend> WatchService<B> {
         Ok(Response::new(Answers {
             backend: self.edge.backend.clone(),
             deliveries: Some(deliveries),
+            watched,
             job: None,
             readers: Arc::clone(&self.readers),
             interval: interval(self.edge.settings.watch_progress_interval),
@@ -110,32 +113,60 @@ pub(crate) fn interval(configured: Duration) -> Duration {
 
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
+/// What the two sides of a stream share.
+struct Watched {
+    control: Control,
+    guard: Guard,
+}
+
 /// Carries requests to the hub, until the client has no more. The stream goes on after that: one who asks over HTTP says all at once.
-async fn read_requests(
+/// And has watchers end whose permission is gone, also where nothing happens that would have to be withheld.
+async fn read_requests<B: Backend>(
     mut requests: Streaming<WatchRequest>,
-    control: &Control,
+    edge: &Edge<B>,
+    watched: &Watched,
     identity: &Identity,
 ) -> Result<(), Status> {
+    let Watched { control, guard } = watched;
+    let mut auth_changed = edge.backend.keeper().changed();
+    guard.meet(edge, identity).await;
+    let mut has_more = true;
     loop {
-        poll_fn(|context| control.poll_room(context)).await;
-        let Some(request) = requests.message().await? else { return Ok(()) };
+        let message = async {
+            poll_fn(|context| control.poll_room(context)).await;
+            requests.message().await
+        };
+        let request = tokio::select! {
+            message = message, if has_more => message?,
+            changed = auth_changed.changed() => {
+                if changed.is_err() {
+                    return Ok(()); // the member ends
+                }
+                guard.meet(edge, identity).await;
+                guard.look(control);
+                continue;
+            }
+        };
+        let Some(request) = request else {
+            has_more = false;
+            continue;
+        };
         match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => create_watcher(control, identity, create),
-            Some(RequestUnion::CancelRequest(cancel)) => drop(control.cancel(cancel.watch_id)),
+            Some(RequestUnion::CreateRequest(create)) => {
+                let spec = spec(create);
+                let range = spec.range.clone();
+                // Whether it worked is in the reply.
+                guard.create(control, &range, || control.create(spec).ok());
+            }
+            Some(RequestUnion::CancelRequest(cancel)) => {
+                control.cancel(cancel.watch_id);
+                guard.canceled(cancel.watch_id);
+            }
             Some(RequestUnion::ProgressRequest(_)) => control.request_progress(),
             // Of a client that is newer than we are.
             None => {}
         }
     }
-}
-
-fn create_watcher(control: &Control, identity: &Identity, create: pb::WatchCreateRequest) {
-    let spec = spec(create);
-    if let Err(error) = identity.may(Access::Read, Some(&spec.range)) {
-        return control.refuse(&as_rpc_error(&error));
-    }
-    // Whether it worked is in the reply.
-    let _ = control.create(spec);
 }
 
 /// What a request asks the hub for.
@@ -156,16 +187,12 @@ pub(crate) fn spec(create: pb::WatchCreateRequest) -> WatchSpec {
     }
 }
 
-/// How etcd words a lack of permission on this stream: as Go prints an error of a call.
-fn as_rpc_error(error: &Error) -> String {
-    format!("rpc error: code = {:?} desc = {}", code(error), error.text())
-}
-
 /// The replies of a stream, made when they are asked for.
 pub struct Answers<B> {
     backend: B,
     /// There until this is dropped.
     deliveries: Option<Deliveries>,
+    watched: Arc<Watched>,
     /// Reads history for watchers that are behind.
     job: Option<JoinHandle<Done>>,
     readers: Arc<Semaphore>,
@@ -229,6 +256,9 @@ impl<B: Backend> Answers<B> {
             self.since_look = (self.since_look + 1) % LOOK_EVERY;
             match self.deliveries().poll(context) {
                 Poll::Ready(Turn::Deliver(delivery)) => {
+                    if !self.watched.guard.lets(&self.watched.control, &delivery) {
+                        continue;
+                    }
                     let header = self.backend.header().at(delivery.revision());
                     return Poll::Ready(Ok(WatchReply::Made { header, delivery }));
                 }
@@ -347,11 +377,5 @@ mod tests {
                 assert!((least..=least * 11 / 10).contains(&millis), "{millis} ms");
             }
         }
-    }
-
-    #[test]
-    fn a_lack_of_permission_is_worded_as_etcd_does() {
-        let text = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
-        assert_eq!(as_rpc_error(&Error::PermissionDenied), text);
     }
 }

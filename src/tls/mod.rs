@@ -28,7 +28,7 @@ pub use gate::Turn;
 #[cfg(feature = "server")]
 pub use self_signed::self_signed;
 #[cfg(feature = "server")]
-pub use server::{ServerSettings, ServerTls, Spoken};
+pub use server::{ServerSettings, ServerTls, Spoken, name_shown};
 pub use suites::{Suite, suite};
 #[cfg(feature = "server")]
 pub use verify::{check_address, common_name};

@@ -5,7 +5,7 @@ use super::{
     files::{self, Watched},
     gate::{Gate, Turn},
     roots,
-    verify::{Named, Names},
+    verify::{self, Named, Names},
     wrong_roots,
 };
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -71,6 +71,12 @@ pub enum Spoken {
     Tls(Box<TlsStream<TcpStream>>),
     /// It did not.
     Plain(TcpStream),
+}
+
+/// Who has dialled, by the common name in the certificate that was shown and found good.
+pub fn name_shown<S>(stream: &TlsStream<S>) -> Option<String> {
+    let certificates = stream.get_ref().1.peer_certificates()?;
+    verify::name_in(certificates.first()?)
 }
 
 impl ServerTls {

@@ -55,6 +55,14 @@ impl Names {
     }
 }
 
+/// The common name in a certificate, if it has one that can be read.
+#[cfg(feature = "server")]
+pub(super) fn name_in(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let name = parsed.subject().iter_common_name().find_map(|name| name.as_str().ok())?;
+    Some(name.to_owned()).filter(|name| !name.is_empty())
+}
+
 /// A verifier that asks for names as well.
 #[derive(Debug)]
 pub(super) struct Named<V: ?Sized> {
@@ -186,9 +194,8 @@ pub fn common_name(file: &Path) -> Result<Option<String>, String> {
     let certificates = super::files::certificates(file)?;
     let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let first = certificates.first().ok_or_else(|| fail(&"there is no certificate in it"))?;
-    let (_, parsed) = X509Certificate::from_der(first).map_err(|error| fail(&error))?;
-    let name = parsed.subject().iter_common_name().find_map(|name| name.as_str().ok());
-    Ok(name.filter(|name| !name.is_empty()).map(str::to_owned))
+    X509Certificate::from_der(first).map_err(|error| fail(&error))?;
+    Ok(name_in(first))
 }
 
 /// Addresses and names of a certificate.

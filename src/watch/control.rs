@@ -9,6 +9,7 @@ use super::{
 };
 use crate::types::Error;
 use std::{
+    collections::HashSet,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
 };
@@ -42,13 +43,27 @@ impl Control {
 
     /// Ends a watcher. The stream replies `Delivery::Canceled`, and nothing of that watcher after it. An unknown id is ignored.
     pub fn cancel(&self, id: i64) -> bool {
+        self.end(id, None)
+    }
+
+    /// Ends a watcher for a reason that lies outside of the hub, which the reply tells.
+    pub fn cancel_for(&self, id: i64, reason: &str) -> bool {
+        self.end(id, Some(reason.into()))
+    }
+
+    /// All watchers of the stream.
+    pub fn ids(&self) -> HashSet<i64> {
+        self.subscriber.inner.lock().watchers.keys().copied().collect()
+    }
+
+    fn end(&self, id: i64, reason: Option<Box<str>>) -> bool {
         let waker = {
             let mut state = self.hub.state.lock();
             let mut inner = self.subscriber.inner.lock();
             if !inner.end(id, &self.hub, &mut state) {
                 return false;
             }
-            inner.control(Item::Canceled { id })
+            inner.control(Item::Canceled { id, reason })
         };
         waker.into_iter().for_each(Waker::wake);
         true

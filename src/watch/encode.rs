@@ -65,7 +65,7 @@ impl Delivery {
     pub fn size_hint(&self) -> usize {
         match self {
             Delivery::Events { events, .. } => events.iter().map(Bytes::len).sum::<usize>() + 64,
-            Delivery::Refused { reason, .. } => reason.len() + 64,
+            Delivery::Refused { reason, .. } | Delivery::Canceled { reason: Some(reason), .. } => reason.len() + 64,
             _ => 64,
         }
     }
@@ -85,10 +85,11 @@ impl Delivery {
             Delivery::Events { id, fragment, events, .. } => {
                 return (pb::WatchResponse { watch_id: *id, fragment: *fragment, ..empty }, events);
             }
-            Delivery::Canceled { id, compacted, .. } => pb::WatchResponse {
+            Delivery::Canceled { id, compacted, reason, .. } => pb::WatchResponse {
                 watch_id: *id,
                 canceled: true,
                 compact_revision: compacted.map_or(0, |compacted| compacted.0),
+                cancel_reason: reason.clone().unwrap_or_default(),
                 ..empty
             },
             Delivery::Progress { id, .. } => pb::WatchResponse { watch_id: id.unwrap_or(NO_WATCHER), ..empty },
@@ -170,7 +171,7 @@ pub(super) mod tests {
         let refused = decoded(&Delivery::Refused { revision, reason: "no".to_owned() });
         assert_eq!((refused.watch_id, refused.created, refused.canceled), (-1, true, true));
         assert_eq!(refused.cancel_reason, "no");
-        let compacted = decoded(&Delivery::Canceled { id: 3, revision, compacted: Some(Revision(6)) });
+        let compacted = decoded(&Delivery::Canceled { id: 3, revision, compacted: Some(Revision(6)), reason: None });
         assert_eq!((compacted.watch_id, compacted.canceled, compacted.compact_revision), (3, true, 6));
         assert_eq!(decoded(&Delivery::Progress { id: None, revision }).watch_id, -1);
         assert_eq!(decoded(&Delivery::Progress { id: Some(2), revision }).watch_id, 2);

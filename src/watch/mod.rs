@@ -158,6 +158,8 @@ pub enum Delivery {
         revision: Revision,
         /// Set if what the watcher needed is compacted: watching can begin again here.
         compacted: Option<Revision>,
+        /// Set if it was ended by somebody else than the client.
+        reason: Option<String>,
     },
     /// No event at or below this revision will follow on the stream.
     Progress {

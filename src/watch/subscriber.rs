@@ -57,7 +57,7 @@ pub(super) struct Local {
 pub(super) enum Item {
     Event(EventItem),
     Created { id: i64, revision: i64 },
-    Canceled { id: i64 },
+    Canceled { id: i64, reason: Option<Box<str>> },
     Refused { reason: Box<str> },
 }
 
@@ -290,9 +290,10 @@ impl Deliveries {
                     told = told.max(revision);
                     replies.between(Delivery::Created { id, revision: Revision(revision) });
                 }
-                Item::Canceled { id } => {
+                Item::Canceled { id, reason } => {
                     told = current.0;
-                    replies.between(Delivery::Canceled { id, revision: current, compacted: None });
+                    let reason = reason.map(String::from);
+                    replies.between(Delivery::Canceled { id, revision: current, compacted: None, reason });
                 }
                 Item::Refused { reason } => {
                     told = current.0;
@@ -339,7 +340,8 @@ impl Deliveries {
             let mut inner = self.subscriber.inner.lock();
             for (id, serial) in some {
                 if inner.is(*id, *serial) && inner.end(*id, &self.hub, &mut state) {
-                    self.ready.push_back((Delivery::Canceled { id: *id, revision, compacted: Some(oldest) }, 0));
+                    let compacted = Some(oldest);
+                    self.ready.push_back((Delivery::Canceled { id: *id, revision, compacted, reason: None }, 0));
                 }
             }
         }

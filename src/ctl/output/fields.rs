@@ -4,6 +4,7 @@ use super::{Answer, Failure, ring, took};
 use crate::{
     ctl::quote::quote,
     pb::{
+        authpb::permission::Type,
         etcdserverpb::{
             AlarmType, DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse, WatchResponse,
             response_op::Response,
@@ -64,6 +65,22 @@ pub fn render(answer: &Answer, hex: bool) -> Result<Vec<u8>, Failure> {
                 out.end();
             }
         }
+        Answer::AuthChange(_, header) => out.header(header.as_ref()),
+        Answer::RoleGet(_, answer) => {
+            out.header(answer.header.as_ref());
+            for permission in &answer.perm {
+                let kind = Type::try_from(permission.perm_type).map_or("UNKNOWN", |kind| kind.as_str_name());
+                // etcdctl's two blanks.
+                out.field("PermType", format_args!(" {kind}"));
+                out.field("Key", quote(&permission.key));
+                out.field("RangeEnd", quote(&permission.range_end));
+            }
+        }
+        Answer::RoleList(answer) => {
+            out.header(answer.header.as_ref());
+            let roles: String = answer.roles.iter().map(|role| format!(" {}", quote(role.as_bytes()))).collect();
+            let _ = writeln!(out.text, "\"Roles\" :{roles}");
+        }
         Answer::Health(all) => {
             for one in all {
                 out.field("Endpoint", quote(one.endpoint.as_bytes()));
@@ -109,6 +126,9 @@ pub fn render(answer: &Answer, hex: bool) -> Result<Vec<u8>, Failure> {
         | Answer::MemberPromote(..)
         | Answer::MoveLeader { .. }
         | Answer::Downgrade(..)
+        | Answer::AuthStatus(_)
+        | Answer::UserGet(..)
+        | Answer::UserList(_)
         | Answer::RingReached(_) => return Err(Failure::unsupported("fields not supported as output format")),
         Answer::Ring(all) => {
             for fields in ring::fields(all) {

@@ -54,6 +54,26 @@ pub fn render(answer: &Answer, hex: bool) -> String {
         Answer::Downgrade(_, answer) => {
             Object::new().header(answer.header.as_ref(), false).text("version", &answer.version).end()
         }
+        Answer::AuthChange(_, header) => Object::new().header(header.as_ref(), false).end(),
+        Answer::AuthStatus(answer) => Object::new()
+            .header(answer.header.as_ref(), false)
+            .flag("enabled", answer.enabled)
+            .number("authRevision", answer.auth_revision)
+            .end(),
+        Answer::UserGet(_, answer) => named(answer.header.as_ref(), "roles", &answer.roles),
+        Answer::UserList(answer) => named(answer.header.as_ref(), "users", &answer.users),
+        Answer::RoleGet(_, answer) => {
+            let permissions = answer.perm.iter().map(|permission| {
+                let bytes = |data: &[u8]| (!data.is_empty()).then(|| bytes(data));
+                Object::new()
+                    .number("permType", permission.perm_type)
+                    .maybe("key", bytes(&permission.key))
+                    .maybe("range_end", bytes(&permission.range_end))
+                    .end()
+            });
+            Object::new().header(answer.header.as_ref(), false).list("perm", permissions).end()
+        }
+        Answer::RoleList(answer) => named(answer.header.as_ref(), "roles", &answer.roles),
         Answer::Alarms(answer) => {
             let alarms = answer.alarms.iter().map(|alarm| {
                 Object::new().number("memberID", alarm.member_id).number("alarm", i64::from(alarm.alarm)).end()
@@ -147,6 +167,10 @@ fn watch(answer: &WatchResponse) -> String {
         .always("Created", answer.created)
         .always("CancelReason", string(&answer.cancel_reason))
         .end()
+}
+
+fn named(header: Option<&ResponseHeader>, what: &str, names: &[String]) -> String {
+    Object::new().header(header, false).list(what, names.iter().map(|name| string(name))).end()
 }
 
 /// The members, as they are or as a change left them.

@@ -14,10 +14,11 @@ pub use ring::{RingList, RingReached};
 
 use super::failure::Failure;
 use crate::pb::etcdserverpb::{
-    AlarmResponse, DeleteRangeResponse, DowngradeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberAddResponse, MemberListResponse,
-    MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse, MoveLeaderResponse, PutResponse, RangeResponse,
-    StatusResponse, TxnResponse, WatchResponse,
+    AlarmResponse, AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse, AuthUserGetResponse,
+    AuthUserListResponse, DeleteRangeResponse, DowngradeResponse, HashKvResponse, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberAddResponse,
+    MemberListResponse, MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse, MoveLeaderResponse,
+    PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse, WatchResponse,
 };
 use std::{io::Write, time::Duration};
 
@@ -69,6 +70,13 @@ pub enum Answer {
         answer: MoveLeaderResponse,
     },
     Downgrade(/* what was asked for */ &'static str, DowngradeResponse),
+    /// What was done about users and roles: to people it is told in words.
+    AuthChange(String, Option<ResponseHeader>),
+    AuthStatus(AuthStatusResponse),
+    UserGet(String, AuthUserGetResponse),
+    UserList(AuthUserListResponse),
+    RoleGet(String, AuthRoleGetResponse),
+    RoleList(AuthRoleListResponse),
     Alarms(AlarmResponse),
     Health(Vec<Health>),
     Status(Vec<(String, StatusResponse)>),

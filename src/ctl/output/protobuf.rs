@@ -1,6 +1,7 @@
 //! The `protobuf` format: the wire's own bytes, for what is one message.
 
 use super::{Answer, Failure};
+use crate::pb::etcdserverpb::AuthEnableResponse;
 use prost::Message;
 
 /// The bytes of the message. Lists over endpoints are no message.
@@ -23,6 +24,13 @@ pub fn render(answer: &Answer) -> Result<Vec<u8>, Failure> {
         Answer::MemberPromote(_, answer) => answer.encode_to_vec(),
         Answer::MoveLeader { answer, .. } => answer.encode_to_vec(),
         Answer::Downgrade(_, answer) => answer.encode_to_vec(),
+        // They have a header, all under the same number.
+        Answer::AuthChange(_, header) => AuthEnableResponse { header: *header }.encode_to_vec(),
+        Answer::AuthStatus(answer) => answer.encode_to_vec(),
+        Answer::UserGet(_, answer) => answer.encode_to_vec(),
+        Answer::UserList(answer) => answer.encode_to_vec(),
+        Answer::RoleGet(_, answer) => answer.encode_to_vec(),
+        Answer::RoleList(answer) => answer.encode_to_vec(),
         Answer::Alarms(answer) => answer.encode_to_vec(),
         Answer::Health(_)
         | Answer::Status(_)

@@ -2,9 +2,12 @@
 
 use super::{Answer, Printer, RingReached, member_row, ring, snapshot_row, status_row, took};
 use crate::pb::{
+    authpb::{Permission, permission::Type},
     etcdserverpb::{AlarmType, RangeResponse, ResponseHeader, TxnResponse, WatchResponse, response_op::Response},
     mvccpb::{KeyValue, event::EventType},
 };
+use crate::types::prefix_end;
+use bytes::Bytes;
 use std::fmt::Write as _;
 
 pub fn render(answer: &Answer, printer: &Printer) -> Vec<u8> {
@@ -54,6 +57,23 @@ pub fn render(answer: &Answer, printer: &Printer) -> Vec<u8> {
         }
         Answer::MemberRemove(id, answer) => {
             out.line(&format!("Member {id:16x} removed from cluster {:16x}", cluster(&answer.header)));
+        }
+        Answer::AuthChange(text, _) => out.line(text),
+        Answer::AuthStatus(answer) => {
+            out.line(&format!("Authentication Status: {}", answer.enabled));
+            out.line(&format!("AuthRevision: {}", answer.auth_revision));
+        }
+        Answer::UserGet(name, answer) => {
+            let roles: String = answer.roles.iter().map(|role| format!(" {role}")).collect();
+            out.line(&format!("User: {name}"));
+            out.line(&format!("Roles:{roles}"));
+        }
+        Answer::UserList(answer) => answer.users.iter().for_each(|user| out.line(user)),
+        Answer::RoleList(answer) => answer.roles.iter().for_each(|role| out.line(role)),
+        Answer::RoleGet(name, answer) => {
+            out.line(&format!("Role {name}"));
+            out.permissions("KV Read:", &answer.perm, [Type::Read, Type::Readwrite]);
+            out.permissions("KV Write:", &answer.perm, [Type::Write, Type::Readwrite]);
         }
         Answer::MemberUpdate(id, answer) => {
             out.line(&format!("Member {id:16x} updated in cluster {:16x}", cluster(&answer.header)));
@@ -110,6 +130,25 @@ struct Out {
 }
 
 impl Out {
+    fn permissions(&mut self, heading: &str, all: &[Permission], kinds: [Type; 2]) {
+        self.line(heading);
+        for permission in all.iter().filter(|one| kinds.iter().any(|kind| one.perm_type == *kind as i32)) {
+            let (key, end) = (&permission.key, &permission.range_end);
+            let mut text = b"\t".to_vec();
+            match &end[..] {
+                [] => text.extend_from_slice(key),
+                [0] => text.extend([b"[", &key[..], b", <open ended>"].concat()),
+                end => text.extend([b"[", &key[..], b", ", end, b")"].concat()),
+            }
+            // A prefix of nothing but the highest bytes ends nowhere, which etcdctl spells the same way.
+            let prefix_end = prefix_end(key).unwrap_or_else(|| Bytes::from_static(&[0]));
+            if !end.is_empty() && !key.is_empty() && prefix_end == *end {
+                text.extend([b" (prefix ", &key[..], b")"].concat());
+            }
+            self.raw(&text);
+        }
+    }
+
     fn line(&mut self, text: &str) {
         self.raw(text.as_bytes());
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::pb::{
+    authpb::{Permission, permission::Type},
     etcdserverpb::{AlarmMember, Member, ResponseHeader, ResponseOp, response_op::Response},
     henge::ring::{Copy, Duty, Identity, Listed, Proxy, State},
     mvccpb::{Event, KeyValue},
@@ -131,6 +132,33 @@ fn answers() -> Vec<(&'static str, Answer)> {
     ]
 }
 
+/// What is said of users and roles.
+fn users() -> Vec<(&'static str, Answer)> {
+    let permission = |kind: Type, key: &'static str, range_end: &'static str| Permission {
+        perm_type: kind.into(),
+        key: key.into(),
+        range_end: range_end.into(),
+    };
+    let perm = vec![
+        permission(Type::Read, "one", ""),
+        permission(Type::Write, "a", "c"),
+        permission(Type::Readwrite, "pre", "prf"),
+        permission(Type::Read, "z", "\0"),
+    ];
+    let names = || vec!["a<b".to_owned(), "root".to_owned()];
+    let role = AuthRoleGetResponse { header: header(3), perm };
+    let nothing = AuthUserGetResponse { header: header(3), roles: Vec::new() };
+    vec![
+        ("user add", Answer::AuthChange("User u created".to_owned(), header(3))),
+        ("user get", Answer::UserGet("u".to_owned(), AuthUserGetResponse { header: header(3), roles: names() })),
+        ("user get without roles", Answer::UserGet("u".to_owned(), nothing)),
+        ("user list", Answer::UserList(AuthUserListResponse { header: header(3), users: names() })),
+        ("role get", Answer::RoleGet("r".to_owned(), role)),
+        ("role list", Answer::RoleList(AuthRoleListResponse { header: header(3), roles: names() })),
+        ("auth status", Answer::AuthStatus(AuthStatusResponse { header: header(3), enabled: true, auth_revision: 7 })),
+    ]
+}
+
 /// A proxy with all that can be told of one, and one of which little is known.
 fn ring() -> Vec<(&'static str, Answer)> {
     let copy = |key: &'static [u8], range_end: &'static [u8], lag| Copy {
@@ -198,7 +226,7 @@ fn golden(name: &str, actual: &str) {
 fn all(format: Format, hex: bool) -> String {
     let printer = Printer { format, hex, values_only: false };
     let mut text = String::new();
-    for (name, answer) in answers() {
+    for (name, answer) in answers().into_iter().chain(users()) {
         let rendered = match printer.render(&answer) {
             Ok(bytes) if format == Format::Protobuf => {
                 bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n"

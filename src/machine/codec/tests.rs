@@ -18,8 +18,8 @@ fn hex(text: &str) -> Bytes {
 
 fn golden(id: u64, command: &Command, bytes: &str) {
     let bytes = hex(bytes);
-    assert_eq!(encode(RequestId(id), command), bytes, "{command:?}");
-    assert_eq!(decode(bytes), Ok((RequestId(id), command.clone())));
+    assert_eq!(encode(RequestId(id), &Author::Nobody, command), bytes, "{command:?}");
+    assert_eq!(decode(bytes), Ok((RequestId(id), Author::Nobody, command.clone())));
 }
 
 fn put(key: &'static str, value: &'static str) -> Put {
@@ -87,18 +87,36 @@ fn golden_what_members_tell_of_themselves() {
 
 #[test]
 fn an_older_log_has_the_id_beside_the_command() {
-    let (id, command) = decode(hex("08 2a 22 0a 0a 03 'foo' 12 03 'bar'")).expect("a put");
+    let (id, _, command) = decode(hex("08 2a 22 0a 0a 03 'foo' 12 03 'bar'")).expect("a put");
     assert_eq!((id, command), (RequestId(42), Command::Put(put("foo", "bar"))));
     // With a user's name and the auth revision in the header.
-    let (id, _) = decode(hex("4a 02 08 09 a2 06 0a 08 07 12 04 'root' 18 03")).expect("a revocation");
-    assert_eq!(id, RequestId(7));
+    let (id, author, _) = decode(hex("4a 02 08 09 a2 06 0a 08 07 12 04 'root' 18 03")).expect("a revocation");
+    assert_eq!((id, author), (RequestId(7), Author::user("root", 3)));
+}
+
+#[test]
+fn golden_users_and_roles() {
+    use crate::auth::{Kind, Permission, Request};
+    let auth = Command::Auth;
+    // Field 1000, auth_enable: tag c2 3e; and so on from there.
+    golden(1, &auth(Request::Enable), "a2 06 02 08 01 c2 3e 00");
+    let login = Request::Authenticate { user: "u".into(), prefix: "p".into() };
+    golden(1, &auth(login), "a2 06 02 08 01 a2 3f 06 0a 01 'u' 1a 01 'p'");
+    let add = Request::UserAdd { name: "u".into(), hash: "h".into(), no_password: Some(true) };
+    golden(1, &auth(add), "a2 06 02 08 01 e2 44 0d 0a 01 'u' 1a 02 08 01 22 04 'aA=='");
+    let permission = Some(Permission { kind: Kind::ReadWrite, key: "a".into(), range_end: "b".into() });
+    let grant = Request::RoleGrantPermission { role: "r".into(), permission };
+    golden(1, &auth(grant), "a2 06 02 08 01 9a 4b 0d 0a 01 'r' 12 08 08 02 12 01 'a' 1a 01 'b'");
+    // A password that is not hashed would be another hash on every member.
+    let plain = decode(hex("e2 44 06 0a 01 'u' 12 01 'p'")).expect_err("of a version before 3.5");
+    assert!(plain.contains("auth_user_add") && plain.contains("not hashed"), "{plain}");
 }
 
 #[test]
 fn what_is_not_known_is_named_and_never_panics() {
-    // Field 1000, auth_enable: tag c2 3e.
-    let error = decode(hex("a2 06 02 08 01 c2 3e 00")).expect_err("not supported");
-    assert_eq!(error, "the log entry's command auth_enable is not supported by this version");
+    // Field 9900, downgrade_version_test: tag e2 ea 04.
+    let error = decode(hex("a2 06 02 08 01 e2 ea 04 00")).expect_err("not supported");
+    assert_eq!(error, "the log entry's command downgrade_version_test is not supported by this version");
     assert!(decode(hex("a2 06 02 08 01")).expect_err("no command").contains("no command"));
     assert!(decode(hex("22 ff")).expect_err("cut").contains("malformed"));
     // A sort order, a target and an empty operation of a future version.
@@ -223,7 +241,8 @@ proptest! {
     #[test]
     fn any_txn_is_read_as_it_was_written(txn in txns(), id in 1u64..) {
         let command = Command::Txn(txn);
-        prop_assert_eq!(decode(encode(RequestId(id), &command)), Ok((RequestId(id), command)));
+        let author = Author::user("u", id.max(1));
+        prop_assert_eq!(decode(encode(RequestId(id), &author, &command)), Ok((RequestId(id), author, command)));
     }
 
     #[test]

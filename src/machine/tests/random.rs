@@ -111,7 +111,7 @@ fn log(commands: &[Command]) -> Vec<Entry> {
         if n % 7 == 0 {
             push(Bytes::new());
         }
-        push(codec::encode(RequestId(n as u64 + 1), command));
+        push(codec::encode(RequestId(n as u64 + 1), &Author::Nobody, command));
     }
     log
 }

@@ -2,6 +2,7 @@
 
 use super::{eventually, get, network::Cluster, put};
 use crate::{
+    auth::Author,
     engine::{Batch, Table},
     machine::{Command, Compare, CompareResult, CompareTarget, Op, Put, Reply, Txn},
     membership::{Change, Member},
@@ -153,7 +154,7 @@ async fn leases_are_renewed_through_any_member_and_end_everywhere() {
     let cluster = Cluster::start(3);
     let leader = cluster.leader().await;
     let follower = (leader + 1) % 3;
-    let granted = cluster.at(follower).lease_grant(LeaseId::NONE, 1).await.expect("a quorum");
+    let granted = cluster.at(follower).lease_grant(&Author::Member, LeaseId::NONE, 1).await.expect("a quorum");
     let Ok(Reply::LeaseGrant { id, ttl_s: 1 }) = granted.result else { panic!("{granted:?}") };
     let leased = Put { key: Key::from("a".to_owned()), lease: id, ..Put::default() };
     cluster.at(follower).propose(Command::Put(leased)).await.expect("a quorum");

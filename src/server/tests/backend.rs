@@ -1,12 +1,13 @@
 //! A backend without consensus: what is proposed is applied at once, to a real machine over a store in memory.
 
 use crate::{
+    auth::{Author, COST_MIN, SimpleTokens},
     engine::{Batch, Checkpoint, Engine, Memory, Size, Table},
-    machine::{self, AlarmKind, Applied, Command, Machine, Reply, RequestId, Txn, TxnReply, codec},
+    machine::{self, AlarmKind, Applied, Command, Effect, Machine, Reply, RequestId, Txn, TxnReply, codec},
     membership::{Change, Member},
     mvcc::{HashKv, RangeQuery, RangeResult, Reader},
     server::{
-        Backend, Downgrade, Header, LeaseLeft, Pinned, Rules, Status, downgrade, read_txn,
+        AuthSettings, Backend, Downgrade, Header, Keeper, LeaseLeft, Means, Pinned, Rules, Status, downgrade, read_txn,
         reconfig::{self, Situation},
     },
     types::{ClusterId, Entry, EntryKind, Error, Fault, KeyRange, LeaseId, MemberId, Revision, Term},
@@ -96,6 +97,33 @@ struct Shared {
     connected: Mutex<BTreeSet<MemberId>>,
     ready: AtomicBool,
     refusal: Mutex<Option<Error>>,
+    keeper: Keeper,
+    proofs: Arc<Proofs>,
+}
+
+/// Tokens that live for as long as the test.
+struct Proofs {
+    tokens: SimpleTokens,
+    chance: AtomicI64,
+    changed: watch::Sender<u64>,
+}
+
+impl Means for Arc<Proofs> {
+    fn token(&self, token: &str) -> Option<(Arc<str>, u64)> {
+        self.tokens.find(token, Duration::ZERO)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_secs(1_700_000_000)
+    }
+
+    fn chance(&self) -> u64 {
+        (self.chance.fetch_add(1, Relaxed) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
 }
 
 pub(crate) const ME: MemberId = MemberId(0x8e9e05c52164694d);
@@ -113,7 +141,16 @@ impl TestBackend {
         let machine = Machine::open(engine.clone(), machine::Settings::default()).unwrap();
         let (reader, view) = (machine.reader(), machine.view());
         let hub = Hub::new(reader.clone(), options);
+        let proofs = Arc::new(Proofs {
+            tokens: SimpleTokens::new(Duration::from_secs(300)),
+            chance: AtomicI64::new(1),
+            changed: watch::Sender::new(0),
+        });
+        let settings = AuthSettings { bcrypt_cost: COST_MIN, jwt: None, names_are_users: true };
+        let keeper = Keeper::new(view.clone(), Arc::clone(&proofs), settings);
         let shared = Shared {
+            keeper,
+            proofs,
             engine,
             machine: Mutex::new(machine),
             reader,
@@ -143,7 +180,7 @@ impl TestBackend {
             Command::ClusterVersionSet { version: "3.7.0".to_owned() },
         ];
         for command in commands {
-            let data = codec::encode(RequestId(1), &command);
+            let data = codec::encode(RequestId(1), &Author::Member, &command);
             self.apply(EntryKind::Normal, data).expect("applied").result.expect("accepted");
         }
     }
@@ -199,6 +236,15 @@ impl TestBackend {
         let index = machine.applied().0.next();
         let outcome =
             machine.apply(vec![Entry { term: TERM, index, kind, data }]).map_err(|fault| self.report(fault))?;
+        let Proofs { tokens, changed, .. } = &*self.shared.proofs;
+        for effect in outcome.effects {
+            match effect {
+                Effect::TokenIssued { token, user, revision } => tokens.issued(&token, &user, revision, Duration::ZERO),
+                Effect::AuthDisabled => tokens.end_all(),
+                Effect::AuthChanged => drop(changed.send_replace(self.shared.view.auth_stamp())),
+                _ => {}
+            }
+        }
         self.shared.hub.publish(outcome.events, self.shared.reader.current());
         Ok(outcome.replies.into_iter().next().expect("each command is answered"))
     }
@@ -219,6 +265,14 @@ impl TestBackend {
 }
 
 impl Backend for TestBackend {
+    fn keeper(&self) -> &Keeper {
+        &self.shared.keeper
+    }
+
+    async fn level(&self) -> Result<(), Error> {
+        self.confirm(false)
+    }
+
     fn header(&self) -> Header {
         Header { cluster_id: CLUSTER, member_id: ME, revision: self.shared.reader.current(), term: TERM }
     }
@@ -233,15 +287,15 @@ impl Backend for TestBackend {
         Ok(Pinned { pin: self.shared.reader.pin(revision)?, reader: self.shared.reader.clone() })
     }
 
-    async fn txn_read(&self, txn: Txn, serializable: bool) -> Result<(TxnReply, Revision), Error> {
+    async fn txn_read(&self, txn: &Txn, serializable: bool) -> Result<(TxnReply, Revision), Error> {
         self.confirm(serializable)?;
-        self.answered(read_txn(&self.shared.reader, &txn))
+        self.answered(read_txn(&self.shared.reader, txn))
     }
 
-    async fn propose(&self, command: Command) -> Result<Applied, Error> {
+    async fn propose(&self, author: &Author, command: Command) -> Result<Applied, Error> {
         self.confirm(false)?;
         // Whatever is not zero: nobody else waits here.
-        self.apply(EntryKind::Normal, codec::encode(RequestId(1), &command))
+        self.apply(EntryKind::Normal, codec::encode(RequestId(1), author, &command))
     }
 
     async fn compacted(&self, _: Revision) -> Result<(), Error> {
@@ -249,9 +303,9 @@ impl Backend for TestBackend {
         Ok(())
     }
 
-    async fn lease_grant(&self, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
+    async fn lease_grant(&self, author: &Author, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
         let id = if id == LeaseId::NONE { LeaseId(self.shared.next_lease.fetch_add(1, Relaxed)) } else { id };
-        self.propose(Command::LeaseGrant { id, ttl_s: ttl_s.max(TTL_MIN_S) }).await
+        self.propose(author, Command::LeaseGrant { id, ttl_s: ttl_s.max(TTL_MIN_S) }).await
     }
 
     async fn lease_keep_alive(&self, ids: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Error> {
@@ -319,7 +373,7 @@ impl Backend for TestBackend {
         let view = &self.shared.view;
         let version = view.cluster_version();
         if let Some(command) = downgrade::command(what, version.as_deref(), view.downgrade().as_deref())? {
-            self.propose(command).await?.result?;
+            self.propose(&Author::Member, command).await?.result?;
         }
         Ok(downgrade::spoken(version))
     }

@@ -3,6 +3,7 @@
 //! What is said of a member's answers holds through proxies too: `HENGE_VIA=proxy,copy cargo test --lib server::tests` puts them
 //! between (`via`). A test of what is the member's own affair asks for it alone.
 
+mod auth;
 mod backend;
 mod cluster;
 mod kv;

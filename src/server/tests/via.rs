@@ -32,7 +32,8 @@ pub(super) async fn before(mut world: World, settings: Settings) -> World {
             ..WatchSettings::default()
         };
         let listener = Listener::bind("http://127.0.0.1:0").await.unwrap();
-        let own = Own { name: word.to_owned(), urls: vec![listener.url()], is_listed: false, resolver: None };
+        let own =
+            Own { name: word.to_owned(), urls: vec![listener.url()], is_listed: false, resolver: None, standby: None };
         let upstream = Upstream::new(&[world.url], ConnectOptions::default()).unwrap();
         let ring = Ring::with(upstream, own, copies, watch).unwrap();
         world.url = listener.url();

@@ -5,6 +5,7 @@ use super::{
     world::World,
 };
 use crate::{
+    auth::Author,
     io::Rng,
     machine::{Applied, Command, Reply},
     membership::Change,
@@ -189,7 +190,7 @@ fn begin(handle: Handle, ask: Ask, reads_locally: bool) -> super::executor::Job<
         match ask {
             Ask::Write(command) | Ask::ProveWrite(command) => Answer::Applied(handle.propose(command).await),
             Ask::Revoke(id) => Answer::Applied(handle.propose(Command::LeaseRevoke { id }).await),
-            Ask::Grant(ttl_s) => Answer::Applied(handle.lease_grant(LeaseId::NONE, ttl_s).await),
+            Ask::Grant(ttl_s) => Answer::Applied(handle.lease_grant(&Author::Member, LeaseId::NONE, ttl_s).await),
             Ask::Change(change) => Answer::Applied(handle.change_members(change).await),
             Ask::Read(query) | Ask::ProveRead(query) => {
                 let asked = if reads_locally { Ok(()) } else { handle.read_index().await };

@@ -138,6 +138,7 @@ impl Host {
             pre_vote: plan.pre_vote,
             snapshot_count: plan.snapshot_count,
             catchup_entries: plan.catchup_entries,
+            auth_token_ttl: Duration::from_secs(300),
             request_bytes_max: 100_000,
             quota_bytes: 0,
             flush_interval: Duration::from_micros(plan.flush_interval),

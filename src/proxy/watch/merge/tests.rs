@@ -169,8 +169,10 @@ fn as_delivery(log: &Log, said: Said, level: i64) -> Delivery {
             let last = Revision(*revisions.last().unwrap());
             Delivery::Events { id, revision, last, events: revisions.iter().map(encoded).collect(), fragment: false }
         }
-        Said::Compacted { id, oldest } => Delivery::Canceled { id, revision, compacted: Some(Revision(oldest)) },
-        Said::Canceled { id } => Delivery::Canceled { id, revision, compacted: None },
+        Said::Compacted { id, oldest } => {
+            Delivery::Canceled { id, revision, compacted: Some(Revision(oldest)), reason: None }
+        }
+        Said::Canceled { id } => Delivery::Canceled { id, revision, compacted: None, reason: None },
         Said::Quiet { id, revision } => Delivery::Progress { id: Some(id), revision: Revision(revision) },
         Said::Progress { revision } => Delivery::Progress { id: None, revision: Revision(revision) },
     }

@@ -28,7 +28,7 @@ use crate::{
     io::Rng,
     proxy::{self, Rules as FeedRules, Upstream},
     runtime,
-    server::{self, ConnectionSettings, Edge, MemberBackend, Rules},
+    server::{self, AuthSettings, ConnectionSettings, Edge, MemberBackend, Rules},
     sim::Chance,
     types::{KeyRange, Revision},
 };
@@ -181,7 +181,7 @@ impl World {
         let (net, handle, place) = (Arc::clone(&ring.net), up.handle.clone(), Place::Member(at));
         let pid = ring.processes.start(place, async move {
             let stopping = Arc::new(watch::Sender::new(false));
-            let backend = MemberBackend::new(handle, 0, Rules::default(), stopping);
+            let backend = MemberBackend::new(handle, 0, Rules::default(), AuthSettings::default(), stopping);
             let settings = server::Settings { watch_progress_interval: Duration::from_secs(2), ..Default::default() };
             accept(&net, place, server::member_front(Edge::new(backend, settings))).await;
         });

@@ -211,7 +211,8 @@ fn what_a_copy_has_forgotten_upstream_is_asked_for() {
     world.put(b'a');
     world.deliver(b'a');
     let serial = *world.merger.watchers.keys().next().unwrap();
-    let forgotten = Delivery::Canceled { id: serial, revision: Revision(2), compacted: Some(Revision(2)) };
+    let forgotten =
+        Delivery::Canceled { id: serial, revision: Revision(2), compacted: Some(Revision(2)), reason: None };
     world.merger.delivered(world.merger.homes.serving[&b'a'], forgotten);
     assert!(world.merger.pop().is_none() && world.merger.needs_link());
     world.settle();
