@@ -23,7 +23,9 @@ impl Narrow {
     /// than one of their intervals.
     pub(super) fn due(&self, heartbeat: Duration) -> Option<Duration> {
         let (_, since) = self.waiting?;
-        Some(since + (self.usual * PATIENCE_TIMES).clamp(heartbeat / PATIENCE_PART, heartbeat))
+        let patience = (self.usual * PATIENCE_TIMES).clamp(heartbeat / PATIENCE_PART, heartbeat);
+        // Whole microseconds, as clocks count them: one that wakes its member a fraction early would do so again and again.
+        Some(since + Duration::from_micros(u64::try_from(patience.as_micros()).unwrap_or(u64::MAX)))
     }
 
     /// `round` is waited for from now on, if any is.
