@@ -9,6 +9,7 @@
 //! Everything runs on this machine, the hosts too: times are those of an overcrowded machine, CPU times are those of each process alone.
 
 mod hosts;
+#[path = "../versus/limit.rs"]
 mod limit;
 mod processes;
 mod reads;
