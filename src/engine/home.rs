@@ -1,7 +1,7 @@
 //! Where a member keeps its store, and how the store of a snapshot takes its place.
 //!
 //! ```text
-//!   store        the present one
+//!   store        the present one; with the file OUTVOTED in it, it is known to be wrong
 //!   store.next   the one that is being filled; with the file WHOLE in it, it is complete
 //!   store.old    for a moment: the one that was replaced
 //! ```
@@ -37,6 +37,16 @@ pub trait Home: Send + Sync + 'static {
 
     /// Throws away what was staged.
     fn discard(&self) -> Result<()>;
+
+    /// Notes, so that a restart finds it, that the present store is not what the other members hold. The note goes when another store takes
+    /// the place of this one.
+    fn distrust(&self) -> Result<()>;
+
+    /// Takes the note back, if there is one.
+    fn trust(&self) -> Result<()>;
+
+    /// Whether the present store has the note.
+    fn is_distrusted(&self) -> Result<bool>;
 }
 
 /// A home in a folder.
@@ -48,6 +58,7 @@ pub struct DirHome {
 }
 
 const WHOLE: &str = "WHOLE";
+const OUTVOTED: &str = "OUTVOTED";
 
 impl DirHome {
     /// The home of a store of `kind` in `dir`, which must exist.
@@ -84,6 +95,22 @@ impl DirHome {
         }
     }
 
+    fn remove_file(&self, path: &Path) -> Result<()> {
+        match std::fs::remove_file(path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(Fault::io("remove", path, source)),
+            _ => Ok(()),
+        }
+    }
+
+    /// An empty file that outlives a crash.
+    fn put_note(&self, path: &Path, dir: &Path) -> Result<()> {
+        let write = || {
+            self.disk.create(path)?.sync_data()?;
+            self.disk.sync_dir(dir)
+        };
+        write().map_err(|source| Fault::io("write", path, source))
+    }
+
     /// The second half of an installation, which a crash may have cut off.
     fn finish(&self) -> Result<()> {
         if !self.present().exists() {
@@ -93,12 +120,7 @@ impl DirHome {
                 self.rename(&self.old(), &self.present())?;
             }
         }
-        match std::fs::remove_file(self.present().join(WHOLE)) {
-            Err(source) if source.kind() != ErrorKind::NotFound => {
-                return Err(Fault::io("remove", self.present().join(WHOLE), source));
-            }
-            _ => {}
-        }
+        self.remove_file(&self.present().join(WHOLE))?;
         self.remove(&self.old())
     }
 }
@@ -118,13 +140,8 @@ impl Home for DirHome {
     }
 
     fn seal(&self) -> Result<()> {
-        let (dir, path) = (self.next(), self.next().join(WHOLE));
-        let write = || {
-            self.disk.create(&path)?.sync_data()?;
-            self.disk.sync_dir(&dir)?;
-            self.disk.sync_dir(&self.dir)
-        };
-        write().map_err(|source| Fault::io("write", &path, source))
+        self.put_note(&self.next().join(WHOLE), &self.next())?;
+        self.disk.sync_dir(&self.dir).map_err(|source| Fault::io("fsync folder", &self.dir, source))
     }
 
     fn sealed(&self) -> Result<Option<Arc<dyn Engine>>> {
@@ -144,13 +161,21 @@ impl Home for DirHome {
 
     fn discard(&self) -> Result<()> {
         // The file that says "whole" goes first: what is half removed must not be taken for it.
-        match std::fs::remove_file(self.next().join(WHOLE)) {
-            Err(source) if source.kind() != ErrorKind::NotFound => {
-                return Err(Fault::io("remove", self.next().join(WHOLE), source));
-            }
-            _ => {}
-        }
+        self.remove_file(&self.next().join(WHOLE))?;
         self.remove(&self.next())
+    }
+
+    fn distrust(&self) -> Result<()> {
+        self.put_note(&self.present().join(OUTVOTED), &self.present())
+    }
+
+    fn trust(&self) -> Result<()> {
+        self.remove_file(&self.present().join(OUTVOTED))
+    }
+
+    fn is_distrusted(&self) -> Result<bool> {
+        let path = self.present().join(OUTVOTED);
+        path.try_exists().map_err(|source| Fault::io("look for", &path, source))
     }
 }
 
@@ -197,6 +222,23 @@ mod tests {
         std::fs::rename(dir.path().join("store"), dir.path().join("store.old")).expect("a sound disk");
         assert_eq!(who(&*home.open().expect("a store")).as_deref(), Some(&b"next"[..]));
         assert!(!dir.path().join("store.old").exists() && !dir.path().join("store.next").exists());
+    }
+
+    #[test]
+    fn a_store_is_distrusted_until_another_takes_its_place() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let home = DirHome::new(dir.path(), Kind::Redb, Options::default());
+        fill(&*home.open().expect("a store"), "wrong");
+        assert!(!home.is_distrusted().expect("a sound disk"));
+        home.distrust().expect("a sound disk");
+        drop(home.open().expect("a store"));
+        assert!(home.is_distrusted().expect("a sound disk"), "a restart does not make it right");
+        fill(&*home.stage().expect("a second store"), "right");
+        home.seal().expect("a sound disk");
+        drop(home.install().expect("a sound disk"));
+        assert!(!home.is_distrusted().expect("a sound disk"));
+        home.distrust().and_then(|()| home.trust()).expect("a sound disk");
+        assert!(!home.is_distrusted().expect("a sound disk"));
     }
 
     #[test]

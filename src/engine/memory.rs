@@ -73,6 +73,7 @@ struct Stores {
     present: Arc<Memory>,
     staged: Option<Arc<Memory>>,
     is_sealed: bool,
+    is_distrusted: bool,
 }
 
 impl MemoryHome {
@@ -86,7 +87,7 @@ impl MemoryHome {
         let stores = self.0.lock();
         let staged = stores.staged.as_ref().filter(|_| stores.is_sealed).map(|staged| Arc::new(staged.crash()));
         let (present, is_sealed) = (Arc::new(stores.present.crash()), staged.is_some());
-        MemoryHome(Mutex::new(Stores { present, staged, is_sealed }))
+        MemoryHome(Mutex::new(Stores { present, staged, is_sealed, is_distrusted: stores.is_distrusted }))
     }
 }
 
@@ -117,7 +118,7 @@ impl Home for MemoryHome {
         let mut stores = self.0.lock();
         assert!(stores.is_sealed, "only a whole store is installed");
         stores.present = stores.staged.take().expect("sealed after it was staged");
-        stores.is_sealed = false;
+        (stores.is_sealed, stores.is_distrusted) = (false, false);
         Ok(stores.present.clone())
     }
 
@@ -125,6 +126,20 @@ impl Home for MemoryHome {
         let mut stores = self.0.lock();
         (stores.staged, stores.is_sealed) = (None, false);
         Ok(())
+    }
+
+    fn distrust(&self) -> Result<()> {
+        self.0.lock().is_distrusted = true;
+        Ok(())
+    }
+
+    fn trust(&self) -> Result<()> {
+        self.0.lock().is_distrusted = false;
+        Ok(())
+    }
+
+    fn is_distrusted(&self) -> Result<bool> {
+        Ok(self.0.lock().is_distrusted)
     }
 }
 

@@ -139,7 +139,7 @@ pub(crate) struct Parts<D: Disk> {
     pub(crate) saves: Receiver<Save>,
     pub(crate) apply: Apply,
     pub(crate) committed: Receiver<Committed>,
-    pub(crate) flush: Flush,
+    pub(crate) flush: Flush<D>,
     pub(crate) sweep: Sweep,
     pub(crate) sweeps: Receiver<()>,
 }
@@ -208,6 +208,12 @@ pub(crate) fn assemble<D: Disk>(settings: Settings, ground: Ground<D>) -> Result
     founding::replay(&mut machine, &recovered.entries, recovered.hard_state.commit)?;
     if settings.force_new_cluster {
         founding::stand_alone(identity.member, &mut machine, &mut wal, &mut recovered)?;
+        if ground.home.is_distrusted()? {
+            tracing::warn!(
+                "the state of this member was contradicted by a majority of the cluster that it leaves; it is kept as it is"
+            );
+            ground.home.trust()?;
+        }
     }
     build(settings, ground, machine, wal, recovered, identity)
 }
@@ -291,7 +297,7 @@ fn build<D: Disk>(
     recovered: wal::Recovered,
     Identity { member: member_id, cluster: cluster_id }: Identity,
 ) -> Result<(Handle, Parts<D>), Fault> {
-    let Ground { clock, mut chance, tasks, home, transport, .. } = ground;
+    let Ground { disk, clock, mut chance, tasks, home, transport, .. } = ground;
     let (applied, applied_term) = machine.applied();
     let election = settings.heartbeat * settings.election_ticks;
     let node = node(&settings, member_id, &machine, &recovered, chance.next_u64());
@@ -300,6 +306,7 @@ fn build<D: Disk>(
     let (save, saves) = flume::unbounded();
     let (apply, committed) = flume::bounded(COMMITTED_MAX);
     let (sweeper, sweeps) = flume::bounded(1);
+    let (release, released) = flume::unbounded();
     // Ids of reads and questions: no earlier run of this member may have used them.
     let (first_read, first_question) = (chance.next_u64() >> 1, chance.next_u64() >> 1);
     let (view, now) = (machine.view(), clock.now());
@@ -340,6 +347,12 @@ fn build<D: Disk>(
     let view = &shared.view;
     shared.facts.applied.store(applied.0, std::sync::atomic::Ordering::Release);
     let learns = view.member(member_id).is_some_and(|own| own.is_learner);
+    if shared.home.is_distrusted()? {
+        tracing::error!(
+            "a majority has contradicted the state of this member before it stopped: it serves nobody until its state is replaced by the leader's"
+        );
+        shared.facts.quarantined.store(true, std::sync::atomic::Ordering::Release);
+    }
     shared.facts.learner.store(learns, std::sync::atomic::Ordering::Release);
     shared.reads.applied(applied);
     let members = match (view.members(), settings.start_as) {
@@ -399,11 +412,25 @@ fn build<D: Disk>(
     let (rows_max, pause) = settings.sweep_step;
     let parts = Parts {
         run,
-        persist: Persist::new(wal, recovered.hard_state, inbox.clone(), Arc::clone(&shared), settings.sabotage),
+        persist: Persist::new(
+            wal,
+            recovered.hard_state,
+            inbox.clone(),
+            Arc::clone(&shared),
+            release,
+            settings.sabotage,
+        ),
         saves,
         apply,
         committed,
-        flush: Flush { shared: Arc::clone(&shared), inbox, interval: settings.flush_interval },
+        flush: Flush {
+            shared: Arc::clone(&shared),
+            inbox,
+            interval: settings.flush_interval,
+            is_noted: false.into(),
+            disk,
+            released,
+        },
         sweep: Sweep { shared: Arc::clone(&shared), rows_max, pause },
         sweeps,
     };

@@ -66,7 +66,11 @@ impl Run {
     /// Tells and looks, once a second.
     pub(super) fn compare_hashes(&mut self) {
         if self.shared.facts.quarantined.load(Ordering::Acquire) {
-            return self.ask_for_refill();
+            if self.ticks.is_multiple_of(TICKS) {
+                self.lead_no_more();
+                self.ask_for_refill();
+            }
+            return;
         }
         for (from, index, hash) in std::mem::take(&mut self.disputes.early) {
             self.take_hash(from, index, hash);
@@ -131,6 +135,11 @@ impl Run {
         self.disputes = Disputes::default();
         self.shared.facts.quarantined.store(true, Ordering::Release);
         self.shared.expiry.demote();
+        self.lead_no_more();
+    }
+
+    /// One that serves nobody must not lead either, even if it was elected again.
+    fn lead_no_more(&mut self) {
         if self.node.status().role == Role::Leader {
             let best = self.node.followers().into_iter().filter(|follower| follower.active);
             if let Some(best) = best.max_by_key(|follower| follower.matched) {
@@ -141,7 +150,7 @@ impl Run {
 
     fn ask_for_refill(&self) {
         let leader = self.node.status().leader.filter(|leader| *leader != self.shared.member_id);
-        if let (Some(to), true) = (leader, self.ticks.is_multiple_of(TICKS)) {
+        if let Some(to) = leader {
             self.shared.transport.send(vec![Letter { to, message: PeerMessage::Refill }]);
         }
     }

@@ -8,6 +8,7 @@ use crate::{
 };
 use flume::{Receiver, Sender};
 use std::{
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -31,6 +32,8 @@ pub(crate) struct Persist<D: Disk> {
     lagging: Option<HardState>,
     inbox: Sender<Inbox>,
     shared: Arc<Shared>,
+    /// Files that are no part of the log any more, to whoever removes them.
+    released: Sender<PathBuf>,
     sabotage: Option<Sabotage>,
 }
 
@@ -40,9 +43,10 @@ impl<D: Disk> Persist<D> {
         durable: HardState,
         inbox: Sender<Inbox>,
         shared: Arc<Shared>,
+        released: Sender<PathBuf>,
         sabotage: Option<Sabotage>,
     ) -> Persist<D> {
-        Persist { wal, durable, lagging: None, inbox, shared, sabotage }
+        Persist { wal, durable, lagging: None, inbox, shared, released, sabotage }
     }
 
     /// Runs until the loop hangs up or the disk fails.
@@ -139,7 +143,11 @@ impl<D: Disk> Persist<D> {
         }
         self.wal.save_mark(mark, conf_state)?;
         let released = self.wal.release(release)?;
-        tracing::info!(index = mark.index.0, term = mark.term.0, released, "saved snapshot to disk");
+        tracing::info!(index = mark.index.0, term = mark.term.0, released = released.len(), "saved snapshot to disk");
+        for segment in released {
+            // Nobody hears it only if the member stops; what is left then is released again after the start.
+            let _ = self.released.send(segment);
+        }
         Ok(())
     }
 }

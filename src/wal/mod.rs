@@ -32,6 +32,7 @@ use record::Encoder;
 use segment::Segment;
 use std::path::{Path, PathBuf};
 use terms::Terms;
+pub use writer::remove;
 
 /// How a log is kept.
 #[derive(Clone, Copy, Debug)]

@@ -173,6 +173,25 @@ fn long_log(disk: &SimDisk, upto: u64) -> Wal<SimDisk> {
     wal
 }
 
+/// Releases and removes; how many segments that are.
+fn released(disk: &SimDisk, wal: &mut Wal<SimDisk>, upto: u64) -> usize {
+    let files = wal.release(Index(upto)).unwrap();
+    files.iter().for_each(|segment| super::remove(disk, segment).unwrap());
+    files.len()
+}
+
+#[test]
+fn what_is_released_and_not_removed_is_part_of_the_log_after_a_restart() {
+    let disk = disk(1);
+    let mut wal = long_log(&disk, 20);
+    wal.save_mark(&Mark { index: Index(18), term: Term(1) }, &ConfState::default()).unwrap();
+    let files = wal.release(Index(18)).unwrap();
+    super::remove(&disk, &files[0]).unwrap();
+    let (mut wal, recovered) = Wal::open(disk.clone(), dir(), Index(18), SMALL).unwrap();
+    assert_eq!(indexes(&recovered), vec![19, 20]);
+    assert_eq!(released(&disk, &mut wal, 18), files.len() - 1);
+}
+
 #[test]
 fn segments_below_are_released_and_the_rest_opens_from_there() {
     let disk = disk(1);
@@ -180,14 +199,14 @@ fn segments_below_are_released_and_the_rest_opens_from_there() {
     wal.save_mark(&Mark { index: Index(18), term: Term(1) }, &ConfState::default()).unwrap();
     let segments = paths(&disk).len();
     assert!(segments >= 5);
-    assert_eq!(wal.release(Index(3)).unwrap(), 0);
-    assert_eq!(wal.release(Index(18)).unwrap(), 4);
+    assert_eq!(released(&disk, &mut wal, 3), 0);
+    assert_eq!(released(&disk, &mut wal, 18), 4);
     assert!(damage(open(&disk)).contains("the log starts here"));
     let (_, recovered) = Wal::open(disk.clone(), dir(), Index(18), SMALL).unwrap();
     assert_eq!((indexes(&recovered), recovered.mark.index), (vec![19, 20], Index(18)));
     let options = Options { keep_all: true, ..SMALL };
-    assert_eq!(Wal::open(disk.clone(), dir(), Index(18), options).unwrap().0.release(Index(20)).unwrap(), 0);
-    assert_eq!(wal.release(Index(1000)).unwrap(), 1);
+    assert_eq!(released(&disk, &mut Wal::open(disk.clone(), dir(), Index(18), options).unwrap().0, 20), 0);
+    assert_eq!(released(&disk, &mut wal, 1000), 1);
     assert_eq!(paths(&disk).len(), 1, "the open segment stays");
 }
 

@@ -70,6 +70,16 @@ fn allocated<D: Disk>(disk: &D, path: &Path, options: Options) -> Result<D::File
     Ok(file)
 }
 
+/// Removes the file of a segment that [`Wal::release`] has given up.
+///
+/// # Errors
+/// [`Fault::Io`] from the disk.
+pub fn remove<D: Disk>(disk: &D, segment: &Path) -> Result<(), Fault> {
+    disk.remove(segment).map_err(|source| Fault::io("remove", segment, source))?;
+    // One at a time: a crash that kept only a later removal would leave a hole.
+    sync_dir(disk, segment.parent().unwrap_or(segment))
+}
+
 fn sync_dir<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fault> {
     disk.sync_dir(dir).map_err(|source| Fault::io("fsync folder", dir, source))
 }
@@ -149,25 +159,23 @@ impl<D: Disk> Wal<D> {
         self.sync()
     }
 
-    /// Deletes the sealed segments without a live entry from `upto` on, oldest first, and says how many.
+    /// Gives up the sealed segments without a live entry from `upto` on, and says which files they are. The caller is to [`remove`] them, in
+    /// this order, but at leisure: a system may take 15 ms over a file of 64 MiB, and whoever appends should not wait for that. What is
+    /// still there when the log is opened again is part of it again.
     ///
     /// The entry at `upto` itself stays: without its term a mark that came instead of it could not be told from one that repeats it.
-    pub fn release(&mut self, upto: Index) -> Result<usize, Fault> {
+    ///
+    /// # Errors
+    /// [`Fault::Io`] if a write or a sync has failed before.
+    pub fn release(&mut self, upto: Index) -> Result<Vec<PathBuf>, Fault> {
         self.refuse_if_broken()?;
         if self.options.keep_all {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         self.terms.release(upto);
         // A segment's name says where the live entries of all before it end. Names may go back, where entries were replaced.
         let needed = self.segments.iter().rposition(|segment| segment.first <= upto).unwrap_or(0);
-        for _ in 0..needed {
-            let path = segment::path(&self.dir, self.segments[0]);
-            self.disk.remove(&path).map_err(|source| Fault::io("remove", &path, source))?;
-            // One at a time: a crash that kept only a later removal would leave a hole.
-            sync_dir(&self.disk, &self.dir)?;
-            self.segments.remove(0);
-        }
-        Ok(needed)
+        Ok(self.segments.drain(..needed).map(|segment| segment::path(&self.dir, segment)).collect())
     }
 
     /// Makes the next segment's file ready. Called from [`Wal::sync`]; also harmless at any idle moment.

@@ -3,7 +3,7 @@
 use super::{eventually, get, network::Cluster, put};
 use crate::{
     auth::Author,
-    engine::{Batch, Table},
+    engine::{Batch, Home, Table},
     machine::{Command, Compare, CompareResult, CompareTarget, Op, Put, Reply, Txn},
     membership::{Change, Member},
     pb::{etcdserverpb::WatchResponse, mvccpb::KeyValue},
@@ -13,7 +13,10 @@ use crate::{
 };
 use bytes::Bytes;
 use prost::Message;
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_member_takes_writes_and_sees_those_of_all_others() {
@@ -253,5 +256,25 @@ async fn a_member_whose_state_differs_is_found_out_and_refilled() {
     assert_eq!(get(cluster.at(odd), "a").await.as_deref(), Some(&b"true"[..]));
     assert_eq!(get(cluster.at(odd), "b").await.as_deref(), Some(&b"right"[..]));
     cluster.at(odd).propose(put("c", "1")).await.expect("it takes part again");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_does_not_make_a_contradicted_state_right() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader().await;
+    cluster.at(leader).propose(put("a", "1")).await.expect("a quorum");
+    // Nobody can send it another state.
+    let id = cluster.at(leader).member_id();
+    cluster.network.isolate(id, true);
+    cluster.at(leader).shared.facts.quarantined.store(true, Ordering::Release);
+    let home = Arc::clone(&cluster.members[leader].home);
+    eventually(|| home.is_distrusted().expect("a sound home").then_some(())).await;
+    cluster.restart(leader).await;
+    assert!(cluster.at(leader).is_quarantined());
+    cluster.network.isolate(id, false);
+    eventually(|| (!cluster.at(leader).is_quarantined()).then_some(())).await;
+    assert!(!cluster.members[leader].home.is_distrusted().expect("a sound home"));
+    cluster.at(leader).propose(put("b", "1")).await.expect("it takes part again");
     cluster.end().await;
 }

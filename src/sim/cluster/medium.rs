@@ -134,4 +134,13 @@ impl Home for SimHome {
     fn discard(&self) -> Result<()> {
         self.change(|| self.home.discard())
     }
+    fn distrust(&self) -> Result<()> {
+        self.change(|| self.home.distrust())
+    }
+    fn trust(&self) -> Result<()> {
+        self.change(|| self.home.trust())
+    }
+    fn is_distrusted(&self) -> Result<bool> {
+        self.home.is_distrusted()
+    }
 }

@@ -238,9 +238,11 @@ impl Disk {
         let start = LogId { index: upto, term: entry.term };
         self.entries.drain(..(upto.0 - self.start.index.0) as usize);
         self.start = start;
-        if let Some(wal) = self.real.as_mut().and_then(|real| real.wal.as_mut()) {
+        if let Some((wal, disk)) = self.real.as_mut().and_then(|real| Some((real.wal.as_mut()?, &real.disk))) {
             wal.save_mark(&Mark { index: start.index, term: start.term }, conf_state).expect("the disk works");
-            wal.release(start.index).expect("the disk works");
+            for segment in wal.release(start.index).expect("the disk works") {
+                crate::wal::remove(disk, &segment).expect("the disk works");
+            }
         }
     }
 

@@ -93,7 +93,9 @@ impl Model {
                     wal.sync()?;
                     self.synced = self.written.len();
                     self.released = hard_state.commit.0;
-                    wal.release(hard_state.commit)?;
+                    for segment in wal.release(hard_state.commit)? {
+                        crate::wal::remove(disk, &segment)?;
+                    }
                 }
                 2 => self.mark(&mut wal, commit, log.term(commit).expect("committed"))?,
                 // A state is taken over from behind the log's end, or of an entry that this log has otherwise.

@@ -122,9 +122,9 @@ fn segments_of_before_are_released_even_where_their_names_go_back_and_kept_on_re
         (disk, wal)
     };
     let (disk, mut wal) = filled(SMALL);
-    assert!(wal.release(Index(21)).unwrap() > 0);
+    assert!(released(&disk, &mut wal, 21) > 0);
     for upto in [21, 24, 27, 30] {
-        wal.release(Index(upto)).unwrap();
+        released(&disk, &mut wal, upto);
         let (_, found) = Wal::open(disk.clone(), dir(), Index(upto), SMALL).unwrap();
         assert_eq!((indexes(&found), found.start_term), ((upto + 1..=30).collect(), Some(Term(5))), "from {upto}");
     }
@@ -133,7 +133,7 @@ fn segments_of_before_are_released_even_where_their_names_go_back_and_kept_on_re
     let keep_all = Options { keep_all: true, ..SMALL };
     let (disk, mut wal) = filled(keep_all);
     let before = paths(&disk).len();
-    assert_eq!((wal.release(Index(30)).unwrap(), paths(&disk).len()), (0, before));
+    assert_eq!((released(&disk, &mut wal, 30), paths(&disk).len()), (0, before));
     let (_, found) = Wal::open(disk, dir(), Index(0), keep_all).unwrap();
     assert_eq!((found.start, indexes(&found)), (Index(21), (22..=30).collect()));
 }
