@@ -230,6 +230,23 @@ fn pure_rooms_take_time_chance_disk_and_network_as_inputs() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Without a stated order tokio draws the branch that it looks at first by lot, and a seed of the simulation gives another run each time.
+#[test]
+fn rooms_that_are_simulated_choose_between_events_in_a_stated_order() {
+    let mut wrong = Vec::new();
+    for room in ["watch", "server", "client", "ring", "proxy"] {
+        for file in files(room) {
+            let code = code(&file);
+            let drawn =
+                code.split("select! {").skip(1).filter(|body| !body.trim_start().starts_with("biased;")).count();
+            if drawn > 0 {
+                wrong.push(format!("{}: {drawn}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn wire_types_stay_in_the_files_that_convert_them() {
     let mut wrong = Vec::new();

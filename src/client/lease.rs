@@ -174,6 +174,7 @@ impl Renewer {
         for renewals in 2.. {
             let reply = loop {
                 tokio::select! {
+                    biased;
                     // Nobody listens: the keeper was dropped.
                     () = self.state.closed() => return,
                     () = sleep_until(wake) => {}

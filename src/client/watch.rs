@@ -197,6 +197,7 @@ impl Task {
             let sender = self.sender.clone();
             let before = self.resume.next;
             let end = tokio::select! {
+                biased;
                 () = sender.closed() => return,
                 end = self.one_stream() => end,
             };
@@ -225,6 +226,7 @@ impl Task {
                 pauses.reset();
             }
             tokio::select! {
+                biased;
                 () = sender.closed() => return,
                 () = tokio::time::sleep(pauses.next()) => {}
             }
@@ -236,12 +238,14 @@ impl Task {
         let (requests, mut answers) = self.open_stream().await?;
         loop {
             let answer = tokio::select! {
-                answer = answers.message() => answer?,
+                // Answers that never stop do not keep a question waiting.
+                biased;
                 Some(()) = self.asked.recv() => {
                     let union = RequestUnion::ProgressRequest(WatchProgressRequest {});
                     let _ = requests.send(WatchRequest { request_union: Some(union) }).await;
                     continue;
                 }
+                answer = answers.message() => answer?,
             };
             let Some(answer) = answer else { return Ok(()) };
             let canceled = answer.canceled.then(|| answer.clone());

@@ -68,13 +68,14 @@ pub(super) async fn keep(upstream: Upstream, own: Own, resolver: Resolver, mut s
             Ok((client, lease, mut keeper)) => {
                 tracing::info!(prefix = resolver.prefix, ttl_s = resolver.ttl_s, "registered session with lease");
                 tokio::select! {
-                    why = keeper.lost() => tracing::warn!(?why, "session expired; registering again"),
+                    biased;
                     () = told(&mut stopping) => {
                         drop(keeper);
                         // If upstream is away the lease runs out.
                         let _ = tokio::time::timeout(REVOKE_MAX, client.lease_revoke(lease)).await;
                         return;
                     }
+                    why = keeper.lost() => tracing::warn!(?why, "session expired; registering again"),
                 }
             }
             Err(error) => tracing::warn!(%error, "failed to create a session"),

@@ -55,6 +55,9 @@ impl Gateway {
                 Ok::<_, io::Error>((listener.accept().await?.0, permit))
             };
             tokio::select! {
+                biased;
+                // Reaps, so that the set holds the living only.
+                Some(_) = connections.join_next() => {}
                 accepted = accept => match accepted {
                     Ok((client, permit)) => drop(connections.spawn(self.clone().carry(client, permit))),
                     Err(error) => {
@@ -62,8 +65,6 @@ impl Gateway {
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                // Reaps, so that the set holds the living only.
-                Some(_) = connections.join_next() => {}
             }
         }
     }

@@ -170,6 +170,15 @@ impl<'a> Stream<'a> {
         loop {
             let look_at = self.goal.map(|_| Instant::now() + self.goal_look());
             let wants = tokio::select! {
+                biased;
+                () = told(&mut stopping) => {
+                    // Who leaves in order is not lost. If there is no room, it is.
+                    let _ = sender.try_send(Reports { news: Vec::new(), gone: vec![self.roster.id()] });
+                    drop(sender);
+                    // Upstream ends the stream once it has read to the end.
+                    let _ = timeout(GOODBYE_MAX, async { while let Ok(Some(_)) = paces.message().await {} }).await;
+                    return End::Stopping;
+                }
                 pace = paces.message() => match pace {
                     Ok(Some(pace)) => {
                         self.take(pace);
@@ -179,14 +188,6 @@ impl<'a> Stream<'a> {
                     Ok(None) => return End::Lost("upstream ended it".to_owned()),
                     Err(status) => return status.into(),
                 },
-                () = told(&mut stopping) => {
-                    // Who leaves in order is not lost. If there is no room, it is.
-                    let _ = sender.try_send(Reports { news: Vec::new(), gone: vec![self.roster.id()] });
-                    drop(sender);
-                    // Upstream ends the stream once it has read to the end.
-                    let _ = timeout(GOODBYE_MAX, async { while let Ok(Some(_)) = paces.message().await {} }).await;
-                    return End::Stopping;
-                }
                 () = sleep_until(due) => {
                     // A little apart from the others, whatever they began with.
                     due = Instant::now() + self.interval().mul_f64(runtime::chance(0.9..1.0));

@@ -77,6 +77,11 @@ impl<H: Host> Ring for RingService<H> {
                 let interval = Duration::from_millis(u64::from(now.interval_ms));
                 let silent_at = heard + SILENT_MIN.max(interval * SILENT_INTERVALS);
                 tokio::select! {
+                    // Reports that never stop keep neither the end nor a new pace waiting.
+                    biased;
+                    _ = stopping.wait_for(|stopping| *stopping) => return,
+                    () = sender.closed() => return,
+                    Ok(()) = pace.changed() => {}
                     report = reports.message() => match report {
                         Ok(Some(report)) => {
                             heard = Instant::now();
@@ -84,10 +89,7 @@ impl<H: Host> Ring for RingService<H> {
                         }
                         Ok(None) | Err(_) => return,
                     },
-                    Ok(()) = pace.changed() => {}
-                    () = sender.closed() => return,
                     () = sleep_until(silent_at) => return,
-                    _ = stopping.wait_for(|stopping| *stopping) => return,
                 }
             }
         });

@@ -210,9 +210,10 @@ async fn report_health<B: Backend>(backend: B, reporter: HealthReporter, mut sto
         let status = if able { ServingStatus::Serving } else { ServingStatus::NotServing };
         reporter.set_service_status("", status).await;
         tokio::select! {
-            changed = leader.changed() => if changed.is_err() { return },
-            changed = stopping.changed() => if changed.is_err() { return },
+            biased;
             _ = told_to_stop(&mut stop) => return,
+            changed = stopping.changed() => if changed.is_err() { return },
+            changed = leader.changed() => if changed.is_err() { return },
             // A fault has no wake-up of its own.
             () = tokio::time::sleep(FAULT_CHECK) => {}
         }
@@ -256,11 +257,15 @@ async fn accept_all(
     let for_connections = stop.clone();
     let deadline = loop {
         tokio::select! {
+            biased;
             deadline = told_to_stop(&mut stop) => break deadline,
+            // Reaps, so that the set holds the living only.
+            Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok(arrival) => {
                     // Not beside the other branches: whoever has been accepted must not be lost.
                     let turn = tokio::select! {
+                        biased;
                         deadline = told_to_stop(&mut stop) => break deadline,
                         turn = arrival.enter() => turn,
                     };
@@ -278,8 +283,6 @@ async fn accept_all(
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            // Reaps, so that the set holds the living only.
-            Some(_) = connections.join_next() => {}
         }
     };
     drop(listener);
@@ -305,8 +308,9 @@ async fn converse(
 ) {
     let remote_addr = arrival.remote();
     let greeting = tokio::select! {
-        greeting = arrival.greet(turn) => greeting,
+        biased;
         _ = told_to_stop(&mut stop) => return,
+        greeting = arrival.greet(turn) => greeting,
     };
     let (connection, name) = match greeting {
         Ok(connection) => connection,

@@ -18,6 +18,7 @@ const MARGIN: u64 = 20;
 /// Waits for the next look; `false` once the member stops.
 pub(super) async fn goes_on(stopping: &mut watch::Receiver<bool>) -> bool {
     tokio::select! {
+        biased;
         _ = stopping.wait_for(|stopping| *stopping) => false,
         () = tokio::time::sleep(PERIOD) => true,
     }

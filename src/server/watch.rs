@@ -137,7 +137,8 @@ async fn read_requests<B: Backend>(
             requests.message().await
         };
         let request = tokio::select! {
-            message = message, if has_more => message?,
+            // What may no longer be seen ends before anything new begins.
+            biased;
             changed = auth_changed.changed() => {
                 if changed.is_err() {
                     return Ok(()); // the member ends
@@ -146,6 +147,7 @@ async fn read_requests<B: Backend>(
                 guard.look(control);
                 continue;
             }
+            message = message, if has_more => message?,
         };
         let Some(request) = request else {
             has_more = false;
