@@ -6,8 +6,9 @@
 //! **May not know** how a command is replicated, or what a revision costs.
 //!
 //! ```text
-//!   listen ── serve ─┬─ kv lease watch cluster maintenance auth lock election ring ── Edge ── Backend (member, proxy)
-//!                    └─ the gateway (plain HTTP)      check · convert · identity · keeper        admission · trace
+//!   listen ── serve ─┬─ kv lease watch cluster maintenance auth ring ─┬─ Edge ── Backend (member, proxy)
+//!                    ├─ lock election ── contest ─────────────────────┘  admission · trace
+//!                    └─ the gateway (plain HTTP)      check · convert · identity · keeper
 //! ```
 
 mod admission;

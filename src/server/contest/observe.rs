@@ -17,19 +17,19 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 /// Somebody who wants to hear of each leader of an election.
-pub(in super::super) struct Observer<B> {
-    pub(in super::super) contests: Contests<B>,
-    pub(in super::super) caller: Author,
+pub(in crate::server) struct Observer<B> {
+    pub(in crate::server) contests: Contests<B>,
+    pub(in crate::server) caller: Author,
     /// What the keys of the election begin with.
-    pub(in super::super) prefix: Key,
-    pub(in super::super) sender: mpsc::Sender<Result<LeaderResponse, Status>>,
+    pub(in crate::server) prefix: Key,
+    pub(in crate::server) sender: mpsc::Sender<Result<LeaderResponse, Status>>,
 }
 
 impl<B: Backend> Observer<B> {
     /// Tells until that is over: why it is.
     ///
     /// Leaders who were not there for long may be left out, and so may be what they proclaimed, where it is compacted; the last one never is.
-    pub(in super::super) async fn run(&self) -> Error {
+    pub(in crate::server) async fn run(&self) -> Error {
         match self.tell_all().await {
             Ok(never) => match never {},
             Err(error) => error,
@@ -127,7 +127,7 @@ impl<B: Backend> Contests<B> {
     ///
     /// # Errors
     /// What `caller` may not, or the read.
-    pub(in super::super) async fn leader(
+    pub(in crate::server) async fn leader(
         &self,
         caller: &Author,
         prefix: &Key,
