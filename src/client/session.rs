@@ -15,7 +15,11 @@ use crate::pb::{
     mvccpb::KeyValue,
 };
 use bytes::Bytes;
-use tokio::{runtime::Handle, sync::oneshot};
+use std::sync::Arc;
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
 use tonic::Code;
 
 /// A lease that is kept alive for as long as this or anything that was taken with it is there.
@@ -24,7 +28,7 @@ use tonic::Code;
 /// # async fn example(client: henge::client::Client) -> Result<(), henge::client::Error> {
 /// use henge::client::{Op, Txn};
 /// let session = client.session(10).await?;
-/// let mut lock = session.lock("reports").await?;
+/// let lock = session.lock("reports").await?;
 /// tokio::select! {
 ///     why = lock.lost() => eprintln!("stop working: {why:?}"),
 ///     // Whatever the clocks say: if the lock is another's by now, nothing is written.
@@ -40,6 +44,8 @@ use tonic::Code;
 pub struct Session {
     pub(super) client: Client,
     keeper: Keeper,
+    /// Tells those who wait with it that it was ended: the keeper would hear of it when it next renews.
+    ended: Arc<watch::Sender<bool>>,
 }
 
 impl Client {
@@ -57,7 +63,8 @@ impl Client {
     /// # Errors
     /// As [`Client::lease_keeper`].
     pub async fn session_of(&self, lease: i64) -> Result<Session, Error> {
-        Ok(Session { client: self.clone(), keeper: self.lease_keeper(lease).await? })
+        let keeper = self.lease_keeper(lease).await?;
+        Ok(Session { client: self.clone(), keeper, ended: Arc::new(watch::Sender::new(false)) })
     }
 }
 
@@ -67,9 +74,13 @@ impl Session {
         self.keeper.id()
     }
 
-    /// Waits until the session is over against its will, or may be: then nothing that it took can be relied on.
+    /// Waits until the session is over, or may be: then nothing that it took can be relied on.
     pub async fn lost(&self) -> KeeperState {
-        self.keeper.clone().lost().await
+        let (mut keeper, mut ended) = (self.keeper.clone(), self.ended.subscribe());
+        tokio::select! {
+            how = keeper.lost() => how,
+            _ = ended.wait_for(|ended| *ended) => KeeperState::Gone,
+        }
     }
 
     /// Ends the session, and with its lease all that was taken with it.
@@ -77,7 +88,9 @@ impl Session {
     /// # Errors
     /// As [`Client::lease_revoke`]; a lease that is gone already is none.
     pub async fn end(self) -> Result<(), Error> {
-        match self.client.lease_revoke(self.lease()).await {
+        let revoked = self.client.lease_revoke(self.lease()).await;
+        self.ended.send_replace(true);
+        match revoked {
             Err(error) if !error.is(&crate::types::Error::LeaseNotFound) => Err(error),
             _ => Ok(()),
         }

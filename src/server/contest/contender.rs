@@ -33,6 +33,8 @@ struct Place {
     is_new: bool,
     /// Nobody was ahead of it from the beginning.
     is_first: bool,
+    /// It was there, with another value than is wanted.
+    is_to_change: bool,
     /// Of when it was taken.
     header: Header,
 }
@@ -51,7 +53,7 @@ impl<B: Backend> Contender<B> {
             biased;
             () = answer.closed() => Err(Error::Canceled),
             error = end.reached() => Err(error),
-            won = self.turn(&place) => won,
+            won = self.hold(&place) => won,
         };
         let error = match outcome {
             Ok(header) => {
@@ -101,14 +103,8 @@ impl<B: Backend> Contender<B> {
         let (own, first) = (found.next().flatten(), found.next().flatten());
         let created = own.as_ref().map_or(header.revision, |own| own.create_revision);
         let is_first = first.is_none_or(|first| first.create_revision == created);
-        let place = Place { key, created, lease, is_new: reply.succeeded, is_first, header };
-        match own {
-            Some(own) if self.wish.value.as_ref().is_some_and(|value| *value != own.value) => {
-                self.change_value(&place).await?;
-                Ok(place)
-            }
-            _ => Ok(place),
-        }
+        let is_to_change = own.is_some_and(|own| self.wish.value.as_ref().is_some_and(|value| *value != own.value));
+        Ok(Place { key, created, lease, is_new: reply.succeeded, is_first, is_to_change, header })
     }
 
     fn put(&self, key: &Key, lease: LeaseId) -> Put {
@@ -116,7 +112,14 @@ impl<B: Backend> Contender<B> {
         Put { key: key.clone(), value, lease, ..Put::default() }
     }
 
-    /// The contender had a place, with another value.
+    /// Returns once the place is the first, and has the value that is wanted: the header of then.
+    async fn hold(&self, place: &Place) -> Result<Header, Error> {
+        if place.is_to_change {
+            self.change_value(place).await?;
+        }
+        self.turn(place).await
+    }
+
     async fn change_value(&self, place: &Place) -> Result<(), Error> {
         let put = Op::Put(self.put(&place.key, place.lease));
         match self.propose(guarded(&place.key, place.created, put)).await?.0 {
