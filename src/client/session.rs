@@ -267,9 +267,10 @@ impl Session {
 fn passes(error: &Error) -> bool {
     match error {
         Error::Unreachable(_) | Error::Deadline => true,
-        Error::Status { code: Code::Unavailable | Code::ResourceExhausted, .. } => true,
+        Error::Status { code: Code::Unavailable, .. } => true,
         Error::Status { code: Code::Unknown | Code::Internal | Code::Cancelled, text } => super::retry::transport(text),
-        _ => false,
+        // But not a store that is full.
+        _ => error.is(&crate::types::Error::RequestTooManyRequests),
     }
 }
 
