@@ -141,6 +141,12 @@ fn leases_members_endpoints_and_alarms_print_what_etcdctl_prints() {
     compare("lease_and_cluster");
 }
 
+#[test]
+#[ignore = "needs etcd and etcdctl 3.7"]
+fn locks_and_elections_print_what_etcdctl_prints() {
+    compare("locks");
+}
+
 // What differs on purpose:
 // - a flag wins over its variable; etcdctl refuses to run with both.
 // - usage is printed only when asked for; a wrong flag gives one line. Retries are not logged.

@@ -29,6 +29,8 @@ pub enum Error {
     WatchCanceled(String),
     /// The stream ended before its last message.
     Truncated(&'static str),
+    /// The lease is gone, or may be, or the key that held a place in a queue is.
+    SessionExpired,
     /// Not an address.
     InvalidEndpoint(String),
     /// This client cannot do that yet.
@@ -80,6 +82,7 @@ impl std::fmt::Display for Error {
             Error::WatchCanceled(reason) if reason.is_empty() => f.write_str("watch canceled by the server"),
             Error::WatchCanceled(reason) => f.write_str(reason),
             Error::Truncated(what) => write!(f, "the {what} stream ended early"),
+            Error::SessionExpired => f.write_str("session is expired"),
             Error::InvalidEndpoint(text) => f.write_str(text),
             Error::Unsupported(text) => f.write_str(text),
         }

@@ -6,6 +6,7 @@
 //! **May not know** anything of the server's rooms: it builds with `--no-default-features`.
 //!
 //! ```text
+//!   Session ── lock · election                                what is held for as long as a lease
 //!   Client ── kv · lease · watch · maintenance · cluster      what a caller says
 //!     └─ retry      may this call be sent again, where, when
 //!         └─ endpoints   one lazy channel each; the one that answered last is asked first
@@ -15,22 +16,28 @@
 
 pub mod auth;
 pub mod cluster;
+pub mod election;
 pub mod endpoints;
 pub mod error;
 pub mod kv;
 pub mod lease;
+pub mod lock;
 pub mod maintenance;
 pub mod retry;
 pub mod ring;
+pub mod session;
 mod tls;
 pub mod txn;
 pub mod watch;
 
+pub use election::{Leadership, Observer};
 pub use endpoints::Endpoints;
 pub use error::Error;
 pub use kv::{DeleteOptions, GetOptions, PutOptions};
 pub use lease::{Keeper, KeeperState};
+pub use lock::Lock;
 pub use retry::{Policy, Repeat};
+pub use session::Session;
 pub use tls::TlsOptions;
 pub use txn::{Compare, Op, Txn};
 pub use watch::{WatchOptions, Watcher};

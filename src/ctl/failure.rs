@@ -51,6 +51,11 @@ impl Failure {
         Failure::new(128, text)
     }
 
+    /// A command that was run failed; `code` is its own.
+    pub fn of_child(code: u8, text: impl ToString) -> Failure {
+        Failure::new(code, text)
+    }
+
     /// What is said about it.
     pub fn text(&self) -> &str {
         &self.text

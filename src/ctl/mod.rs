@@ -24,6 +24,7 @@ mod quote;
 mod replace;
 mod ring;
 mod snapshot;
+mod turn;
 mod txn;
 mod txn_grammar;
 #[cfg(feature = "server")]
@@ -69,6 +70,8 @@ enum Command {
     /// Grants, renews, shows and revokes leases
     #[command(subcommand)]
     Lease(lease::Command),
+    Lock(turn::LockArgs),
+    Elect(turn::ElectArgs),
     /// Asks each endpoint for its health, status or hash
     Endpoint(endpoint::Args),
     /// Shows and changes the members of the cluster
@@ -206,6 +209,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Compaction(args) => kv::compaction(&global, args).await,
         Command::Watch(args) => watch::run(&global, args).await,
         Command::Lease(command) => lease::run(&global, command).await,
+        Command::Lock(args) => turn::lock(&global, args).await,
+        Command::Elect(args) => turn::elect(&global, args).await,
         Command::Endpoint(args) => endpoint::run(&global, args).await,
         Command::Member(command) => member::run(&global, command).await,
         Command::Ring(args) => ring::run(&global, args).await,
@@ -254,6 +259,7 @@ const SWITCHES: &[&str] = &[
     "copies",
     "detail",
     "no-password",
+    "listen",
 ];
 
 /// Turns `--switch=true` into `--switch` and drops `--switch=false`, up to a `--`.

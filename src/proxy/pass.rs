@@ -49,9 +49,15 @@ const HOPS: HeaderName = HeaderName::from_static("henge-hops");
 /// So many proxies are no tree any more: they were put before each other, and a call would go round for ever.
 const HOPS_MAX: u32 = 16;
 
-/// Streams that go on until somebody ends them: they end when the proxy stops.
-const ENDLESS: &[&str] =
-    &["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive", "/v3electionpb.Election/Observe"];
+/// Calls that go on until somebody ends them: they end when the proxy stops. Those that wait for a lock, or to lead, are answered by a
+/// member, which knows by the end of the call that nobody waits any more.
+const ENDLESS: &[&str] = &[
+    "/etcdserverpb.Watch/Watch",
+    "/etcdserverpb.Lease/LeaseKeepAlive",
+    "/v3electionpb.Election/Observe",
+    "/v3electionpb.Election/Campaign",
+    "/v3lockpb.Lock/Lock",
+];
 
 /// The way through. Cheap to clone.
 #[derive(Clone)]
@@ -82,7 +88,7 @@ impl Passage {
             return Err(Status::failed_precondition("henge proxy: the call goes round from proxy to proxy"));
         }
         let mut stopping = self.stopping.clone();
-        let end =
+        let mut end =
             ENDLESS.contains(&request.uri().path()).then(|| Box::pin(async move { told(&mut stopping).await }) as End);
         request.headers_mut().insert(HOPS, HeaderValue::from(hops + 1));
         let mut tried = Tried::default();
@@ -105,7 +111,16 @@ impl Passage {
                 }
             };
             address(&mut request, &link);
-            match sender.try_send_request(request).await {
+            let sent = sender.try_send_request(request);
+            let sent = match &mut end {
+                None => sent.await,
+                Some(end) => tokio::select! {
+                    biased;
+                    sent = sent => sent,
+                    () = end => return Err(types::Error::Stopped.into()),
+                },
+            };
+            match sent {
                 Ok(response) => {
                     if refuses(&response) {
                         // It is there, but can't serve: later calls may find one that can.

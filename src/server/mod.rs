@@ -6,8 +6,9 @@
 //! **May not know** how a command is replicated, or what a revision costs.
 //!
 //! ```text
-//!   listen ── serve ─┬─ kv lease watch cluster maintenance auth lock election ring ── Edge ── Backend (member, proxy)
-//!                    └─ the gateway (plain HTTP)      check · convert · identity · keeper        admission · trace
+//!   listen ── serve ─┬─ kv lease watch cluster maintenance auth ring ─┬─ Edge ── Backend (member, proxy)
+//!                    ├─ lock election ── contest ─────────────────────┘  admission · trace
+//!                    └─ the gateway (plain HTTP)      check · convert · identity · keeper
 //! ```
 
 mod admission;
@@ -16,6 +17,7 @@ mod authority;
 mod backend;
 pub(crate) mod check;
 mod cluster;
+mod contest;
 pub(crate) mod convert;
 mod downgrade;
 mod edge;
@@ -34,7 +36,6 @@ mod maintenance;
 mod member;
 mod read_txn;
 mod reconfig;
-mod refuse;
 mod ring;
 mod serve;
 mod snapshot;

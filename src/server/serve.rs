@@ -4,8 +4,8 @@
 //! that is called often there is one match on the path, and no other layer.
 
 use super::{
-    Backend, Edge, auth::AuthService, cluster::ClusterService, election::ElectionService, identity::CommonName,
-    kv::KvService, lease::LeaseService, listen::Arrival, listen::Listener, lock::LockService,
+    Backend, Edge, auth::AuthService, cluster::ClusterService, contest::Contests, election::ElectionService,
+    identity::CommonName, kv::KvService, lease::LeaseService, listen::Arrival, listen::Listener, lock::LockService,
     maintenance::MaintenanceService, watch::WatchService,
 };
 use crate::ring::RingService;
@@ -191,12 +191,13 @@ fn rare_services<B: Backend>(edge: &Edge<B>) -> Routes {
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let contests = Contests::new(edge.clone());
     let built_in = "the descriptors are part of this program";
     Routes::new(ClusterServer::new(ClusterService::new(edge.clone())).max_decoding_message_size(bytes_max))
         .add_service(MaintenanceServer::new(MaintenanceService::new(edge.clone())).max_decoding_message_size(bytes_max))
         .add_service(AuthServer::new(AuthService::new(edge.clone())).max_decoding_message_size(bytes_max))
-        .add_service(LockServer::new(LockService))
-        .add_service(ElectionServer::new(ElectionService))
+        .add_service(LockServer::new(LockService::new(contests.clone())).max_decoding_message_size(bytes_max))
+        .add_service(ElectionServer::new(ElectionService::new(contests)).max_decoding_message_size(bytes_max))
         .add_service(RingService::server(edge.clone(), edge.roster.clone()))
         .add_service(reflection().build_v1().expect(built_in))
         .add_service(reflection().build_v1alpha().expect(built_in))

@@ -72,6 +72,11 @@ pub fn code(error: &Error) -> Code {
         | Error::Unhealthy
         | Error::Faulted(_) => Code::Unavailable,
 
+        // etcd's services of locks and elections have no codes of their own.
+        Error::SessionExpired | Error::ElectionNotLeader | Error::ElectionNoLeader | Error::MissingLeaderKey => {
+            Code::Unknown
+        }
+
         Error::Corrupt => Code::DataLoss,
         Error::WatchCanceled | Error::Canceled => Code::Cancelled,
         Error::DeadlineExceeded => Code::DeadlineExceeded,

@@ -135,6 +135,14 @@ pub enum Error {
     WatchRangeEmpty,
     /// The watch id is taken on this stream.
     WatchIdInUse,
+    /// The lease of a waiting lock, or its key, is gone.
+    SessionExpired,
+    /// The key is not that of the election's leader, or not any more.
+    ElectionNotLeader,
+    /// Nobody leads the election.
+    ElectionNoLeader,
+    /// A leader is to be named, and is not.
+    MissingLeaderKey,
     /// The member cannot do this yet, or not at all; the text says what.
     Unsupported(&'static str),
     /// The request is malformed in a way that etcd has no name for; the text says what.
@@ -222,6 +230,10 @@ impl Error {
             Error::DeadlineExceeded => "etcdserver: context deadline exceeded",
             Error::WatchRangeEmpty => "mvcc: watcher range is empty",
             Error::WatchIdInUse => "mvcc: duplicate watch ID provided on the WatchStream",
+            Error::SessionExpired => "mutex: session is expired",
+            Error::ElectionNotLeader => "election: not leader",
+            Error::ElectionNoLeader => "election: no leader",
+            Error::MissingLeaderKey => "\"leader\" field must be provided",
             Error::Unsupported(text) => text,
             Error::Invalid(text) | Error::Faulted(text) => text,
         }

@@ -1,5 +1,7 @@
 //! Users, as clients see them: logins, what they may, and watches that end with a permission.
 
+mod locks;
+
 use super::*;
 use crate::pb::authpb::{Permission, permission::Type};
 use pb::{

@@ -97,6 +97,7 @@ struct Shared {
     connected: Mutex<BTreeSet<MemberId>>,
     ready: AtomicBool,
     refusal: Mutex<Option<Error>>,
+    refusal_of_reads: Mutex<Option<Error>>,
     keeper: Keeper,
     proofs: Arc<Proofs>,
 }
@@ -164,6 +165,7 @@ impl TestBackend {
             connected: Mutex::default(),
             ready: AtomicBool::new(true),
             refusal: Mutex::default(),
+            refusal_of_reads: Mutex::default(),
         };
         let backend = TestBackend { shared: Arc::new(shared) };
         backend.found();
@@ -214,6 +216,11 @@ impl TestBackend {
     /// Answers linearizable reads, and what is proposed, with this from now on.
     pub(crate) fn set_refusal(&self, refusal: Option<Error>) {
         *self.shared.refusal.lock() = refusal;
+    }
+
+    /// Answers linearizable transactions that only read with this from now on, and takes what is proposed.
+    pub(crate) fn set_refusal_of_reads(&self, refusal: Option<Error>) {
+        *self.shared.refusal_of_reads.lock() = refusal;
     }
 
     fn judge(&self, verdict: impl FnOnce(Rules, &Situation<'_>) -> Result<(), Error>) -> Result<(), Error> {
@@ -289,6 +296,9 @@ impl Backend for TestBackend {
 
     async fn txn_read(&self, txn: &Txn, serializable: bool) -> Result<(TxnReply, Revision), Error> {
         self.confirm(serializable)?;
+        if let Some(refusal) = self.shared.refusal_of_reads.lock().clone().filter(|_| !serializable) {
+            return Err(refusal);
+        }
         self.answered(read_txn(&self.shared.reader, txn))
     }
 

@@ -1,7 +1,6 @@
 //! What the other services answer, and who may be asked what.
 
 use super::*;
-use crate::{pb::v3electionpb, pb::v3lockpb};
 use pb::{auth_client::AuthClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient};
 use tonic::metadata::MetadataValue;
 
@@ -77,20 +76,6 @@ async fn while_auth_is_off_nobody_can_log_in() {
     assert_eq!((status.enabled, status.auth_revision), (false, 1));
     let login = auth.authenticate(pb::AuthenticateRequest { name: "root".into(), password: "x".into() }).await;
     refused(login, Code::FailedPrecondition, "etcdserver: authentication is not enabled");
-}
-
-#[tokio::test]
-async fn what_is_not_served_says_so_by_name() {
-    let world = world().await;
-    let mut lock = v3lockpb::lock_client::LockClient::new(world.channel.clone());
-    refused(
-        lock.lock(v3lockpb::LockRequest::default()).await,
-        Code::Unimplemented,
-        "henge: Lock is not served by this version",
-    );
-    let mut election = v3electionpb::election_client::ElectionClient::new(world.channel.clone());
-    let observe = election.observe(v3electionpb::LeaderRequest::default()).await;
-    refused(observe, Code::Unimplemented, "henge: Observe is not served by this version");
 }
 
 #[tokio::test]

@@ -6,8 +6,10 @@
 mod auth;
 mod backend;
 mod cluster;
+mod elections;
 mod kv;
 mod lease;
+mod locks;
 mod members;
 mod port;
 mod snapshot;

@@ -162,6 +162,45 @@ var tests = []test{
 		same("observed", string((<-election.Observe(w)).Kvs[0].Value), "me")
 		same("resigned", election.Resign(w), nil)
 	}},
+	{"the service's locks and the library's exclude each other", func(w world) {
+		session := must(concurrency.NewSession(w.Client, concurrency.WithTTL(30)))
+		defer session.Close()
+		mutex := concurrency.NewMutex(session, "both")
+		lease := must(w.Grant(w, 30)).ID
+		reply, _, err := w.lockService("Lock", message("both", int64(lease)))
+		same("lock", err, nil)
+		key := second(reply)
+		same("key", key, fmt.Sprintf("both/%x", lease))
+		same("try", mutex.TryLock(w), concurrency.ErrLocked)
+		got := make(chan error)
+		go func() { got <- mutex.Lock(w) }()
+		for must(w.Get(w, "both/", clientv3.WithPrefix(), clientv3.WithCountOnly())).Count < 2 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		_, _, err = w.lockService("Unlock", message(key, 0))
+		same("unlock", err, nil)
+		same("lock after the service's", <-got, nil)
+
+		type answer struct {
+			key, fence string
+			err        error
+		}
+		served := make(chan answer)
+		go func() {
+			reply, said, err := w.lockService("Lock", message("both", int64(lease)))
+			served <- answer{second(reply), strings.Join(said.Get("henge-create-revision"), ""), err}
+		}()
+		for must(w.Get(w, "both/", clientv3.WithPrefix(), clientv3.WithCountOnly())).Count < 2 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		same("unlock", mutex.Unlock(w), nil)
+		last := <-served
+		same("lock after the library's", last.err, nil)
+		kv := must(w.Get(w, last.key)).Kvs[0]
+		if last.fence != "" { // etcd leaves it to the client to read it
+			same("fence", last.fence, fmt.Sprint(kv.CreateRevision))
+		}
+	}},
 	{"software transactional memory settles conflicts", func(w world) {
 		must(w.Put(w, "stm", ""))
 		done := make(chan error)
