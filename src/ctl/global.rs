@@ -52,7 +52,7 @@ pub struct Global {
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_SKIP_TLS_VERIFY", num_args = 0..=1, require_equals = true,
         action = ArgAction::Set, default_value = "false", default_missing_value = "true")]
     insecure_skip_tls_verify: bool,
-    /// Accept insecure SRV records (no effect without --discovery-srv)
+    /// Accept insecure SRV records describing cluster endpoints
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_DISCOVERY", num_args = 0..=1, require_equals = true,
         action = ArgAction::Set, default_value = "true", default_missing_value = "true")]
     insecure_discovery: bool,
@@ -129,12 +129,13 @@ impl Global {
         Ok(self)
     }
 
-    /// Who is to be logged in. As in etcdctl a name may hold a colon if the password has a flag of its own.
+    /// Who is to be logged in. As in etcdctl a name may hold a colon if the password has a flag of its own, and nobody logs in with an empty
+    /// password.
     fn login(&self) -> Option<(String, String)> {
         let own = |(name, password): (&str, &str)| (name.to_owned(), password.to_owned());
         match (self.user.as_str(), self.password.as_str()) {
             ("", _) => None,
-            (user, "") => Some(own(user.split_once(':').unwrap_or((user, "")))),
+            (user, "") => user.split_once(':').filter(|(_, password)| !password.is_empty()).map(own),
             both => Some(own(both)),
         }
     }
@@ -317,7 +318,7 @@ mod tests {
         assert_eq!(login(&[]), None);
         assert_eq!(login(&["--user=root:a:b"]), own("root", "a:b"));
         assert_eq!(login(&["--user=root:a", "--password=b"]), own("root:a", "b"));
-        assert_eq!(login(&["--user=root:"]), own("root", ""));
+        assert_eq!(login(&["--user=root:"]), None);
     }
 
     #[test]
