@@ -175,11 +175,11 @@ impl Client {
             let mut whole = RangeResponse::default();
             while let Some(piece) = pieces.message().await? {
                 let piece = piece.range_response.unwrap_or_default();
-                // Only one piece has the header, and the last one what holds for all.
+                // Only one piece has the header, and the last one the count of all.
                 whole.header = whole.header.or(piece.header);
                 whole.kvs.extend(piece.kvs);
                 whole.more |= piece.more;
-                whole.count = whole.count.max(piece.count);
+                whole.count = if piece.count == 0 { whole.count } else { piece.count };
             }
             Ok(whole)
         };
