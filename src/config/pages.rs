@@ -94,7 +94,7 @@ mod tests {
             let script = asked(&["completion", shell]).expect("it is asked for").expect("a script");
             let missing = FLAGS.iter().filter(|flag| !script.contains(flag.name)).map(|flag| flag.name);
             assert_eq!(missing.collect::<Vec<_>>(), [""; 0], "{shell}");
-            assert!(script.contains("cache-bytes-max") && script.contains("grpc-proxy"), "{shell}");
+            assert!(script.contains("cache-prefix") && script.contains("grpc-proxy"), "{shell}");
         }
         assert!(asked(&["completion"]).expect("it is asked for").is_err());
         assert!(asked(&["completion", "tcsh"]).expect("it is asked for").is_err());
