@@ -75,7 +75,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
-    ("ctl", &["types", "pb", "client", "backup", "engine", "config", "dns"]),
+    ("ctl", &["types", "pb", "client", "backup", "engine", "config", "dns", "tls"]),
     (
         "sim",
         &[

@@ -17,8 +17,10 @@
 //! [`Table::Auth`]: crate::engine::Table::Auth
 
 mod adopt;
+mod defragment;
 mod export;
 mod file;
+mod hash;
 mod import;
 mod place;
 mod progress;
@@ -29,8 +31,10 @@ mod rows;
 mod tests;
 
 pub use adopt::{Adopt, Adopted, adopt};
+pub use defragment::MemberDir;
 pub use export::export;
 pub use file::{HashCheck, SnapshotFile, Status, status};
+pub use hash::hash_kv;
 pub use import::Imported;
 pub use progress::Progress;
 pub use restore::{Restore, Restored, restore};

@@ -9,7 +9,8 @@ use crate::{
     types::prefix_end,
 };
 use bytes::Bytes;
-use tonic::transport::Channel;
+use prost::Message;
+use tonic::{Code, transport::Channel};
 
 /// The end of the range that holds every key from its start on.
 pub const OPEN_END: &[u8] = b"\0";
@@ -127,12 +128,25 @@ pub fn end_of_prefix(prefix: &[u8]) -> Bytes {
     prefix_end(prefix).unwrap_or_else(|| Bytes::from_static(OPEN_END))
 }
 
-/// A service stub without a limit on answers: the server's limit is the one that counts.
-fn stub(channel: Channel) -> KvClient<Channel> {
-    KvClient::new(channel).max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX)
-}
-
 impl Client {
+    /// A service stub. Requests were measured before ([`Client::fits`]); of answers the member's own limit is mostly the one that counts.
+    fn stub(&self, channel: Channel) -> KvClient<Channel> {
+        let receive_bytes_max = self.options().receive_bytes_max;
+        KvClient::new(channel).max_decoding_message_size(receive_bytes_max).max_encoding_message_size(usize::MAX)
+    }
+
+    /// Refuses what is larger than this client may send, in the words of etcd's.
+    fn fits<T: Message>(&self, request: T) -> Result<T, Error> {
+        let (bytes, most) = (request.encoded_len(), self.options().send_bytes_max);
+        match bytes <= most {
+            true => Ok(request),
+            false => Err(Error::Status {
+                code: Code::ResourceExhausted,
+                text: format!("trying to send message larger than max ({bytes} vs. {most})"),
+            }),
+        }
+    }
+
     /// Reads `key`, or the range that `options` spans from it.
     ///
     /// # Errors
@@ -146,7 +160,33 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
-        self.call(Repeat::Freely, request, async |channel, request| stub(channel).range(request).await).await
+        self.call(Repeat::Freely, request, async |channel, request| self.stub(channel).range(request).await).await
+    }
+
+    /// [`Client::range`] in pieces that the member sends as it reads, put together here. For ranges that are too large to be one message.
+    ///
+    /// # Errors
+    /// As [`Client::get`]; members refuse requests that are sorted or filtered by revision.
+    pub async fn range_in_pieces(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
+        let limit = self.options().request_timeout;
+        let whole = async {
+            let open = async |channel, request| self.stub(channel).range_stream(request).await;
+            let mut pieces = self.call(Repeat::Freely, request, open).await?;
+            let mut whole = RangeResponse::default();
+            while let Some(piece) = pieces.message().await? {
+                let piece = piece.range_response.unwrap_or_default();
+                // Only one piece has the header, and the last one the count of all.
+                whole.header = whole.header.or(piece.header);
+                whole.kvs.extend(piece.kvs);
+                whole.more |= piece.more;
+                whole.count = if piece.count == 0 { whole.count } else { piece.count };
+            }
+            Ok(whole)
+        };
+        match limit {
+            Some(limit) => tokio::time::timeout(limit, whole).await.unwrap_or(Err(Error::Deadline)),
+            None => whole.await,
+        }
     }
 
     /// Sets `key` to `value`.
@@ -159,8 +199,8 @@ impl Client {
         value: impl Into<Bytes>,
         options: PutOptions,
     ) -> Result<PutResponse, Error> {
-        let request = options.request(key, value);
-        self.call(Repeat::IfNotApplied, request, async |channel, request| stub(channel).put(request).await).await
+        let request = self.fits(options.request(key, value))?;
+        self.call(Repeat::IfNotApplied, request, async |channel, request| self.stub(channel).put(request).await).await
     }
 
     /// Removes `key`, or the range that `options` spans from it.
@@ -169,8 +209,10 @@ impl Client {
     /// As [`Client::put`].
     pub async fn delete(&self, key: impl Into<Bytes>, options: DeleteOptions) -> Result<DeleteRangeResponse, Error> {
         let request = options.request(key);
-        self.call(Repeat::IfNotApplied, request, async |channel, request| stub(channel).delete_range(request).await)
-            .await
+        self.call(Repeat::IfNotApplied, request, async |channel, request| {
+            self.stub(channel).delete_range(request).await
+        })
+        .await
     }
 
     /// Runs a transaction; see [`Txn`]. One that only reads is repeated as freely as a get.
@@ -178,9 +220,9 @@ impl Client {
     /// # Errors
     /// As [`Client::put`].
     pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
-        let request = txn.into_request();
+        let request = self.fits(txn.into_request())?;
         let repeat = if only_reads(&request) { Repeat::Freely } else { Repeat::IfNotApplied };
-        self.call(repeat, request, async |channel, request| stub(channel).txn(request).await).await
+        self.call(repeat, request, async |channel, request| self.stub(channel).txn(request).await).await
     }
 
     /// Forgets history below `revision`. With `physical` the answer comes once the space is swept.
@@ -189,7 +231,8 @@ impl Client {
     /// As [`Client::put`].
     pub async fn compact(&self, revision: i64, physical: bool) -> Result<CompactionResponse, Error> {
         let request = CompactionRequest { revision, physical };
-        self.call(Repeat::IfNotApplied, request, async |channel, request| stub(channel).compact(request).await).await
+        self.call(Repeat::IfNotApplied, request, async |channel, request| self.stub(channel).compact(request).await)
+            .await
     }
 }
 

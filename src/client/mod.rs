@@ -69,6 +69,10 @@ pub struct ConnectOptions {
     pub user: Option<(String, String)>,
     /// A token that somebody else has signed, to be shown as it is.
     pub token: Option<String>,
+    /// Larger requests about keys are not sent.
+    pub send_bytes_max: usize,
+    /// Larger answers about keys are refused.
+    pub receive_bytes_max: usize,
 }
 
 impl Default for ConnectOptions {
@@ -82,6 +86,8 @@ impl Default for ConnectOptions {
             tls: None,
             user: None,
             token: None,
+            send_bytes_max: usize::MAX,
+            receive_bytes_max: usize::MAX,
         }
     }
 }

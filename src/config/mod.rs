@@ -6,13 +6,14 @@
 //! `flags` is the one table from which parser, environment, file and help are derived; `parse` reads it; `check` turns texts
 //! into the typed [`Config`]; `bootstrap` reads who founds the cluster; `proxy` has the tables of the programs that are no member
 //! (`standby`: of the member that one of them may start);
-//! `log` sets up the log lines that supervisors of etcd read.
+//! `pages` makes completion scripts and manual pages of them; `log` sets up the log lines that supervisors of etcd read.
 
 mod auth;
 mod bootstrap;
 mod check;
 mod flags;
 mod log;
+mod pages;
 mod parse;
 mod proxy;
 mod standby;

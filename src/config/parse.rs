@@ -2,6 +2,7 @@
 
 use super::{
     flags::{FLAGS, Flag, Kind},
+    pages,
     proxy::{GatewayConfig, Program, ProxyConfig},
 };
 use clap::{Arg, ArgAction, Command, error::ErrorKind};
@@ -44,6 +45,10 @@ pub fn parse(
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Invocation, Vec<String>> {
     let mut warnings = Vec::new();
+    let args = args.into_iter().collect::<Vec<_>>();
+    if let Some(text) = pages::asked(&args.iter().map(String::as_str).collect::<Vec<_>>()) {
+        return text.map(Invocation::Print);
+    }
     let mut args = args.into_iter().peekable();
     if let Some(program) = args.next_if(|first| Program::named(first).is_some()) {
         return Program::named(&program).expect("it was looked at").parse(args);
@@ -52,7 +57,7 @@ pub fn parse(
     if args.iter().any(|arg| arg == "--version" || arg == "version") {
         return Ok(Invocation::Print(super::version_text()));
     }
-    let matches = match command().try_get_matches_from(args) {
+    let matches = match member().no_binary_name(true).try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Invocation::Print(error.to_string())),
         Err(error) => return Err(vec![error.to_string().trim_end().to_owned()]),
@@ -116,13 +121,13 @@ fn go_style(arg: String, warnings: &mut Vec<String>) -> String {
     }
 }
 
-fn command() -> Command {
+/// The member's command line.
+pub(super) fn member() -> Command {
     let mut command = Command::new("henge")
         .about("A Raft-replicated, persistent key-value store that speaks etcd's v3 API")
-        .no_binary_name(true)
         .disable_version_flag(true)
         .override_usage(
-            "henge [--flag value]…          a member\n       henge proxy [--flag value]…    a proxy of a cluster, or of another proxy (--help for its flags)\n       henge gateway [--flag value]…  a plain TCP proxy (--help for its flags)",
+            "henge [--flag value]…          a member\n       henge proxy [--flag value]…    a proxy of a cluster, or of another proxy (--help for its flags)\n       henge gateway [--flag value]…  a plain TCP proxy (--help for its flags)\n       henge completion SHELL         a completion script for bash, zsh, fish or powershell\n       henge man [PROGRAM]            a manual page",
         )
         .after_help("Each flag can also be set by a variable: --data-dir is ETCD_DATA_DIR. The flag wins.");
     for flag in FLAGS {
@@ -131,7 +136,8 @@ fn command() -> Command {
     command.arg(Arg::new("version").long("version").help("Prints the version and exits.").action(ArgAction::SetTrue))
 }
 
-fn argument(flag: &Flag) -> Arg {
+/// One flag of a table.
+pub(super) fn argument(flag: &Flag) -> Arg {
     let arg = Arg::new(flag.name)
         .long(flag.name)
         .help(flag.help)

@@ -1,6 +1,11 @@
 //! alarm list and disarm, defrag.
 
-use super::{endpoint, failure::Failure, global::Global, output::Answer};
+use super::{
+    endpoint,
+    failure::Failure,
+    global::Global,
+    output::{Answer, took},
+};
 use crate::pb::etcdserverpb::AlarmType;
 use std::time::Instant;
 
@@ -25,7 +30,15 @@ pub struct Defrag {
     /// Use all endpoints from the cluster member list
     #[arg(long)]
     cluster: bool,
+    /// Instead of members that run: the data directory of one that is stopped
+    #[cfg(feature = "server")]
+    #[arg(long, conflicts_with = "cluster")]
+    data_dir: Option<std::path::PathBuf>,
 }
+
+/// How long `defrag --data-dir` waits for a member that has not quite stopped, as etcdutl does.
+#[cfg(feature = "server")]
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     let client = global.client().await?;
@@ -45,13 +58,18 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
 
 /// One member after the other, so that a store which stops for it never stops all members at once.
 pub async fn defrag(global: &Global, args: Defrag) -> Result<(), Failure> {
+    #[cfg(feature = "server")]
+    if let Some(data_dir) = &args.data_dir {
+        return super::utl::defragment(data_dir, PATIENCE);
+    }
     let mut failed = false;
     for endpoint in endpoint::targets(global, args.cluster).await? {
         let began = Instant::now();
         match global.client_of(&endpoint).await?.defragment(Some(global.command_timeout)).await {
-            Ok(_) => println!("Finished defragmenting etcd member[{endpoint}]. took {:?}", began.elapsed()),
+            Ok(_) => println!("Finished defragmenting etcd member[{endpoint}]. took {}", took(began.elapsed())),
             Err(error) => {
-                eprintln!("Failed to defragment etcd member[{endpoint}]. took {:?}. ({error})", began.elapsed());
+                let took = took(began.elapsed());
+                eprintln!("Failed to defragment etcd member[{endpoint}]. took {took}. ({error})");
                 failed = true;
             }
         }

@@ -313,7 +313,7 @@ fn kind_of(word: &str) -> Result<Type, Failure> {
         "READ" => Ok(Type::Read),
         "WRITE" => Ok(Type::Write),
         "READWRITE" => Ok(Type::Readwrite),
-        _ => Err(Failure::args("invalid permission type")),
+        _ => Err(Failure::args(format!("invalid permission type: {word}"))),
     }
 }
 

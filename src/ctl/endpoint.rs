@@ -87,8 +87,9 @@ async fn unhealthy(client: &Client) -> Option<String> {
     match client.alarms().await {
         Ok(answer) if answer.alarms.is_empty() => None,
         Ok(answer) => {
-            let kinds: Vec<&str> = answer.alarms.iter().map(|alarm| alarm.alarm().as_str_name()).collect();
-            Some(format!("Active Alarm(s): {}", kinds.join(", ")))
+            // With a blank after each, as etcdctl has it.
+            let kinds = answer.alarms.iter().map(|alarm| format!("{} ", alarm.alarm().as_str_name()));
+            Some(format!("Active Alarm(s): {}", kinds.collect::<String>()))
         }
         Err(error) if error.code() == Some(Code::PermissionDenied) => None,
         Err(_) => Some("Unable to fetch the alarm list".into()),

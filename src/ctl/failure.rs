@@ -1,6 +1,6 @@
 //! How a command fails: a text for people and an exit code for scripts.
 
-use crate::client;
+use crate::{client, types};
 use std::process::ExitCode;
 
 /// A failure, ready to report.
@@ -82,6 +82,8 @@ impl From<client::Error> for Failure {
             client::Error::InvalidEndpoint(_) => Failure::args(error),
             client::Error::Unsupported(_) => Failure::unsupported(error),
             client::Error::Unreachable(_) | client::Error::Tls(_) => Failure::connection(error),
+            // etcdctl logs in as it connects.
+            _ if error.is(&types::Error::AuthFailed) => Failure::connection(error),
             _ => Failure::error(error),
         }
     }

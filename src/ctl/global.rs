@@ -28,6 +28,9 @@ pub struct Global {
     /// Timeout for short running commands, such as 5s or 1m30s
     #[arg(long, global = true, env = "ETCDCTL_COMMAND_TIMEOUT", default_value = "5s", value_parser = duration)]
     pub command_timeout: Duration,
+    /// Whether somebody chose the timeout: commands that may take long, such as `snapshot save`, have none otherwise.
+    #[arg(skip)]
+    pub command_timeout_chosen: bool,
     /// Timeout for one connection
     #[arg(long, global = true, env = "ETCDCTL_DIAL_TIMEOUT", default_value = "2s", value_parser = duration)]
     dial_timeout: Duration,
@@ -40,7 +43,7 @@ pub struct Global {
     /// Print the settings in use to standard error
     #[arg(long, global = true, env = "ETCDCTL_DEBUG", num_args = 0..=1, require_equals = true, action = ArgAction::Set,
         default_value = "false", default_missing_value = "true")]
-    debug: bool,
+    pub debug: bool,
     /// Disable transport security for endpoints without a scheme, unless a certificate is given
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_TRANSPORT", num_args = 0..=1, require_equals = true,
         action = ArgAction::Set, default_value = "true", default_missing_value = "true")]
@@ -49,7 +52,7 @@ pub struct Global {
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_SKIP_TLS_VERIFY", num_args = 0..=1, require_equals = true,
         action = ArgAction::Set, default_value = "false", default_missing_value = "true")]
     insecure_skip_tls_verify: bool,
-    /// Accept insecure SRV records (no effect without --discovery-srv)
+    /// Accept insecure SRV records describing cluster endpoints
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_DISCOVERY", num_args = 0..=1, require_equals = true,
         action = ArgAction::Set, default_value = "true", default_missing_value = "true")]
     insecure_discovery: bool,
@@ -92,6 +95,12 @@ pub struct Global {
         hide_env_values = true
     )]
     auth_jwt_token: String,
+    /// Largest request to send, in bytes; 0 means 2 MiB
+    #[arg(long, global = true, env = "ETCDCTL_MAX_REQUEST_BYTES", default_value_t = 0)]
+    max_request_bytes: usize,
+    /// Largest answer to take, in bytes; 0 means 2 GiB
+    #[arg(long, global = true, env = "ETCDCTL_MAX_RECV_BYTES", default_value_t = 0)]
+    max_recv_bytes: usize,
     /// Domain whose SRV records name the endpoints
     #[arg(short, long, global = true, env = "ETCDCTL_DISCOVERY_SRV", default_value = "", hide_default_value = true)]
     discovery_srv: String,
@@ -109,12 +118,6 @@ impl Global {
             return Err(Failure::args(text));
         }
         Format::parse(&self.write_out)?;
-        if self.debug {
-            let hide = |secret: &str| if secret.is_empty() { String::new() } else { "…".to_owned() };
-            let (user, password) = (self.user.split(':').next().unwrap_or_default().to_owned(), hide(&self.password));
-            let shown = Global { user, password, auth_jwt_token: hide(&self.auth_jwt_token), ..self.clone() };
-            eprintln!("{shown:#?}");
-        }
         Ok(self)
     }
 
@@ -126,12 +129,13 @@ impl Global {
         Ok(self)
     }
 
-    /// Who is to be logged in. As in etcdctl a name may hold a colon if the password has a flag of its own.
+    /// Who is to be logged in. As in etcdctl a name may hold a colon if the password has a flag of its own, and nobody logs in with an empty
+    /// password.
     fn login(&self) -> Option<(String, String)> {
         let own = |(name, password): (&str, &str)| (name.to_owned(), password.to_owned());
         match (self.user.as_str(), self.password.as_str()) {
             ("", _) => None,
-            (user, "") => Some(own(user.split_once(':').unwrap_or((user, "")))),
+            (user, "") => user.split_once(':').filter(|(_, password)| !password.is_empty()).map(own),
             both => Some(own(both)),
         }
     }
@@ -178,6 +182,8 @@ impl Global {
             tls: self.tls(),
             user: self.login(),
             token: Some(self.auth_jwt_token.clone()).filter(|token| !token.is_empty()),
+            send_bytes_max: or_default(self.max_request_bytes, SEND_BYTES_MAX),
+            receive_bytes_max: or_default(self.max_recv_bytes, RECEIVE_BYTES_MAX),
             ..ConnectOptions::default()
         }
     }
@@ -213,29 +219,43 @@ impl Global {
     }
 }
 
+/// etcd's client sends no more than this unless it is told otherwise.
+const SEND_BYTES_MAX: usize = 2 << 20;
+/// The most that gRPC in Go takes.
+const RECEIVE_BYTES_MAX: usize = i32::MAX as usize;
+
+fn or_default(bytes: usize, default: usize) -> usize {
+    if bytes == 0 { default } else { bytes }
+}
+
 /// Reads a duration as Go programs write it: `1m30s`, `1.5s`, `100ms`, `0`.
+///
+/// # Errors
+/// In the words of Go's library.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("invalid duration {text:?}");
+    let bad = || format!("time: invalid duration {text:?}");
     if text == "0" {
         return Ok(Duration::ZERO);
     }
     let mut rest = text;
     let mut seconds = 0.0;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
-        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let (number, after) = rest.split_at(rest.find(|c| !is_number(c)).unwrap_or(rest.len()));
+        let number = number.parse::<f64>().map_err(|_| bad())?;
+        let (unit, after) = after.split_at(after.find(is_number).unwrap_or(after.len()));
         seconds += number
-            * match &rest[digits..unit_end] {
+            * match unit {
                 "ns" => 1e-9,
                 "us" | "µs" => 1e-6,
                 "ms" => 1e-3,
                 "s" => 1.0,
                 "m" => 60.0,
                 "h" => 3600.0,
-                _ => return Err(bad()),
+                "" => return Err(format!("time: missing unit in duration {text:?}")),
+                _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
             };
-        rest = &rest[unit_end..];
+        rest = after;
     }
     if text.is_empty() { Err(bad()) } else { Duration::try_from_secs_f64(seconds).map_err(|_| bad()) }
 }
@@ -298,7 +318,7 @@ mod tests {
         assert_eq!(login(&[]), None);
         assert_eq!(login(&["--user=root:a:b"]), own("root", "a:b"));
         assert_eq!(login(&["--user=root:a", "--password=b"]), own("root:a", "b"));
-        assert_eq!(login(&["--user=root:"]), own("root", ""));
+        assert_eq!(login(&["--user=root:"]), None);
     }
 
     #[test]
@@ -307,8 +327,10 @@ mod tests {
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
-        for bad in ["", "5", "s", "5x", "-1s", "1..s"] {
-            assert!(duration(bad).is_err(), "{bad:?}");
+        for bad in ["", "s", "-1s", "1..s", "1s."] {
+            assert_eq!(duration(bad), Err(format!("time: invalid duration {bad:?}")));
         }
+        assert_eq!(duration("5"), Err("time: missing unit in duration \"5\"".to_owned()));
+        assert_eq!(duration("5x1s"), Err("time: unknown unit \"x\" in duration \"5x1s\"".to_owned()));
     }
 }

@@ -55,6 +55,9 @@ pub struct Get {
     /// Only write values when using the "simple" output format
     #[arg(long)]
     print_value_only: bool,
+    /// Have the answer sent in pieces (RangeStream), for ranges that are too large for one message
+    #[arg(long)]
+    stream: bool,
     /// Lower bound for the creation revision
     #[arg(long, default_value_t = 0)]
     min_create_rev: i64,
@@ -208,14 +211,16 @@ pub async fn get(global: &Global, args: Get) -> Result<(), Failure> {
     printer.values_only = args.print_value_only;
     let simple = printer.format == Format::Simple;
     let (values_only, count_only) = (args.print_value_only, args.count_only);
+    let in_pieces = args.stream;
     let request = args.request()?;
     if values_only && !simple {
         return Err(Failure::args("print-value-only is only for `--write-out=simple`"));
     }
     if count_only && simple {
-        return Err(Failure::args("--count-only is only for `--write-out=fields` or json"));
+        return Err(Failure::args("--count-only is only for `--write-out=fields`"));
     }
-    let answer = global.client().await?.range(request).await?;
+    let client = global.client().await?;
+    let answer = if in_pieces { client.range_in_pieces(request).await? } else { client.range(request).await? };
     printer.print(&Answer::Get(answer))
 }
 

@@ -45,7 +45,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         },
         #[cfg(feature = "server")]
         Command::Status { files } => match &files[..] {
-            [file] => utl::status(global, file),
+            [file] => utl::status(global.printer()?, file),
             _ => Err(Failure::args("snapshot status requires exactly one argument")),
         },
         #[cfg(feature = "server")]
@@ -61,7 +61,13 @@ async fn save(global: &Global, path: &Path) -> Result<(), Failure> {
     };
     let client = global.client_of(endpoint).await?;
     let mut part = Part::create(path).map_err(Failure::interrupted)?;
-    let version = fetch(&client, &mut part).await?;
+    // As much time as it takes, unless somebody has set a limit.
+    let version = match global.command_timeout_chosen {
+        true => tokio::time::timeout(global.command_timeout, fetch(&client, &mut part))
+            .await
+            .unwrap_or_else(|_| Err(Failure::interrupted("context deadline exceeded")))?,
+        false => fetch(&client, &mut part).await?,
+    };
     part.keep(path).map_err(Failure::interrupted)?;
     println!("Snapshot saved at {}", path.display());
     if !version.is_empty() {

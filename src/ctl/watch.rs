@@ -7,6 +7,7 @@ use super::{
     output::{Answer, Format, Printer},
     quote::quote,
     txn_grammar::split,
+    usage,
 };
 use crate::{
     client::{Client, Error, WatchOptions, Watcher},
@@ -199,7 +200,7 @@ fn parse_line(line: &str) -> Line {
             }
             match Args::try_parse_from(rest) {
                 Ok(args) => Line::Watch(Box::new(args)),
-                Err(error) => Line::Fatal(Failure::args(super::complaint(&error))),
+                Err(error) => Line::Fatal(Failure::args(usage::complaint(&error, "watch"))),
             }
         }
         _ => Line::Ignored(format!("Invalid command {line} (only support watch)")),

@@ -23,7 +23,7 @@ mod tests;
 
 pub use home::{DirHome, Home};
 pub use memory::{Memory, MemoryHome};
-pub use open::{Kind, Options, open};
+pub use open::{Kind, Options, defragment, open};
 pub use store::{Pin, Rows, Store};
 pub use volatile::Volatile;
 

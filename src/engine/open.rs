@@ -1,7 +1,7 @@
 //! Which store is in a folder, and opening it.
 
 use super::{
-    Engine, Memory, Result,
+    Engine, Memory, Result, Size,
     overlay::{Bounds, Overlay},
     redb::Redb,
     sled::Sled,
@@ -118,6 +118,23 @@ pub fn open(kind: Kind, dir: &Path, options: Options) -> Result<Arc<dyn Engine>>
         }
         Kind::Memory => Arc::new(Memory::default()),
     })
+}
+
+/// Gives the free space of the store in `dir` back to the file system, and tells its size before and after. Nobody may have it open. sled
+/// does that by itself, all the time.
+///
+/// # Errors
+/// As [`open`]; [`Fault::Unusable`] if there is no store.
+pub fn defragment(dir: &Path) -> Result<(Size, Size)> {
+    let kind = found(&RealDisk::default(), dir)?
+        .ok_or_else(|| Fault::Unusable { path: dir.to_owned(), what: "there is no store in it".to_owned() })?;
+    let size = || open(kind, dir, Options::default())?.size();
+    let before = size()?;
+    if kind == Kind::Redb {
+        let (path, cache_bytes) = (dir.join("store.redb"), Options::default().cache_bytes);
+        unlocked(&path, || Redb::open(&path, cache_bytes, false))?.compact()?;
+    }
+    Ok((before, size()?))
 }
 
 /// Opens again and again while another holds the lock, which `open` tells by `None`.

@@ -75,6 +75,15 @@ impl Redb {
         Ok(Some(Redb { path, database, latest }))
     }
 
+    /// Moves the pages in use to the front and cuts the file behind them.
+    pub(super) fn compact(self) -> Result<()> {
+        let Redb { mut database, latest, .. } = self;
+        // No page moves that a reader could still look at.
+        drop(latest);
+        while database.compact().map_err(|error| failed("compact", error))? {}
+        Ok(())
+    }
+
     fn latest(&self) -> Arc<Snapshot> {
         Arc::clone(&self.latest.read())
     }

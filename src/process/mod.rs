@@ -9,6 +9,7 @@ mod discovery;
 mod peers;
 mod proxy;
 mod standby;
+mod supervisor;
 mod tls;
 
 pub use proxy::{run_gateway, run_proxy};
@@ -146,6 +147,7 @@ async fn live(config: Config) -> Result<(), String> {
         tracing::info!(address = %url, "serving client traffic");
     }
     greet(&config);
+    supervisor::ready();
 
     let (mut fault, mut removed) = (handle.fault(), handle.removed());
     let end = tokio::select! {
@@ -155,6 +157,7 @@ async fn live(config: Config) -> Result<(), String> {
         }
         () = left(&mut removed) => Ok(()),
     };
+    supervisor::stopping();
     stopping.send_replace(true);
     // Clients get their answers first, and the lead goes to somebody else; then nobody is left to ask the member for anything.
     let hand_over = tokio::time::timeout(DRAIN, handle.hand_over());

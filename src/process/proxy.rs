@@ -1,6 +1,6 @@
 //! Life and death of what stands before a cluster: the proxy, and the gateway.
 
-use super::{DRAIN, Signals, bind_all, give_up, runtime, sabotage, secured, standby::Post, texts, tls};
+use super::{DRAIN, Signals, bind_all, give_up, runtime, sabotage, secured, standby::Post, supervisor, texts, tls};
 use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
@@ -87,10 +87,12 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
         tracing::info!(address = %url, ?endpoints, "started gRPC proxy");
     }
     tracing::info!("ready to serve client requests");
+    supervisor::ready();
     let stop = watch::Sender::new(false);
     let (asked, stopping) = (ring.clone(), stop.subscribe());
     let holding = post.map(|post| tokio::spawn(post.hold(move || asked.report_interval(), stopping)));
     signals.told().await;
+    supervisor::stopping();
     stop.send_replace(true);
     ring.stop();
     tokio::join!(serving.stop(DRAIN), http.stop(DRAIN));
@@ -134,6 +136,7 @@ async fn live_gateway(config: GatewayConfig) -> Result<(), String> {
     let listener = TcpListener::bind(&config.listen_addr).await;
     let listener = listener.map_err(|error| format!("cannot listen on {}: {error}", config.listen_addr))?;
     tracing::info!(endpoints = ?config.endpoints, "ready to proxy client requests");
+    supervisor::ready();
     let gateway = Gateway::new(config.endpoints, config.retry_delay);
     // A connection has no end that the gateway knows of: there is nothing to wait for.
     tokio::select! {

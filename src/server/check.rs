@@ -100,10 +100,10 @@ pub fn range_stream(request: pb::RangeRequest) -> Result<CheckedRange, Error> {
     let query = &checked.query;
     let by_key = query.target == SortTarget::Key && query.order != SortOrder::Descend;
     if !by_key {
-        return Err(Error::Unsupported("etcdserver: RangeStream does not sort; use Range"));
+        return Err(Error::Unsupported("RangeStream does not support custom sort orders"));
     }
     if [query.min_mod, query.max_mod, query.min_create, query.max_create].iter().any(|bound| *bound != 0) {
-        return Err(Error::Unsupported("etcdserver: RangeStream does not filter by revision; use Range"));
+        return Err(Error::Unsupported("RangeStream does not support revision filters"));
     }
     Ok(checked)
 }

@@ -113,8 +113,25 @@ pub async fn connect(global: &Global, conns: usize) -> Result<Vec<Channel>, Fail
     Ok(channels)
 }
 
-/// Runs the load to its end.
+/// Runs the load over these connections to its end.
 pub async fn run(load: Load, channels: Vec<Channel>, workload: Workload) -> Outcome {
+    drive(load, move |client, number| {
+        let (channel, workload) = (channels[client % channels.len()].clone(), workload.clone());
+        async move {
+            let done = workload.act(channel, number).await;
+            done.map_err(|status| format!("{:?}: {}", status.code(), status.message()))
+        }
+    })
+    .await
+}
+
+/// Has each client `act` (its number, and that of the operation) again and again, to the end of the load.
+pub async fn drive<F, Done>(load: Load, act: F) -> Outcome
+where
+    F: Fn(usize, u64) -> Done + Send + Sync + 'static,
+    Done: Future<Output = Result<(), String>> + Send,
+{
+    let act = Arc::new(act);
     let recorder = Arc::new(Recorder::new());
     let progress = Progress::start(&recorder, load.total, load.duration);
     let next = Arc::new(AtomicU64::new(0));
@@ -123,8 +140,7 @@ pub async fn run(load: Load, channels: Vec<Channel>, workload: Workload) -> Outc
     let until = load.duration.map(|duration| began + duration);
     let mut clients = JoinSet::new();
     for client in 0..load.clients {
-        let (recorder, next, workload) = (recorder.clone(), next.clone(), workload.clone());
-        let channel = channels[client % channels.len()].clone();
+        let (recorder, next, act) = (recorder.clone(), next.clone(), act.clone());
         let (total, rate) = (load.total, load.rate);
         clients.spawn(async move {
             loop {
@@ -142,10 +158,10 @@ pub async fn run(load: Load, channels: Vec<Channel>, workload: Workload) -> Outc
                     // This client is late because earlier answers were: that wait belongs to the latency.
                     due
                 };
-                match workload.act(channel.clone(), number).await {
+                match act(client, number).await {
                     Ok(()) => recorder.success(client, started.elapsed()),
-                    Err(status) => {
-                        recorder.failure(format!("{:?}: {}", status.code(), status.message()));
+                    Err(why) => {
+                        recorder.failure(why);
                         // A server that refuses at once must not be hammered.
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }

@@ -9,8 +9,9 @@ mod ops;
 mod report;
 mod streams;
 
-pub use load::{Load, Outcome, connect, run as run_load};
-pub use ops::{Op, Workload};
+pub use load::{Load, Outcome, drive};
+use load::{connect, run as run_load};
+use ops::{Op, Workload};
 pub use report::throughput;
 
 use super::{
@@ -115,7 +116,7 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     if shape.clients == 0 || shape.conns == 0 || shape.key_space == 0 || shape.rate < 0.0 {
         return Err(Failure::args("--clients, --conns and --key-space must be at least 1, and --rate not negative"));
     }
-    let channels = load::connect(global, shape.conns).await?;
+    let channels = connect(global, shape.conns).await?;
     let name = match args.kind {
         Kind::Put => "put",
         Kind::Range { .. } => "range",

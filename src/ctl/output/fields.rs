@@ -143,6 +143,11 @@ pub fn render(answer: &Answer, hex: bool) -> Result<Vec<u8>, Failure> {
             out.field("Size", status.total_bytes);
             out.field("Version", &status.version);
         }
+        Answer::SnapshotHash(hash) => {
+            out.field("Hash", hash.hash);
+            out.field("Hash revision", hash.hash_revision);
+            out.field("Compact revision", hash.compact_revision);
+        }
     }
     Ok(out.text.into_bytes())
 }

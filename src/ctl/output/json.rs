@@ -105,6 +105,11 @@ pub fn render(answer: &Answer, hex: bool) -> String {
             .always("totalSize", status.total_bytes)
             .always("version", string(&status.version))
             .end(),
+        Answer::SnapshotHash(hash) => Object::new()
+            .always("hash", hash.hash)
+            .always("hashRevision", hash.hash_revision)
+            .always("compactRevision", hash.compact_revision)
+            .end(),
     };
     text + "\n"
 }

@@ -85,6 +85,8 @@ pub enum Answer {
     RingReached(RingReached),
     #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "files are looked at by the server's rooms"))]
     Snapshot(SnapshotStatus),
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "files are looked at by the server's rooms"))]
+    SnapshotHash(SnapshotHash),
 }
 
 /// What is in a snapshot file.
@@ -95,6 +97,14 @@ pub struct SnapshotStatus {
     pub total_keys: usize,
     pub total_bytes: u64,
     pub version: String,
+}
+
+/// The hash of the history in a snapshot file.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotHash {
+    pub hash: u32,
+    pub hash_revision: i64,
+    pub compact_revision: i64,
 }
 
 /// How one endpoint is.
@@ -158,7 +168,7 @@ fn size(bytes: i64) -> String {
 }
 
 /// A duration as Go prints it.
-fn took(took: Duration) -> String {
+pub fn took(took: Duration) -> String {
     let trim = |text: String| text.trim_end_matches('0').trim_end_matches('.').to_string();
     let nanos = took.as_nanos();
     match nanos {
@@ -210,6 +220,11 @@ fn snapshot_row(status: &SnapshotStatus) -> Vec<String> {
         size(bytes),
         status.version.clone(),
     ]
+}
+
+/// The row of `hashkv`; simple and table formats share it.
+fn hash_row(hash: &SnapshotHash) -> Vec<String> {
+    vec![hash.hash.to_string(), hash.hash_revision.to_string(), hash.compact_revision.to_string()]
 }
 
 /// One row per member of `member list`.

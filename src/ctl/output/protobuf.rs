@@ -37,7 +37,8 @@ pub fn render(answer: &Answer) -> Result<Vec<u8>, Failure> {
         | Answer::HashKv(_)
         | Answer::Ring(_)
         | Answer::RingReached(_)
-        | Answer::Snapshot(_) => {
+        | Answer::Snapshot(_)
+        | Answer::SnapshotHash(_) => {
             return Err(Failure::unsupported("protobuf not supported as output format"));
         }
     })

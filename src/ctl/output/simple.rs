@@ -1,6 +1,6 @@
 //! The `simple` format: for people, and for scripts with `cut`.
 
-use super::{Answer, Printer, RingReached, member_row, ring, snapshot_row, status_row, took};
+use super::{Answer, Printer, RingReached, hash_row, member_row, ring, snapshot_row, status_row, took};
 use crate::pb::{
     authpb::{Permission, permission::Type},
     etcdserverpb::{AlarmType, RangeResponse, ResponseHeader, TxnResponse, WatchResponse, response_op::Response},
@@ -115,6 +115,7 @@ pub fn render(answer: &Answer, printer: &Printer) -> Vec<u8> {
             out.line(&format!("revision {revision} has reached {reached} of {total} proxies"));
         }
         Answer::Snapshot(status) => out.line(&snapshot_row(status).join(", ")),
+        Answer::SnapshotHash(hash) => out.line(&hash_row(hash).join(", ")),
     }
     out.bytes
 }

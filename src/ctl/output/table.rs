@@ -1,6 +1,6 @@
 //! The `table` format: lists of members and endpoints.
 
-use super::{Answer, Failure, member_row, ring, snapshot_row, status_row, took};
+use super::{Answer, Failure, hash_row, member_row, ring, snapshot_row, status_row, took};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
 /// etcdctl has tables for lists only.
@@ -50,6 +50,7 @@ pub fn render(answer: &Answer) -> Result<Vec<u8>, Failure> {
         Answer::Snapshot(status) => {
             (&["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"], vec![snapshot_row(status)])
         }
+        Answer::SnapshotHash(hash) => (&["HASH", "HASH REVISION", "COMPACT REVISION"], vec![hash_row(hash)]),
         _ => return Err(Failure::unsupported("table not supported as output format")),
     };
     Ok(draw(columns, rows).into_bytes())

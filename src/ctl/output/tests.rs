@@ -129,6 +129,10 @@ fn answers() -> Vec<(&'static str, Answer)> {
                 version: "3.7.0".to_owned(),
             }),
         ),
+        (
+            "hashkv of a file",
+            Answer::SnapshotHash(SnapshotHash { hash: 2_990_032_579, hash_revision: 9, compact_revision: -1 }),
+        ),
     ]
 }
 

@@ -1,18 +1,41 @@
-//! What is done with files, without a server: `etcdutl`'s part of the program.
+//! What is done with files, without a server: `etcdutl`'s part of the program, and all of it if we are called so (`program`).
+
+mod program;
+
+pub use program::main;
 
 use super::{
     failure::Failure,
-    global::Global,
-    output::{Answer, SnapshotStatus},
+    output::{Answer, Printer, SnapshotHash, SnapshotStatus},
     snapshot::progress_bar,
 };
 use crate::{
-    backup::{self, HashCheck, Imported, Progress},
+    backup::{self, HashCheck, Imported, MemberDir, Progress},
     config::{initial_cluster, parse_url},
     engine::Kind,
+    types::Revision,
 };
 use clap::ArgAction;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Commands about files that stand beside those about a cluster.
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    Import(Import),
+    Hashkv(HashKv),
+    Migrate(Migrate),
+}
+
+pub fn run(asked: Command, printer: Printer) -> Result<(), Failure> {
+    match asked {
+        Command::Import(args) => import(args),
+        Command::Hashkv(args) => hash_kv(&args, printer),
+        Command::Migrate(args) => migrate(&args),
+    }
+}
 
 /// How far a restored store's revision is raised if nobody says otherwise: further than any watcher can have come since the snapshot,
 /// as etcd's own guide to disaster recovery advises.
@@ -26,7 +49,7 @@ const BUMP_REVISION: i64 = 1_000_000_000;
 pub struct Restore {
     #[arg(value_name = "FILENAME")]
     files: Vec<PathBuf>,
-    /// Path to the output data directory (default: NAME.henge)
+    /// Path to the output data directory (default: NAME.etcd, where `henge --name NAME` looks for it)
     #[arg(long)]
     data_dir: Option<PathBuf>,
     /// Path to the log (default: in the data directory)
@@ -53,6 +76,9 @@ pub struct Restore {
     /// Mark the latest revision after restore as compacted (goes with --bump-revision: both or neither)
     #[arg(long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_missing_value = "true")]
     mark_compacted: Option<bool>,
+    /// Accepted, and of no use: nothing is mapped into memory
+    #[arg(long, default_value_t = 0)]
+    initial_memory_map_size: u64,
     /// Storage engine of the restored member: redb or sled
     #[arg(long, default_value_t = Kind::default())]
     storage_engine: Kind,
@@ -84,12 +110,96 @@ pub struct Import {
     storage_engine: Kind,
 }
 
+/// Prints the hash of the history in a snapshot file, which is that of `endpoint hashkv` at the same revision
+#[derive(clap::Args, Debug)]
+pub struct HashKv {
+    #[arg(value_name = "FILENAME")]
+    files: Vec<PathBuf>,
+    /// Maximum revision to hash (0: latest revision)
+    #[arg(long, default_value_t = 0)]
+    rev: i64,
+}
+
+/// Migrates the schema of a data directory to that of another version of etcd. There is one in henge, that of 3.7
+#[derive(clap::Args, Debug)]
+pub struct Migrate {
+    /// Path to the data directory
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// The version to migrate to, as X.Y
+    #[arg(long)]
+    target_version: String,
+    /// Accepted, and of no use: a version that can't be migrated to can't be forced, either
+    #[arg(long)]
+    force: bool,
+}
+
+/// The version whose storage henge's is, as etcd counts.
+const STORAGE_VERSION: (u64, u64) = (3, 7);
+/// The lowest that etcd's own tool takes.
+const TARGET_VERSION_MIN: (u64, u64) = (3, 5);
+
+pub fn hash_kv(args: &HashKv, printer: Printer) -> Result<(), Failure> {
+    let [file] = &args.files[..] else {
+        return Err(Failure::error(format!("accepts 1 arg(s), received {}", args.files.len())));
+    };
+    there(file)?;
+    let found = backup::hash_kv(file, Revision(args.rev)).map_err(Failure::error)?;
+    // Nobody served it, so etcdutl leaves out who did.
+    let found = found.map_err(|refusal| Failure::error(refusal.text().trim_start_matches("etcdserver: ")))?;
+    printer.print(&Answer::SnapshotHash(SnapshotHash {
+        hash: found.hash,
+        hash_revision: found.hash_revision.0,
+        compact_revision: found.compact_revision.0,
+    }))
+}
+
+/// There is nothing to migrate from or to, which is said as etcd says it of its own.
+pub fn migrate(args: &Migrate) -> Result<(), Failure> {
+    let target = &args.target_version;
+    let malformed = || Failure::args(format!("wrong target version format, expected \"X.Y\", got {target:?}"));
+    let (major, minor) = target.split_once('.').ok_or_else(malformed)?;
+    let number = |text: &str| text.parse::<u64>().map_err(|_| malformed());
+    let version = (number(major)?, number(minor)?);
+    if version < TARGET_VERSION_MIN {
+        return Err(Failure::args(format!("target version {target:?} not supported. Minimal \"3.5\"")));
+    }
+    MemberDir::find(&args.data_dir).map_err(Failure::error)?;
+    if version == STORAGE_VERSION {
+        eprintln!("storage version up-to-date: {target}");
+        return Ok(());
+    }
+    let forced = if args.force { ", also not by force" } else { "" };
+    Err(Failure::error(format!("henge's storage is that of 3.7 and can't be migrated to {target}{forced}")))
+}
+
+/// Gives free space of a stopped member's store back to the file system.
+pub fn defragment(data_dir: &Path, patience: Duration) -> Result<(), Failure> {
+    let failed = |error: backup::Error| {
+        Failure::error(format!("Failed to defragment etcd data[{}] ({error})", data_dir.display()))
+    };
+    let (before, after) = MemberDir::find(data_dir).and_then(|dir| dir.defragment(patience)).map_err(failed)?;
+    eprintln!("{} bytes were {} bytes before", after.file_bytes, before.file_bytes);
+    Ok(())
+}
+
+/// Refuses a file that is not there, as etcdutl says it.
+fn there(path: &Path) -> Result<(), Failure> {
+    let refused = |error: std::io::Error| {
+        let text = error.to_string();
+        let cause = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+        Failure::error(format!("stat {}: {cause}", path.display()))
+    };
+    std::fs::metadata(path).map(drop).map_err(refused)
+}
+
 /// Tells what is in a snapshot file.
-pub fn status(global: &Global, path: &Path) -> Result<(), Failure> {
+pub fn status(printer: Printer, path: &Path) -> Result<(), Failure> {
+    there(path)?;
     let backup::Status { hash, revision, total_keys, total_bytes, version } =
         backup::status(path).map_err(Failure::error)?;
     let answer = SnapshotStatus { hash, revision, total_keys, total_bytes, version };
-    global.printer()?.print(&Answer::Snapshot(answer))
+    printer.print(&Answer::Snapshot(answer))
 }
 
 /// Makes a data directory from a snapshot file.
@@ -109,7 +219,7 @@ pub fn restore(args: Restore) -> Result<(), Failure> {
         }
         None => vec![(args.name.clone(), peer_urls.clone())],
     };
-    let data_dir = args.data_dir.unwrap_or_else(|| PathBuf::from(format!("{}.henge", args.name)));
+    let data_dir = args.data_dir.unwrap_or_else(|| PathBuf::from(format!("{}.etcd", args.name)));
     let restored = backup::restore(&backup::Restore {
         snapshot: file.clone(),
         hash: if args.skip_hash_check { HashCheck::Skip } else { HashCheck::Demand },
