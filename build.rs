@@ -1,6 +1,5 @@
 //! Compiles `proto/` without a system `protoc`.
 
-use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
 const ETCD: [&str; 10] = [
@@ -20,10 +19,15 @@ const HENGE: [&str; 2] = ["henge/peer.proto", "henge/ring.proto"];
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let server = env::var("CARGO_FEATURE_SERVER").is_ok();
-    let descriptors = protox::compile(ETCD, ["proto"])?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(ETCD)?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    // For reflection, which shows clients what is theirs: nothing of henge's own protocols.
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    // For reflection, which shows clients what is theirs: nothing of henge's own protocols. And for the gateway: encoded by the compiler,
+    // which keeps the options that name paths.
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    let mut descriptors = compiler.file_descriptor_set();
+    // Nothing but these options needs what they are made of.
+    descriptors.file.retain(|file| !file.name().starts_with("google/"));
     let build = || tonic_prost_build::configure().bytes(".").build_server(server);
     build().include_file("etcd.rs").compile_fds(descriptors)?;
     build().include_file("henge.rs").compile_fds(protox::compile(HENGE, ["proto"])?)?;

@@ -8,5 +8,5 @@
 include!(concat!(env!("OUT_DIR"), "/etcd.rs"));
 include!(concat!(env!("OUT_DIR"), "/henge.rs"));
 
-/// The encoded `FileDescriptorSet` of etcd's packages, for reflection.
+/// The encoded `FileDescriptorSet` of etcd's packages, with the paths of the JSON gateway: for reflection, and for the gateway.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Real clients against a real server: etcdctl, etcd itself (backups that go to and fro), Python's etcd3 and aetcd, Node's etcd3, Rust's etcd-client, etcd's own Go client, and curl.
+# Real clients against a real server: etcdctl, etcd itself (backups that go to and fro), Python's etcd3, aetcd and etcd3gw, Node's etcd3, Rust's etcd-client, etcd's own Go client, and curl.
 #
 #   tests/interop.sh                          all of them, against target/debug/henge
 #   tests/interop.sh etcdctl node-etcd3       only these
 #   HENGE_BIN=/usr/bin/etcd tests/interop.sh  against another server, to check the tests themselves
 #   HENGE_VIA=proxy tests/interop.sh          through a `henge proxy` before the server; HENGE_VIA=proxy,copy: and another before that, which copies all keys
 #                                             (also before etcd, by HENGE_BIN; then the program of the proxies is HENGE_PROXY_BIN, or target/debug/henge)
-#   HENGE_TLS=yes tests/interop.sh            with TLS, and certificates of clients (curl, etcdctl, Python's etcd3 and Go)
+#   HENGE_TLS=yes tests/interop.sh            with TLS, and certificates of clients (curl, etcdctl, Python's etcd3 and etcd3gw, and Go)
 #
 # One line a test, and a sum at the end; exits with 1 unless all passed. What was installed, the servers' data and all logs
 # stay in target/interop.
@@ -16,9 +16,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 clients=$root/tests/clients
 work=$root/target/interop
 # Go last: see has_go.
-all=(http etcdctl backup python-etcd3 python-aetcd node-etcd3 rust-etcd-client go-clientv3)
+all=(http etcdctl backup python-etcd3 python-aetcd python-etcd3gw node-etcd3 rust-etcd-client go-clientv3)
 # Those that know how to show a certificate here.
-[[ ${HENGE_TLS:-} ]] && all=(http etcdctl python-etcd3 go-clientv3)
+[[ ${HENGE_TLS:-} ]] && all=(http etcdctl python-etcd3 python-etcd3gw go-clientv3)
 passed=0
 failed=0
 suite=

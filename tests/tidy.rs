@@ -51,9 +51,9 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
-    ("gateway", &["types", "machine", "mvcc", "server"]),
+    ("gateway", &["types", "machine", "mvcc", "server", "pb"]),
     ("client", &["types", "pb", "runtime", "tls"]),
-    ("proxy", &["types", "engine", "mvcc", "watch", "ring", "server", "client", "pb", "runtime", "tls"]),
+    ("proxy", &["types", "engine", "mvcc", "watch", "ring", "server", "gateway", "client", "pb", "runtime", "tls"]),
     (
         "process",
         &[

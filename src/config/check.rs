@@ -3,6 +3,7 @@
 use super::auth::AuthFlags;
 use super::bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
 use super::flags::{FLAGS, Flag, Kind, Standing};
+use super::http::HttpFlags;
 use super::tls::TlsFlags;
 use super::value::{Url, duration, url};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -23,6 +24,7 @@ pub struct Config {
     /// What stands in `cert-file` and its like.
     pub client_tls: TlsFlags,
     pub auth: AuthFlags,
+    pub http: HttpFlags,
     pub listen_client_urls: Vec<Url>,
     pub listen_client_http_urls: Vec<Url>,
     pub listen_metrics_urls: Vec<Url>,
@@ -163,6 +165,7 @@ impl<'a> Reader<'a> {
             peer_tls: TlsFlags::of_peers(self),
             client_tls: TlsFlags::of_clients(self),
             auth: AuthFlags::of(self),
+            http: HttpFlags::of(self),
             listen_client_urls: self.urls("listen-client-urls"),
             listen_client_http_urls: self.urls("listen-client-http-urls"),
             listen_metrics_urls: self.urls("listen-metrics-urls"),

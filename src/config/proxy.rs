@@ -7,6 +7,7 @@ use super::{
     bootstrap::DiscoverySrv,
     check::{LogSettings, Reader},
     flags::{FLAGS, Flag, Kind, Standing, flag},
+    http::HttpFlags,
     parse::{Invocation, by_table},
     standby::{STANDBY, STANDBY_TLS, StandbyFlags},
     tls::{TlsFlags, pair},
@@ -57,6 +58,8 @@ pub struct ProxyConfig {
     pub cache_auto: bool,
     /// Memory for these copies, in bytes.
     pub cache_bytes_max: usize,
+    /// What is there over plain HTTP, and for whom.
+    pub http: HttpFlags,
     /// `watch-progress-notify-interval` of watchers that copies serve.
     pub watch_progress_notify_interval: Time,
     /// `max-concurrent-streams` of one connection.
@@ -235,6 +238,9 @@ const CONNECTIONS: &[&str] = &[
     "grpc-keepalive-min-time",
     "grpc-keepalive-interval",
     "grpc-keepalive-timeout",
+    "enable-grpc-gateway",
+    "cors",
+    "host-whitelist",
     "socket-reuse-port",
     "socket-reuse-address",
     "enable-pprof",
@@ -407,6 +413,7 @@ impl Reader<'_> {
             cache: self.cache(),
             cache_auto: self.bool("cache-auto"),
             cache_bytes_max: self.int("cache-bytes", 0, i64::MAX) as usize,
+            http: HttpFlags::of(self),
             watch_progress_notify_interval: self.duration("watch-progress-notify-interval"),
             max_concurrent_streams: self.int("max-concurrent-streams", 1, i64::from(u32::MAX)) as u32,
             grpc_keepalive_interval: self.duration("grpc-keepalive-interval"),

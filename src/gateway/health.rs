@@ -1,6 +1,6 @@
 //! `/health`, and the probes `/livez` and `/readyz` with their named checks.
 
-use super::{json, not_found};
+use super::{not_found, said};
 use crate::{
     machine::AlarmKind,
     mvcc::RangeQuery,
@@ -9,10 +9,7 @@ use crate::{
 };
 use axum::{
     extract::{Path, State},
-    http::{
-        StatusCode, Uri,
-        header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
-    },
+    http::{StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use std::fmt::Write;
@@ -67,11 +64,12 @@ async fn read<B: Backend>(backend: &B, serializable: bool) -> Result<(), Error> 
 pub(super) async fn health<B: Backend>(State(edge): State<Edge<B>>, uri: Uri) -> Response {
     let query = Query(uri.query().unwrap_or_default());
     match unhealthy(&edge.backend, query).await {
-        None => json(StatusCode::OK, r#"{"health":"true","reason":""}"#.to_owned()),
+        // As etcd: JSON that does not say so.
+        None => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], r#"{"health":"true","reason":""}"#).into_response(),
         Some(reason) => {
             tracing::warn!(reason, "serving /health false");
             let reason = reason.replace('\\', "\\\\").replace('"', "\\\"").replace(char::is_control, " ");
-            json(StatusCode::SERVICE_UNAVAILABLE, format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}\n"))
+            said(StatusCode::SERVICE_UNAVAILABLE, &format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}"))
         }
     }
 }
@@ -135,12 +133,11 @@ async fn probe<B: Backend>(backend: &B, checks: &[(&str, Check)], query: Query<'
         line.expect("a String takes all that is written");
     }
     let (status, text) = match (failed, query.has("verbose")) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, format!("{lines}\n")),
-        (false, true) => (StatusCode::OK, format!("{lines}ok\n")),
-        (false, false) => (StatusCode::OK, "ok\n".to_owned()),
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, lines),
+        (false, true) => (StatusCode::OK, format!("{lines}ok")),
+        (false, false) => (StatusCode::OK, "ok".to_owned()),
     };
-    let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    (status, headers, text).into_response()
+    said(status, &text)
 }
 
 /// The part of a URL after `?`. Names and values that matter here need no escapes.

@@ -1,3 +1,10 @@
+//! Plain HTTP for real, over loopback.
+
+mod any_message;
+mod client;
+mod streams;
+mod transcripts;
+
 use crate::{
     pb::etcdserverpb::{self as pb, maintenance_client::MaintenanceClient},
     server::tests::{ME, World, world},

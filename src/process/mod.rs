@@ -15,15 +15,16 @@ mod tls;
 pub use proxy::{run_gateway, run_proxy};
 
 use crate::{
-    config::{Compaction, Config, StorageEngine, Url},
-    engine, gateway,
+    config::{Compaction, Config, HttpFlags, StorageEngine, Url},
+    engine,
+    gateway::{self, Access, Json},
     io::{
         Disk,
         real::{DirLock, RealDisk, lock_dir},
     },
     peer::Network,
     replica::{self, AutoCompaction, Handle, Settings, StartAs},
-    server::{self, ConnectionSettings, Edge, Healing, Limits, Listener, MemberBackend, Rules, Version},
+    server::{self, ConnectionSettings, Edge, Healing, Limits, Listener, MemberBackend, Rules, Services, Version},
     tls::ServerTls,
     types::{Fault, Sabotage},
     watch as hub,
@@ -109,8 +110,8 @@ async fn live(config: Config) -> Result<(), String> {
     let config = discovery::complete(config).await?;
     let bind = async |urls: &[Url]| bind_all(urls, config.socket_reuse_port).await;
     let clients = bind(&config.listen_client_urls).await?;
-    let mut http = bind(&config.listen_client_http_urls).await?;
-    http.extend(bind(&config.listen_metrics_urls).await?);
+    let http = bind(&config.listen_client_http_urls).await?;
+    let metrics = bind(&config.listen_metrics_urls).await?;
     let peers = Peers::bind(&config).await?;
     let _lock = claim(&config).map_err(|fault| fault.to_string())?;
     let client_urls = [&config.listen_client_urls, &config.listen_client_http_urls, &config.listen_metrics_urls];
@@ -137,7 +138,12 @@ async fn live(config: Config) -> Result<(), String> {
         keepalive_interval: config.grpc_keepalive_interval,
         keepalive_timeout: config.grpc_keepalive_timeout,
     };
-    let routes = gateway::routes(edge.clone());
+    let health = gateway::routes(edge.clone());
+    // Whoever looks after a member has no business with its data.
+    let metrics = server::serve_http(secured(metrics, client_tls.as_ref()), health.clone(), &connections);
+    let message_bytes_max = edge.settings.limits.message_bytes_max();
+    let json = config.http.serves_json.then(|| Json::new(Services::of(&edge), message_bytes_max));
+    let routes = gateway::with_json(health, json, access(&config.http));
     let http = server::serve_http(secured(http, client_tls.as_ref()), routes.clone(), &connections);
     // HTTP with ports of its own leaves the others to gRPC.
     let beside = if config.listen_client_http_urls.is_empty() { routes } else { axum::Router::new() };
@@ -161,7 +167,7 @@ async fn live(config: Config) -> Result<(), String> {
     stopping.send_replace(true);
     // Clients get their answers first, and the lead goes to somebody else; then nobody is left to ask the member for anything.
     let hand_over = tokio::time::timeout(DRAIN, handle.hand_over());
-    let _ = tokio::join!(serving.stop(DRAIN), http.stop(DRAIN), hand_over);
+    let _ = tokio::join!(serving.stop(DRAIN), http.stop(DRAIN), metrics.stop(DRAIN), hand_over);
     let stopped = handle.clone();
     let joined = tokio::task::spawn_blocking(move || stopped.stop()).await;
     if joined.is_err() {
@@ -200,6 +206,11 @@ async fn bind_all(urls: &[Url], share_port: bool) -> Result<Vec<Listener>, Strin
         listeners.push((url, bound.map_err(|error| error.to_string())?));
     }
     Ok(listeners.into_iter().map(|(_, listener)| listener).collect())
+}
+
+/// Who may use plain HTTP.
+fn access(flags: &HttpFlags) -> Access {
+    Access::new(flags.origins.iter().cloned(), flags.hosts.iter().cloned())
 }
 
 fn secured(listeners: Vec<Listener>, tls: Option<&ServerTls>) -> Vec<Listener> {

@@ -1,6 +1,8 @@
 //! Life and death of what stands before a cluster: the proxy, and the gateway.
 
-use super::{DRAIN, Signals, bind_all, give_up, runtime, sabotage, secured, standby::Post, supervisor, texts, tls};
+use super::{
+    DRAIN, Signals, access, bind_all, give_up, runtime, sabotage, secured, standby::Post, supervisor, texts, tls,
+};
 use crate::{
     client::ConnectOptions,
     config::{GatewayConfig, ProxyConfig},
@@ -82,7 +84,10 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
         keepalive_interval: config.grpc_keepalive_interval,
         keepalive_timeout: config.grpc_keepalive_timeout,
     };
-    let (serving, http) = (ring.serve(clients, &connections), ring.serve_http(http, &connections));
+    let (serving, http) = (
+        ring.serve_to(clients, config.http.serves_json, access(&config.http), &connections),
+        ring.serve_http(http, &connections),
+    );
     for url in &config.listen_client_urls {
         tracing::info!(address = %url, ?endpoints, "started gRPC proxy");
     }

@@ -2,9 +2,10 @@
 
 use super::{Ring, VIA, local, members, metrics, pass::said, watch};
 use crate::{
+    gateway::{self, Access, Calls, Json},
     pb::etcdserverpb::{RangeRequest, kv_client::KvClient},
     ring::RingService,
-    server,
+    server::{self, CallBody},
     types::Error,
 };
 use bytes::Bytes;
@@ -20,17 +21,50 @@ use tonic::{Status, body::Body};
 /// Longest time for the read behind `/health`; etcd's proxy waits as long.
 const HEALTH_MAX: Duration = Duration::from_secs(1);
 
+/// Largest message that the JSON gateway makes. What upstream takes is not known here, and most often it is less.
+const MESSAGE_BYTES_MAX: usize = 8 << 20;
+
 /// What answers the connections of one proxy.
 #[derive(Clone)]
 pub(super) struct Front {
     ring: Ring,
     serves_grpc: bool,
+    json: Option<Json<Ring>>,
+    access: Access,
 }
 
 impl Front {
-    /// Answers plain HTTP, and gRPC if `serves_grpc`.
-    pub(super) fn new(ring: Ring, serves_grpc: bool) -> Front {
-        Front { ring, serves_grpc }
+    /// Answers health and what upstream answers, and nothing of the API.
+    pub(super) fn of_health(ring: Ring) -> Front {
+        Front { ring, serves_grpc: false, json: None, access: Access::default() }
+    }
+
+    /// Answers the API over gRPC, and as JSON if `serves_json`, and plain HTTP for those whom `access` lets in.
+    pub(super) fn of_all(ring: Ring, serves_json: bool, access: Access) -> Front {
+        let json = serves_json.then(|| Json::new(ring.clone(), MESSAGE_BYTES_MAX));
+        Front { ring, serves_grpc: true, json, access }
+    }
+
+    async fn plain(self, request: Request<Incoming>) -> Response<Body> {
+        let admitted = match self.access.admit(&request) {
+            Ok(admitted) => admitted,
+            Err(answer) => return answer,
+        };
+        let mut response = match self.json {
+            Some(json) if gateway::is_json(request.uri().path()) => json.answer(request).await,
+            _ => self.ring.plain(request).await,
+        };
+        if self.serves_grpc {
+            admitted.mark(response.headers_mut());
+        }
+        response
+    }
+}
+
+/// The ring answers what it can, whether a call came as JSON or not.
+impl Calls for Ring {
+    async fn call(&self, request: Request<Body>) -> Response<Body> {
+        Ring::call(self, request).await
     }
 }
 
@@ -42,10 +76,11 @@ impl Service<Request<Incoming>> for Front {
     type Future = server::Answer;
 
     fn call(&self, request: Request<Incoming>) -> server::Answer {
-        let ring = self.ring.clone();
         if !server::is_grpc(&request) {
-            return server::Answer::new(async move { Ok(ring.plain(request).await) });
+            let front = self.clone();
+            return server::Answer::new(async move { Ok(front.plain(request).await) });
         }
+        let ring = self.ring.clone();
         if !self.serves_grpc {
             let refusal = Status::unimplemented("this port serves HTTP alone; gRPC is on another one");
             return server::Answer::new(std::future::ready(Ok(refusal.into_http())));
@@ -55,7 +90,7 @@ impl Service<Request<Incoming>> for Front {
 }
 
 impl Ring {
-    async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn call<R: CallBody>(&self, request: Request<R>) -> Response<Body> {
         let shared = &self.shared;
         match request.uri().path() {
             "/etcdserverpb.KV/Range" => match local::range(&shared.copies, request).await {
@@ -126,6 +161,8 @@ impl Ring {
                 }
             },
             "/proxy/metrics" => metrics::answer(&self.shared.sight),
+            // Not here, so not by a detour either.
+            path if gateway::is_json(path) => said(StatusCode::NOT_FOUND, "404 page not found"),
             // As with etcd's proxy, what is left is upstream's, `/metrics` too.
             _ => self.shared.passage.plain(request).await,
         }

@@ -13,10 +13,10 @@ use crate::{
     client,
     pb::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse, lease_client::LeaseClient},
     runtime,
+    server::CallBody,
     types::{self, Sabotage},
 };
 use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
-use hyper::body::Incoming;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -96,9 +96,9 @@ impl Renewals {
     }
 
     /// Answers one client's stream.
-    pub(super) async fn serve(
+    pub(super) async fn serve<R: CallBody>(
         &self,
-        request: HttpRequest<Incoming>,
+        request: HttpRequest<R>,
         stopping: watch::Receiver<bool>,
     ) -> HttpResponse<Body> {
         let service = ClientStream { lines: Arc::clone(&self.lines), stopping };

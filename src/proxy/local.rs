@@ -3,6 +3,7 @@
 use super::{Copies, age::MIN_REVISION};
 use crate::{
     pb::etcdserverpb::{CompactionRequest, RangeRequest},
+    server::CallBody,
     types::{KeyRange, Revision},
 };
 use bytes::{BufMut, Bytes, BytesMut};
@@ -12,7 +13,6 @@ use http::{
     request::Parts,
 };
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 use prost::Message;
 use std::{convert::Infallible, time::Duration};
 use tonic::{Code, Status, body::Body, metadata::MetadataMap};
@@ -28,7 +28,7 @@ const BODY_MAX: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// The request, to be passed on.
-pub(super) async fn range(copies: &Copies, request: Request<Incoming>) -> Result<Response<Body>, Request<Body>> {
+pub(super) async fn range<R: CallBody>(copies: &Copies, request: Request<R>) -> Result<Response<Body>, Request<Body>> {
     let brings_revision = request.headers().contains_key(MIN_REVISION);
     if !copies.answers_anything() && !brings_revision {
         return Err(request.map(Body::new));
@@ -75,9 +75,9 @@ fn linearizable(body: &Bytes) -> Bytes {
 ///
 /// # Errors
 /// If it did not come whole.
-pub(super) async fn compact(
+pub(super) async fn compact<R: CallBody>(
     copies: &Copies,
-    request: Request<Incoming>,
+    request: Request<R>,
 ) -> Result<(Request<Body>, Option<Revision>), Status> {
     if !copies.answers_anything() {
         return Ok((request.map(Body::new), None));
@@ -97,7 +97,7 @@ pub(super) fn is_refused<T>(answer: &Response<T>) -> bool {
     !may_be_done.contains(&status.code())
 }
 
-pub(super) async fn whole(request: Request<Incoming>) -> Result<(Parts, Bytes), Status> {
+pub(super) async fn whole<R: CallBody>(request: Request<R>) -> Result<(Parts, Bytes), Status> {
     let (parts, body) = request.into_parts();
     match tokio::time::timeout(BODY_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
         Ok(Ok(body)) => Ok((parts, body.to_bytes())),

@@ -4,9 +4,11 @@
 //! as an operator's tools do, says so ([`ASK`]).
 
 use super::{Own, Upstream, local, register};
-use crate::pb::etcdserverpb::{Member, MemberListResponse, ResponseHeader};
+use crate::{
+    pb::etcdserverpb::{Member, MemberListResponse, ResponseHeader},
+    server::CallBody,
+};
 use http::{HeaderMap, Request, Response};
-use hyper::body::Incoming;
 use tonic::body::Body;
 
 /// Metadata by which a call says that it is for the core, and not for the proxies before it.
@@ -20,7 +22,7 @@ pub(super) fn asks_core(headers: &HeaderMap) -> bool {
 /// The list of all that are registered where `own` is, or of `own` alone.
 ///
 /// As etcd's proxy answers: with names and addresses and without ids, for they are no members.
-pub(super) async fn list(own: &Own, upstream: &Upstream, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn list<R: CallBody>(own: &Own, upstream: &Upstream, request: Request<R>) -> Response<Body> {
     if let Err(status) = local::whole(request).await {
         return status.into_http();
     }

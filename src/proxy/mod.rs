@@ -11,7 +11,7 @@
 //!                      ├─ leases ──────▶ a few streams                        renewals of all clients
 //!                      ├─ local ─ kv ──▶ fence │ copy ◀─ feed ◀══ one watch   reads of what is copied
 //!                      ├─ watch ───────▶ hub of a copy, or a stream           watchers, of both kinds on one stream
-//!                      └─ /health                    upstream: which address; follow: where the members are
+//!                      └─ /health, gateway           upstream: which address; follow: where the members are
 //! ```
 //!
 //! What is copied: ranges that somebody named, and those that `demand` finds asked for often, which `tend` begins and drops. `shelf` is where
@@ -61,6 +61,7 @@ pub use watch::WatchSettings;
 
 use crate::runtime;
 use crate::{
+    gateway::Access,
     ring,
     server::{self, ConnectionSettings, Listener, Serving},
 };
@@ -147,16 +148,28 @@ impl Ring {
         Ok(Ring { shared: Arc::new(shared) })
     }
 
-    /// Serves gRPC and HTTP on `listeners`.
+    /// Serves gRPC and HTTP on `listeners`, the API as JSON too.
     pub fn serve(&self, listeners: Vec<Listener>, settings: &ConnectionSettings) -> Serving {
-        let serving = server::serve_front(listeners, front::Front::new(self.clone(), true), settings);
+        self.serve_to(listeners, true, Access::default(), settings)
+    }
+
+    /// The same, with the JSON gateway only if `serves_json`, and plain HTTP for those whom `access` lets in.
+    pub fn serve_to(
+        &self,
+        listeners: Vec<Listener>,
+        serves_json: bool,
+        access: Access,
+        settings: &ConnectionSettings,
+    ) -> Serving {
+        let front = front::Front::of_all(self.clone(), serves_json, access);
+        let serving = server::serve_front(listeners, front, settings);
         self.shared.sight.add_connections(serving.connections());
         serving
     }
 
-    /// Serves HTTP alone.
+    /// Serves health and what else upstream says over HTTP.
     pub fn serve_http(&self, listeners: Vec<Listener>, settings: &ConnectionSettings) -> Serving {
-        server::serve_front(listeners, front::Front::new(self.clone(), false), settings)
+        server::serve_front(listeners, front::Front::of_health(self.clone()), settings)
     }
 
     /// Time between two reports to upstream: who asks it something now and then does well to ask no more often, for all proxies do.
@@ -167,7 +180,7 @@ impl Ring {
     /// What answers its connections: for the simulator, which accepts them itself.
     #[cfg(test)]
     pub(crate) fn front(&self) -> impl server::Front + use<> {
-        front::Front::new(self.clone(), true)
+        front::Front::of_all(self.clone(), true, Access::default())
     }
 
     /// Ends streams that would never end by themselves. Say this before [`Serving::stop`], which waits for what is under way.

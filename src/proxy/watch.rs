@@ -29,13 +29,12 @@ use crate::{
     client::Policy,
     pb::etcdserverpb::WatchRequest,
     runtime,
-    server::{Header, Identity, WatchCodec, WatchReply},
+    server::{CallBody, Header, Identity, WatchCodec, WatchReply},
     types::{Error, KeyRange, Revision},
     watch::Hub,
 };
 use answers::Answers;
 use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
-use hyper::body::Incoming;
 use leader::{Looking, Lookout};
 use session::Session;
 use std::{
@@ -148,7 +147,7 @@ impl<L: Locals> ProxyWatch<L> {
     }
 
     /// Answers a call of `/etcdserverpb.Watch/Watch`.
-    pub async fn call(self, mut request: HttpRequest<Incoming>) -> Result<HttpResponse<Body>, Infallible> {
+    pub(crate) async fn call<R: CallBody>(self, mut request: HttpRequest<R>) -> Result<HttpResponse<Body>, Infallible> {
         if request.headers().get("hasleader").is_some_and(|value| value.as_bytes() == b"true") {
             let leader = self.lookout.look();
             if leader.is_without(self.settings.leaderless_max).await {

@@ -5,14 +5,22 @@
 //! a host name of the same length, in the same number of bits when Huffman coded, so nothing else in the frame changes, and both
 //! ends' tables of seen headers stay alike.
 //!
-//! Only the first request of a connection is looked at; the later ones refer to what it said.
+//! Only the first request of a connection is looked at; the later ones refer to what it said. A connection that does not say what it speaks
+//! is not waited for: until then the library below has no deadline.
 
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+/// Longest wait for the bytes that tell HTTP/1 from HTTP/2.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEADER_LEN: usize = 9;
@@ -26,11 +34,13 @@ const AUTHORITY: usize = 1;
 pub(super) struct Mended<S> {
     stream: S,
     scan: Scan,
+    /// Until it is known what is spoken.
+    silence: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Mended<S> {
     pub(super) fn new(stream: S) -> Mended<S> {
-        Mended { stream, scan: Scan::Preface(0) }
+        Mended { stream, scan: Scan::Preface(0), silence: Some(Box::pin(sleep(SILENCE_MAX))) }
     }
 }
 
@@ -220,9 +230,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Mended<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_pending()
+            && let Some(silence) = &mut self.silence
+        {
+            ready!(silence.as_mut().poll(context));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request in time")));
+        }
+        ready!(read)?;
         if !matches!(self.scan, Scan::Done) {
             self.scan.look(&mut buffer.filled_mut()[before..]);
+        }
+        if !matches!(self.scan, Scan::Preface(_)) {
+            self.silence = None;
         }
         Poll::Ready(Ok(()))
     }
@@ -257,6 +277,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Mended<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A connection's first bytes: preface, empty settings, a request with this header block.
     fn opening(block: &[u8]) -> Vec<u8> {
@@ -308,6 +329,21 @@ mod tests {
         }
         scan.look(&mut bytes[request..]);
         assert_eq!(bytes, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_say_what_it_speaks_is_not_waited_for() {
+        for (said, is_cut) in
+            [(&b""[..], true), (b"P", true), (b"PRI * HTTP/2.0", true), (b"POST ", false), (PREFACE, false)]
+        {
+            let (mut client, server) = tokio::io::duplex(64);
+            let mut server = Mended::new(server);
+            client.write_all(said).await.unwrap();
+            let mut heard = Vec::new();
+            let reading = tokio::time::timeout(SILENCE_MAX * 2, server.read_to_end(&mut heard)).await;
+            let cut = matches!(reading, Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut);
+            assert_eq!((cut, heard.as_slice()), (is_cut, said));
+        }
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl Limits {
     pub fn check_bytes(&self, bytes: usize) -> Result<(), Error> {
         if bytes > self.request_bytes_max { Err(Error::RequestTooLarge) } else { Ok(()) }
     }
+
+    /// What gRPC accepts at most: what may go into the log, and as much again as etcd allows for its wrapping.
+    pub fn message_bytes_max(&self) -> usize {
+        self.request_bytes_max.saturating_add(512 * 1024)
+    }
 }
 
 /// A read, and whether it may be answered without asking the quorum.

@@ -15,7 +15,10 @@ use crate::{
     types::{Error, Key, MemberId},
 };
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tonic::{Extensions, metadata::MetadataMap};
 
 /// What a member tells clients about its version: etcd's, whose API it speaks.
@@ -85,6 +88,8 @@ pub struct Edge<B> {
     /// What this member does for the core to be whole.
     pub healing: HealingNews,
     admission: Admission,
+    /// Threads that read history for watchers.
+    pub(super) history_readers: Arc<Semaphore>,
 }
 
 impl<B: Backend> Edge<B> {
@@ -92,7 +97,15 @@ impl<B: Backend> Edge<B> {
     pub fn new(backend: B, settings: Settings) -> Edge<B> {
         let admission = Admission::new(settings.proposals_max, settings.proposal_bytes_max);
         let roster = Roster::new(backend.header().member_id.0, 0);
-        Edge { backend, settings: Arc::new(settings), roster, healing: HealingNews::default(), admission }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Edge {
+            backend,
+            settings: Arc::new(settings),
+            roster,
+            healing: HealingNews::default(),
+            admission,
+            history_readers: Arc::new(Semaphore::new(processors.div_ceil(2))),
+        }
     }
 
     /// What every call passes first: who asks. `on_learner`: a learner answers this call too.

@@ -176,11 +176,11 @@ impl Arrival {
     ///
     /// # Errors
     /// A text: it is not let in.
-    pub(super) async fn greet(self, turn: Option<Turn>) -> Result<(Connection, Option<CommonName>), String> {
+    pub(super) async fn greet(self, turn: Option<Turn>) -> Result<(Connection, Caller), String> {
         if self.speaks == Speaks::Plain {
             return Ok(match self.stream {
-                Arrived::Tcp(stream, _) => (Box::pin(Mended::new(stream)), None),
-                Arrived::Unix(stream) => (Box::pin(Mended::new(stream)), None),
+                Arrived::Tcp(stream, _) => (Box::pin(Mended::new(stream)), Caller::default()),
+                Arrived::Unix(stream) => (Box::pin(Mended::new(stream)), Caller::default()),
             });
         }
         let (Some(tls), Some(turn)) = (self.tls, turn) else {
@@ -189,7 +189,7 @@ impl Arrival {
         Ok(match self.stream {
             Arrived::Tcp(stream, _) if self.speaks == Speaks::Either => match tls.accept_either(stream, turn).await? {
                 Spoken::Tls(stream) => known(*stream),
-                Spoken::Plain(stream) => (Box::pin(Mended::new(stream)), None),
+                Spoken::Plain(stream) => (Box::pin(Mended::new(stream)), Caller::default()),
             },
             Arrived::Tcp(stream, _) => known(tls.accept(stream, turn).await?),
             Arrived::Unix(stream) => known(tls.accept(stream, turn).await?),
@@ -197,12 +197,19 @@ impl Arrival {
     }
 }
 
-fn known<S>(stream: TlsStream<S>) -> (Connection, Option<CommonName>)
+/// What a connection says of who is at its other end.
+#[derive(Clone, Default)]
+pub(super) struct Caller {
+    pub(super) name: Option<CommonName>,
+    pub(super) has_tls: bool,
+}
+
+fn known<S>(stream: TlsStream<S>) -> (Connection, Caller)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let name = tls::name_shown(&stream).map(|name| CommonName(name.into()));
-    (Box::pin(Mended::new(stream)), name)
+    (Box::pin(Mended::new(stream)), Caller { name, has_tls: true })
 }
 
 /// Listens on the first address of a name that can be bound.

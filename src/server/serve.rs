@@ -4,24 +4,11 @@
 //! that is called often there is one match on the path, and no other layer.
 
 use super::{
-    Backend, Edge, auth::AuthService, cluster::ClusterService, contest::Contests, election::ElectionService,
-    identity::CommonName, kv::KvService, lease::LeaseService, listen::Arrival, listen::Listener, lock::LockService,
-    maintenance::MaintenanceService, watch::WatchService,
+    Backend, Edge, Services,
+    listen::{Arrival, Caller, Listener},
+    services::{Reply, spell_too_large},
 };
-use crate::ring::RingService;
-use crate::runtime;
-use crate::{
-    pb::{
-        self,
-        etcdserverpb::{
-            auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-            maintenance_server::MaintenanceServer,
-        },
-        v3electionpb::election_server::ElectionServer,
-        v3lockpb::lock_server::LockServer,
-    },
-    tls::Turn,
-};
+use crate::{runtime, tls::Turn};
 use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::Service as HyperService};
 use hyper_util::{
@@ -44,7 +31,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
-use tonic::{Status, body::Body, service::Routes};
+use tonic::{Status, body::Body};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Service;
 
@@ -86,26 +73,18 @@ pub fn serve<B: Backend>(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let stop = watch::Sender::new(None);
     tokio::spawn(report_health(edge.backend.clone(), reporter, stop.subscribe()));
-    let rare = rare_services(&edge).add_service(health_service);
-    start(listeners, both(edge, rare, gateway), settings, stop)
+    let services = Services::with(&edge, |rare| rare.add_service(health_service));
+    start(listeners, both(services, gateway), settings, stop)
 }
 
-fn both<B: Backend>(edge: Edge<B>, rare: Routes, gateway: axum::Router) -> Both<B> {
-    let bytes_max = message_bytes_max(&edge);
-    Both {
-        kv: KvServer::new(KvService::new(edge.clone())).max_decoding_message_size(bytes_max),
-        lease: LeaseServer::new(LeaseService::new(edge.clone())).max_decoding_message_size(bytes_max),
-        watch: WatchService::new(edge, bytes_max),
-        rare: rare.prepare(),
-        gateway: HttpOnly(gateway.with_state(())),
-    }
+fn both<B: Backend>(services: Services<B>, gateway: axum::Router) -> Both<B> {
+    Both { services, gateway: HttpOnly(gateway.with_state(())) }
 }
 
 /// What answers a member's connections, but for plain HTTP: for the simulator, which accepts them itself.
 #[cfg(test)]
 pub(crate) fn member_front<B: Backend>(edge: Edge<B>) -> impl Front {
-    let rare = rare_services(&edge);
-    both(edge, rare, axum::Router::new())
+    both(Services::of(&edge), axum::Router::new())
 }
 
 /// Serves one connection that the simulator has accepted, to its end.
@@ -116,7 +95,7 @@ pub(crate) async fn serve_connection(
     settings: &ConnectionSettings,
 ) {
     let (_never, stop) = watch::channel(None);
-    hold(Box::pin(connection), Known { front, name: None }, Arc::new(protocol(settings)), stop).await;
+    hold(Box::pin(connection), Known { front, caller: Caller::default() }, Arc::new(protocol(settings)), stop).await;
 }
 
 /// Serves plain HTTP alone, as `listen-client-http-urls` and `listen-metrics-urls` ask for.
@@ -176,31 +155,6 @@ impl Serving {
             let _ = listener.await;
         }
     }
-}
-
-/// What gRPC accepts at most: what may go into the log, and as much again as etcd allows for its wrapping.
-fn message_bytes_max<B: Backend>(edge: &Edge<B>) -> usize {
-    edge.settings.limits.request_bytes_max.saturating_add(512 * 1024)
-}
-
-/// Services that are not called often enough for a place of their own.
-fn rare_services<B: Backend>(edge: &Edge<B>) -> Routes {
-    let bytes_max = message_bytes_max(edge);
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let contests = Contests::new(edge.clone());
-    let built_in = "the descriptors are part of this program";
-    Routes::new(ClusterServer::new(ClusterService::new(edge.clone())).max_decoding_message_size(bytes_max))
-        .add_service(MaintenanceServer::new(MaintenanceService::new(edge.clone())).max_decoding_message_size(bytes_max))
-        .add_service(AuthServer::new(AuthService::new(edge.clone())).max_decoding_message_size(bytes_max))
-        .add_service(LockServer::new(LockService::new(contests.clone())).max_decoding_message_size(bytes_max))
-        .add_service(ElectionServer::new(ElectionService::new(contests)).max_decoding_message_size(bytes_max))
-        .add_service(RingService::server(edge.clone(), edge.roster.clone()))
-        .add_service(reflection().build_v1().expect(built_in))
-        .add_service(reflection().build_v1alpha().expect(built_in))
 }
 
 /// Says SERVING for as long as the member can: it has a leader, no fault, and is not about to stop.
@@ -313,20 +267,24 @@ async fn converse(
         _ = told_to_stop(&mut stop) => return,
         greeting = arrival.greet(turn) => greeting,
     };
-    let (connection, name) = match greeting {
+    let (connection, caller) = match greeting {
         Ok(connection) => connection,
         Err(error) => {
             tracing::warn!(remote_addr, error, "rejected connection on client endpoint");
             return;
         }
     };
-    hold(connection, Known { front, name }, protocol, stop).await;
+    hold(connection, Known { front, caller }, protocol, stop).await;
 }
+
+/// In the extensions of requests that came over TLS.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OverTls;
 
 /// Answers the requests of one connection, and says whose it is.
 struct Known<F> {
     front: F,
-    name: Option<CommonName>,
+    caller: Caller,
 }
 
 impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
@@ -335,8 +293,11 @@ impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
     type Future = Answer;
 
     fn call(&self, mut request: Request<Incoming>) -> Answer {
-        if let Some(name) = &self.name {
+        if let Some(name) = &self.caller.name {
             request.extensions_mut().insert(name.clone());
+        }
+        if self.caller.has_tls {
+            request.extensions_mut().insert(OverTls);
         }
         self.front.call(request)
     }
@@ -396,10 +357,7 @@ impl HyperService<Request<Incoming>> for HttpOnly {
 /// gRPC and plain HTTP: everything that a connection can ask for.
 #[derive(Clone)]
 struct Both<B> {
-    kv: KvServer<KvService<B>>,
-    lease: LeaseServer<LeaseService<B>>,
-    watch: WatchService<B>,
-    rare: Routes,
+    services: Services<B>,
     gateway: HttpOnly,
 }
 
@@ -412,24 +370,18 @@ impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
         if !is_grpc(&request) {
             return self.gateway.call(request);
         }
-        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
-        Answer(match service {
-            "etcdserverpb.KV" => self.kv.clone().call(request),
-            "etcdserverpb.Lease" => self.lease.clone().call(request),
-            "etcdserverpb.Watch" => Box::pin(self.watch.clone().call(request)),
-            _ => Box::pin(self.rare.clone().call(request)),
-        })
+        Answer(self.services.begin(request))
     }
 }
 
 /// Whether this is for a gRPC service, rather than for plain HTTP.
-pub(crate) fn is_grpc(request: &Request<Incoming>) -> bool {
+pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
     let content = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     request.version() == Version::HTTP_2 && content.is_some_and(|content| content.starts_with(b"application/grpc"))
 }
 
 /// A reply to come.
-pub(crate) struct Answer(Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>);
+pub(crate) struct Answer(Reply);
 
 impl Answer {
     pub(crate) fn new(reply: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static) -> Answer {
@@ -443,28 +395,4 @@ impl Future for Answer {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(context).map_ok(spell_too_large)
     }
-}
-
-/// The library below refuses a message over the limit with a code and a text of its own; clients know gRPC's.
-fn spell_too_large(mut response: Response<Body>) -> Response<Body> {
-    const OUT_OF_RANGE: &[u8] = b"11";
-    const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
-    let headers = response.headers_mut();
-    // Only a reply that failed before its first message has the status here.
-    if headers.get("grpc-status").is_none_or(|status| status.as_bytes() != OUT_OF_RANGE) {
-        return response;
-    }
-    // Percent-encoded, but for its digits.
-    let text = headers.get("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default().replace("%20", " ");
-    if !text.contains("length too large") {
-        return response;
-    }
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() > 4);
-    if let (Some(size), Some(limit)) = (numbers.next(), numbers.next())
-        && let Ok(text) = HeaderValue::from_str(&format!("grpc: received message larger than max ({size} vs. {limit})"))
-    {
-        headers.insert("grpc-status", RESOURCE_EXHAUSTED);
-        headers.insert("grpc-message", text);
-    }
-    response
 }

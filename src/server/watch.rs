@@ -4,7 +4,7 @@
 //! replies to them are unread. Replies are made when the connection asks for more: what a client does not read is not made, and
 //! piles up in the hub no further than its bound.
 
-use super::{Backend, Edge, Header, Identity, edge::StreamEnd, guard::Guard};
+use super::{Backend, CallBody, Edge, Header, Identity, edge::StreamEnd, guard::Guard};
 use crate::{
     pb::etcdserverpb::{self as pb, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion},
     runtime,
@@ -13,7 +13,6 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{Request as HttpRequest, Response as HttpResponse};
-use hyper::body::Incoming;
 use prost::Message;
 use std::{
     convert::Infallible,
@@ -50,13 +49,12 @@ pub struct WatchService<B> {
 impl<B: Backend> WatchService<B> {
     /// The service on this edge, for requests of at most `message_bytes_max`.
     pub fn new(edge: Edge<B>, message_bytes_max: usize) -> WatchService<B> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let readers = Arc::new(Semaphore::new(processors.div_ceil(2)));
+        let readers = Arc::clone(&edge.history_readers);
         WatchService { edge, message_bytes_max, readers }
     }
 
     /// Answers a call. Written out, where other services have generated code, because the replies have a codec of their own.
-    pub async fn call(self, request: HttpRequest<Incoming>) -> Result<HttpResponse<Body>, Infallible> {
+    pub(super) async fn call<R: CallBody>(self, request: HttpRequest<R>) -> Result<HttpResponse<Body>, Infallible> {
         if request.uri().path() != "/etcdserverpb.Watch/Watch" {
             return Ok(Status::unimplemented("").into_http());
         }

@@ -58,7 +58,9 @@ async fn world_of(backend: TestBackend, settings: Settings) -> World {
     let listener = Listener::bind("http://127.0.0.1:0").await.unwrap();
     let url = listener.url();
     let edge = Edge::new(backend.clone(), settings);
-    let serving = serve(vec![listener], edge.clone(), gateway::routes(edge), &ConnectionSettings::default());
+    let json = gateway::Json::new(Services::of(&edge), edge.settings.limits.message_bytes_max());
+    let routes = gateway::with_json(gateway::routes(edge.clone()), Some(json), gateway::Access::default());
+    let serving = serve(vec![listener], edge, routes, &ConnectionSettings::default());
     let channel = Channel::from_shared(url.clone()).unwrap().connect().await.unwrap();
     World { backend, url, channel, serving, proxies: Vec::new() }
 }
