@@ -37,7 +37,7 @@ impl Front {
 impl server::Front for Front {}
 
 impl Service<Request<Incoming>> for Front {
-    type Response = Response<Body>;
+    type Response = Response<server::Sent>;
     type Error = Infallible;
     type Future = server::Answer;
 

@@ -14,12 +14,14 @@ mod admission;
 mod auth;
 mod authority;
 mod backend;
+mod calls;
 pub(crate) mod check;
 mod cluster;
 pub(crate) mod convert;
 mod downgrade;
 mod edge;
 mod election;
+mod gauges;
 mod guard;
 mod header;
 mod heal;
@@ -43,10 +45,13 @@ mod trace;
 mod upkeep;
 mod watch;
 
+use admission::Admission;
 pub use backend::{Backend, Header, LeaseLeft, Pinned, Status};
+pub(crate) use calls::Sent;
 pub use check::Limits;
 pub use downgrade::Downgrade;
 pub use edge::{Edge, Settings, StreamEnd, Version};
+pub use gauges::EdgeCounts;
 pub use heal::{Healing, HealingNews};
 pub use identity::Identity;
 pub use jwt::{Jwt, JwtOptions};
@@ -58,6 +63,7 @@ pub use reconfig::Rules;
 pub(crate) use serve::{Answer, Front, is_grpc, serve_front};
 pub use serve::{ConnectionSettings, Serving, serve, serve_http};
 pub use status::code;
+pub use trace::Trace;
 pub(crate) use watch::{WatchCodec, WatchReply, discard, interval, run, spec};
 
 #[cfg(test)]

@@ -4,9 +4,19 @@
 //! that is called often there is one match on the path, and no other layer.
 
 use super::{
-    Backend, Edge, auth::AuthService, cluster::ClusterService, election::ElectionService, identity::CommonName,
-    kv::KvService, lease::LeaseService, listen::Arrival, listen::Listener, lock::LockService,
-    maintenance::MaintenanceService, watch::WatchService,
+    Backend, Edge,
+    auth::AuthService,
+    calls::{Call, Calls, Sent},
+    cluster::ClusterService,
+    election::ElectionService,
+    identity::CommonName,
+    kv::KvService,
+    lease::LeaseService,
+    listen::Arrival,
+    listen::Listener,
+    lock::LockService,
+    maintenance::MaintenanceService,
+    watch::WatchService,
 };
 use crate::ring::RingService;
 use crate::runtime;
@@ -36,7 +46,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
@@ -93,6 +103,7 @@ pub fn serve<B: Backend>(
 fn both<B: Backend>(edge: Edge<B>, rare: Routes, gateway: axum::Router) -> Both<B> {
     let bytes_max = message_bytes_max(&edge);
     Both {
+        calls: edge.calls.clone(),
         kv: KvServer::new(KvService::new(edge.clone())).max_decoding_message_size(bytes_max),
         lease: LeaseServer::new(LeaseService::new(edge.clone())).max_decoding_message_size(bytes_max),
         watch: WatchService::new(edge, bytes_max),
@@ -325,7 +336,7 @@ struct Known<F> {
 }
 
 impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
-    type Response = Response<Body>;
+    type Response = Response<Sent>;
     type Error = Infallible;
     type Future = Answer;
 
@@ -362,7 +373,7 @@ async fn hold(
 
 /// What answers a connection.
 pub(crate) trait Front:
-    HyperService<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answer> + Clone + Send + 'static
+    HyperService<Request<Incoming>, Response = Response<Sent>, Error = Infallible, Future = Answer> + Clone + Send + 'static
 {
 }
 
@@ -374,7 +385,7 @@ impl Front for HttpOnly {}
 struct HttpOnly(axum::Router);
 
 impl HyperService<Request<Incoming>> for HttpOnly {
-    type Response = Response<Body>;
+    type Response = Response<Sent>;
     type Error = Infallible;
     type Future = Answer;
 
@@ -391,6 +402,7 @@ impl HyperService<Request<Incoming>> for HttpOnly {
 /// gRPC and plain HTTP: everything that a connection can ask for.
 #[derive(Clone)]
 struct Both<B> {
+    calls: Calls,
     kv: KvServer<KvService<B>>,
     lease: LeaseServer<LeaseService<B>>,
     watch: WatchService<B>,
@@ -399,7 +411,7 @@ struct Both<B> {
 }
 
 impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
-    type Response = Response<Body>;
+    type Response = Response<Sent>;
     type Error = Infallible;
     type Future = Answer;
 
@@ -407,13 +419,19 @@ impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
         if !is_grpc(&request) {
             return self.gateway.call(request);
         }
+        let Some(call) = self.calls.begin(request.uri().path()) else {
+            return Answer { reply: Box::pin(self.rare.clone().call(request)), call: None };
+        };
+        let (head, body) = request.into_parts();
+        let request = Request::from_parts(head, call.request(body));
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
-        Answer(match service {
+        let reply: Reply = match service {
             "etcdserverpb.KV" => self.kv.clone().call(request),
             "etcdserverpb.Lease" => self.lease.clone().call(request),
             "etcdserverpb.Watch" => Box::pin(self.watch.clone().call(request)),
             _ => Box::pin(self.rare.clone().call(request)),
-        })
+        };
+        Answer { reply, call: Some(call) }
     }
 }
 
@@ -424,19 +442,30 @@ pub(crate) fn is_grpc(request: &Request<Incoming>) -> bool {
 }
 
 /// A reply to come.
-pub(crate) struct Answer(Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>);
+pub(crate) struct Answer {
+    reply: Reply,
+    /// That it answers, if it is one that is counted.
+    call: Option<Call>,
+}
+
+type Reply = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl Answer {
     pub(crate) fn new(reply: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static) -> Answer {
-        Answer(Box::pin(reply))
+        Answer { reply: Box::pin(reply), call: None }
     }
 }
 
 impl Future for Answer {
-    type Output = Result<Response<Body>, Infallible>;
+    type Output = Result<Response<Sent>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context).map_ok(spell_too_large)
+        let response = spell_too_large(ready!(self.reply.as_mut().poll(context))?);
+        let mut call = self.call.take();
+        if let Some(call) = &mut call {
+            call.look(response.headers());
+        }
+        Poll::Ready(Ok(response.map(|body| Sent::new(body, call))))
     }
 }
 

@@ -4,7 +4,7 @@
 //! replies to them are unread. Replies are made when the connection asks for more: what a client does not read is not made, and
 //! piles up in the hub no further than its bound.
 
-use super::{Backend, Edge, Header, Identity, edge::StreamEnd, guard::Guard};
+use super::{Backend, Edge, EdgeCounts, Header, Identity, edge::StreamEnd, guard::Guard};
 use crate::{
     pb::etcdserverpb::{self as pb, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion},
     runtime,
@@ -13,13 +13,13 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{Request as HttpRequest, Response as HttpResponse};
-use hyper::body::Incoming;
+use hyper::body::Body as HttpBody;
 use prost::Message;
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -56,7 +56,10 @@ impl<B: Backend> WatchService<B> {
     }
 
     /// Answers a call. Written out, where other services have generated code, because the replies have a codec of their own.
-    pub async fn call(self, request: HttpRequest<Incoming>) -> Result<HttpResponse<Body>, Infallible> {
+    pub async fn call<R>(self, request: HttpRequest<R>) -> Result<HttpResponse<Body>, Infallible>
+    where
+        R: HttpBody<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send> + Send + 'static,
+    {
         if request.uri().path() != "/etcdserverpb.Watch/Watch" {
             return Ok(Status::unimplemented("").into_http());
         }
@@ -80,6 +83,7 @@ impl<B: Backend> WatchService<B> {
         });
         Ok(Response::new(Answers {
             backend: self.edge.backend.clone(),
+            counts: Arc::clone(&self.edge.counts),
             deliveries: Some(deliveries),
             watched,
             job: None,
@@ -190,6 +194,7 @@ pub(crate) fn spec(create: pb::WatchCreateRequest) -> WatchSpec {
 /// The replies of a stream, made when they are asked for.
 pub struct Answers<B> {
     backend: B,
+    counts: Arc<EdgeCounts>,
     /// There until this is dropped.
     deliveries: Option<Deliveries>,
     watched: Arc<Watched>,
@@ -258,6 +263,9 @@ impl<B: Backend> Answers<B> {
                 Poll::Ready(Turn::Deliver(delivery)) => {
                     if !self.watched.guard.lets(&self.watched.control, &delivery) {
                         continue;
+                    }
+                    if let Delivery::Events { events, .. } = &delivery {
+                        self.counts.events_sent.fetch_add(events.len() as u64, Relaxed);
                     }
                     let header = self.backend.header().at(delivery.revision());
                     return Poll::Ready(Ok(WatchReply::Made { header, delivery }));
