@@ -82,7 +82,7 @@ const METHODS: &[(&str, Shape)] = &[
     ("/grpc.health.v1.Health/Check", Unary),
     ("/grpc.health.v1.Health/Watch", ServerStream),
     ("/henge.ring.Ring/Report", BidiStream),
-    ("/henge.ring.Ring/List", Unary),
+    ("/henge.ring.Ring/List", ServerStream),
 ];
 
 /// gRPC's codes by number, as Go names them.
