@@ -18,6 +18,8 @@ pub mod dns;
 pub mod engine;
 #[cfg(feature = "server")]
 pub mod io;
+#[cfg(feature = "server")]
+pub mod metrics;
 
 #[cfg(feature = "server")]
 pub mod mvcc;

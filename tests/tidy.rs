@@ -10,6 +10,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("pb", &["types"]),
     ("io", &["types"]),
+    ("metrics", &[]),
     ("dns", &[]),
     ("runtime", &[]),
     ("tls", &["runtime"]),
@@ -29,8 +30,11 @@ const ROOMS: &[(&str, &[&str])] = &[
         "backup",
         &["types", "io", "bolt", "wal", "engine", "mvcc", "lease", "membership", "alarm", "auth", "machine", "pb"],
     ),
-    ("replica", &["types", "io", "raft", "wal", "engine", "mvcc", "lease", "membership", "auth", "machine", "watch"]),
-    ("peer", &["types", "io", "engine", "membership", "machine", "raft", "replica", "pb", "tls"]),
+    (
+        "replica",
+        &["types", "io", "metrics", "raft", "wal", "engine", "mvcc", "lease", "membership", "auth", "machine", "watch"],
+    ),
+    ("peer", &["types", "io", "metrics", "engine", "membership", "machine", "raft", "replica", "pb", "tls"]),
     ("ring", &["types", "pb", "runtime"]),
     (
         "server",
@@ -47,13 +51,17 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ring",
             "pb",
             "config",
+            "metrics",
             "runtime",
             "tls",
         ],
     ),
-    ("gateway", &["types", "machine", "mvcc", "server", "pb"]),
+    ("gateway", &["types", "machine", "metrics", "mvcc", "server", "pb"]),
     ("client", &["types", "pb", "runtime", "tls"]),
-    ("proxy", &["types", "engine", "mvcc", "watch", "ring", "server", "gateway", "client", "pb", "runtime", "tls"]),
+    (
+        "proxy",
+        &["types", "metrics", "engine", "mvcc", "watch", "ring", "server", "gateway", "client", "pb", "runtime", "tls"],
+    ),
     (
         "process",
         &[

@@ -78,8 +78,9 @@ impl Session {
     pub async fn lost(&self) -> KeeperState {
         let (mut keeper, mut ended) = (self.keeper.clone(), self.ended.subscribe());
         tokio::select! {
-            how = keeper.lost() => how,
+            biased;
             _ = ended.wait_for(|ended| *ended) => KeeperState::Gone,
+            how = keeper.lost() => how,
         }
     }
 
@@ -137,6 +138,7 @@ impl Place {
             let options = WatchOptions { start_revision: self.header.revision + 1, no_put: true, ..Default::default() };
             let mut watcher = self.session.client.watch(ahead.key, options);
             tokio::select! {
+                biased;
                 gone = something(&mut watcher) => drop(gone?),
                 _ = self.session.lost() => return Err(Error::SessionExpired),
             }
@@ -257,6 +259,7 @@ impl Session {
             unreachable!("it asks until it is told")
         };
         tokio::select! {
+            biased;
             answer = asking => answer,
             _ = self.lost() => Err(Error::SessionExpired),
         }

@@ -53,6 +53,8 @@ pub struct Config {
     pub pre_vote: bool,
     pub auto_compaction: Option<Compaction>,
     pub log: LogSettings,
+    /// `metrics` is `extensive`.
+    pub extensive_metrics: bool,
     pub warning_unary_request_duration: Duration,
     pub warning_apply_duration: Duration,
     pub compaction_batch_limit: usize,
@@ -198,6 +200,7 @@ impl<'a> Reader<'a> {
             pre_vote: self.bool("pre-vote"),
             auto_compaction: self.compaction(),
             log: self.log(),
+            extensive_metrics: self.one_of("metrics", &["basic", "extensive"]) == "extensive",
             warning_unary_request_duration: self.duration("warning-unary-request-duration"),
             warning_apply_duration: self.duration("warning-apply-duration"),
             compaction_batch_limit: self.int("compaction-batch-limit", 1, 1_000_000) as usize,

@@ -4,7 +4,7 @@ use super::{not_found, said};
 use crate::{
     machine::AlarmKind,
     mvcc::RangeQuery,
-    server::{Backend, Edge},
+    server::{Backend, Edge, Trace},
     types::{Error, Key, KeyRange},
 };
 use axum::{
@@ -12,7 +12,7 @@ use axum::{
     http::{StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use std::fmt::Write;
+use std::{fmt::Write, sync::atomic::Ordering::Relaxed};
 
 /// What a probe looks at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,12 +58,16 @@ async fn read<B: Backend>(backend: &B, serializable: bool) -> Result<(), Error> 
         return Err(Error::Faulted(fault));
     }
     let key = KeyRange::One(Key::from_static(b"health"));
-    backend.range(RangeQuery { limit: 1, keys_only: true, ..RangeQuery::new(key) }, serializable).await.map(|_| ())
+    let query = RangeQuery { limit: 1, keys_only: true, ..RangeQuery::new(key) };
+    backend.range(query, serializable, &Trace::of_none()).await.map(|_| ())
 }
 
 pub(super) async fn health<B: Backend>(State(edge): State<Edge<B>>, uri: Uri) -> Response {
     let query = Query(uri.query().unwrap_or_default());
-    match unhealthy(&edge.backend, query).await {
+    let why_not = unhealthy(&edge.backend, query).await;
+    let count = if why_not.is_none() { &edge.counts.healthy } else { &edge.counts.unhealthy };
+    count.fetch_add(1, Relaxed);
+    match why_not {
         // As etcd: JSON that does not say so.
         None => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], r#"{"health":"true","reason":""}"#).into_response(),
         Some(reason) => {

@@ -1,4 +1,4 @@
-//! Plain HTTP on the client port: etcd's API as JSON, health for balancers and kubelets, the version for clients.
+//! Plain HTTP on the client port: etcd's API as JSON, health for balancers and kubelets, the version for clients, numbers for Prometheus.
 //!
 //! **Promises.** Answers what etcd answers at the same paths, to the letter where scripts read it. A call over JSON is the same call as over
 //! gRPC: it passes the same services with their checks and bounds, and nothing here knows one message from another. Nothing is held without a
@@ -23,7 +23,10 @@ mod table;
 pub use access::{Access, Admitted};
 pub use call::{Calls, Json};
 
-use crate::server::{Backend, Edge, Services, Version};
+use crate::{
+    metrics,
+    server::{Backend, Edge, Services, Version},
+};
 use axum::{
     Router,
     extract::{Request, State},
@@ -76,6 +79,7 @@ pub fn is_json(path: &str) -> bool {
 pub fn routes<B: Backend>(edge: Edge<B>) -> Router {
     Router::new()
         .route("/version", get(version::<B>))
+        .route("/metrics", get(numbers::<B>))
         .route("/health", get(health::health::<B>))
         .route("/livez", get(health::livez::<B>))
         .route("/livez/{check}", get(health::livez_one::<B>))
@@ -90,6 +94,15 @@ async fn version<B: Backend>(State(edge): State<Edge<B>>) -> Response {
     let Version { server, cluster, storage } = &edge.settings.version;
     let text = format!(r#"{{"etcdserver":"{server}","etcdcluster":"{cluster}","storage":"{storage}"}}"#);
     json(StatusCode::OK, text)
+}
+
+/// The numbers of this process, as Prometheus reads them from etcd.
+async fn numbers<B: Backend>(State(edge): State<Edge<B>>) -> Response {
+    // It looks at the store and at the system, which may take a moment: not where others wait.
+    match tokio::task::spawn_blocking(move || edge.metrics.text()).await {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
 }
 
 fn json(status: StatusCode, text: String) -> Response {

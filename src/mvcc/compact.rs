@@ -114,6 +114,7 @@ impl Reader {
         // The index goes first: whoever still finds a version there also finds its row, or has pinned it. After a crash between
         // the two the rows are in the index again.
         let mut batch = Batch::default();
+        shared.swept_rows.fetch_add(removed.len() as u64, Ordering::Relaxed);
         for stamp in removed {
             batch.delete(Table::Versions, Bytes::copy_from_slice(&stamp.row_key()));
         }

@@ -56,7 +56,7 @@ use pin::Pins;
 use record::Stamp;
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
 /// What is compacted or swept before the first compaction, as in etcd.
@@ -76,6 +76,8 @@ struct Shared {
     published: AtomicI64,
     compacted: AtomicI64,
     swept: AtomicI64,
+    /// Rows that sweeps have removed since this was opened.
+    swept_rows: AtomicU64,
 }
 
 struct State {

@@ -18,7 +18,10 @@ use parking_lot::{Mutex, RwLock};
 use std::{
     collections::HashMap,
     ops::{Bound, ControlFlow},
-    sync::{Arc, atomic::AtomicI64},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
 };
 
 /// Rows that are read by one scan. The engine may hold up writers while it scans.
@@ -66,6 +69,7 @@ pub(super) fn open(engine: Arc<dyn Engine>) -> Result<Opened, Fault> {
         published: AtomicI64::new(current),
         compacted: AtomicI64::new(compacted),
         swept: AtomicI64::new(swept),
+        swept_rows: AtomicU64::new(0),
     };
     Ok(Opened { shared: Arc::new(shared), current, leased })
 }

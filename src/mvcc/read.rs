@@ -148,6 +148,11 @@ impl Reader {
         Revision(self.store.read().swept.load(Ordering::Acquire))
     }
 
+    /// How many rows sweeps have removed since the store was opened.
+    pub fn swept_rows(&self) -> u64 {
+        self.store.read().swept_rows.load(Ordering::Relaxed)
+    }
+
     /// Number of live keys. May be ahead of [`Reader::current`] by the write that is under way.
     pub fn keys_total(&self) -> usize {
         self.shared().state.read().index.live_total()

@@ -7,15 +7,17 @@ use super::{
     queue::{Bounds, Queue, is_urgent, portions},
     service::says_removed,
     snapshot::{self, Throttle},
+    tally::PeerTally,
 };
 use crate::{
-    pb::henge::peer::{Ack, Batch, Hello, Lane, peer_client::PeerClient},
+    pb::henge::peer::{Ack, Batch, ClusterRequest, Hello, Lane, peer_client::PeerClient},
     replica::{Outgoing, PeerMessage},
     types::MemberId,
 };
 use parking_lot::Mutex;
 use prost::Message as _;
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,7 +26,7 @@ use std::{
 };
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time::Instant};
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Status, Streaming};
+use tonic::{Status, Streaming, transport::Channel};
 
 /// Small messages come thick and fast when many reads wait.
 const URGENT: Bounds = Bounds { messages_max: 8_192, bytes_max: 4 << 20 };
@@ -65,6 +67,7 @@ pub(super) struct Link {
     lanes: Lanes,
     urls: watch::Sender<Vec<String>>,
     facts: Arc<Facts>,
+    tally: Arc<PeerTally>,
     messages: JoinHandle<()>,
     snapshot: Option<JoinHandle<()>>,
 }
@@ -93,6 +96,7 @@ impl Link {
         me: watch::Receiver<Option<Me>>,
         dialer: Dialer,
         election_timeout: Duration,
+        tally: Arc<PeerTally>,
     ) -> Link {
         let lanes = Lanes { urgent: Arc::new(Queue::new(URGENT)), bulk: Arc::new(Queue::new(BULK)) };
         let (urls, urls_seen) = watch::channel(urls);
@@ -103,11 +107,12 @@ impl Link {
             urls: urls_seen,
             lanes: lanes.clone(),
             facts: Arc::clone(&facts),
+            tally: Arc::clone(&tally),
             dialer,
             election_timeout,
             told: None,
         };
-        Link { lanes, urls, facts, messages: runtime.spawn(task.run()), snapshot: None }
+        Link { lanes, urls, facts, tally, messages: runtime.spawn(task.run()), snapshot: None }
     }
 
     /// Queues what there is room for.
@@ -159,8 +164,8 @@ impl Link {
         snapshot: Outgoing,
     ) {
         if !self.is_sending_snapshot() {
-            let urls = self.urls.subscribe();
-            self.snapshot = Some(runtime.spawn(snapshot::send(to, me, urls, dialer, throttle, snapshot)));
+            let (urls, tally) = (self.urls.subscribe(), Arc::clone(&self.tally));
+            self.snapshot = Some(runtime.spawn(snapshot::send(to, me, urls, dialer, throttle, snapshot, tally)));
         }
     }
 }
@@ -208,6 +213,7 @@ struct Task {
     urls: watch::Receiver<Vec<String>>,
     lanes: Lanes,
     facts: Arc<Facts>,
+    tally: Arc<PeerTally>,
     dialer: Dialer,
     election_timeout: Duration,
     /// The last complaint that was logged: one that only repeats itself is not.
@@ -265,6 +271,7 @@ impl Task {
         self.facts.failures.fetch_add(1, Ordering::Relaxed);
         let why = match end {
             End::Lost(why) => {
+                self.tally.lost.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(remote_peer_id = %self.to, url, error = %why, "peer became inactive");
                 return;
             }
@@ -285,10 +292,12 @@ impl Task {
     /// Both lanes to one URL, until one of them ends.
     async fn converse(&mut self, me: &Me, url: &str) -> End {
         let opened = tokio::try_join!(self.open(me, url, Lane::Urgent), self.open(me, url, Lane::Bulk));
-        let (mut urgent, mut bulk) = match opened {
+        let ((channel, mut urgent), (_, mut bulk)) = match opened {
             Ok(lanes) => lanes,
             Err(end) => return end,
         };
+        let probing = probe(channel, Arc::clone(&self.tally));
+        tokio::pin!(probing);
         *self.facts.connected.lock() = Some(Instant::now());
         self.told = None;
         tracing::info!(remote_peer_id = %self.to, url, "peer became active");
@@ -296,6 +305,7 @@ impl Task {
             tokio::select! {
                 end = ended(&mut urgent) => return end,
                 end = ended(&mut bulk) => return end,
+                never = &mut probing => match never {},
                 changed = self.urls.changed() => {
                     let known = changed.is_ok() && self.urls.borrow_and_update().iter().any(|one| one == url);
                     if !known {
@@ -306,17 +316,17 @@ impl Task {
         }
     }
 
-    async fn open(&self, me: &Me, url: &str, lane: Lane) -> Result<Streaming<Ack>, End> {
+    async fn open(&self, me: &Me, url: &str, lane: Lane) -> Result<(Channel, Streaming<Ack>), End> {
         let channel = self.dialer.dial(url, self.keep_alive(lane)).await.map_err(End::Unreachable)?;
         let queue = if lane == Lane::Urgent { &self.lanes.urgent } else { &self.lanes.bulk };
         let greeting = Batch { hello: Some(hello(me, self.to, lane)), messages: Vec::new() };
         let batches = tokio_stream::once(greeting).chain(counted(queue.reader(), Arc::clone(&self.facts)));
-        let mut client = PeerClient::new(channel);
+        let mut client = PeerClient::new(channel.clone());
         // The answer begins once the greeting was read and accepted.
         match tokio::time::timeout(self.dialer.patience, client.messages(batches)).await {
             Ok(Ok(answer)) => {
                 queue.open();
-                Ok(answer.into_inner())
+                Ok((channel, answer.into_inner()))
             }
             Ok(Err(status)) => Err(End::Refused(status)),
             Err(_) => Err(End::Unreachable(format!("no answer to the greeting within {:?}", self.dialer.patience))),
@@ -344,6 +354,21 @@ impl Task {
 const BULK_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How long a full bulk lane may take to answer whether it lives.
 const BULK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the time there and back again is measured, about as in etcd.
+const PROBE_INTERVAL: Duration = Duration::from_secs(4);
+
+/// Measures it for as long as the connection stands. Whether it stands is for others to find out.
+async fn probe(channel: Channel, tally: Arc<PeerTally>) -> Infallible {
+    let mut client = PeerClient::new(channel);
+    loop {
+        let began = Instant::now();
+        if client.cluster(ClusterRequest {}).await.is_ok() {
+            tally.round_trip.observe(began.elapsed());
+        }
+        tokio::time::sleep(PROBE_INTERVAL).await;
+    }
+}
 
 /// Waits for the end of a lane.
 async fn ended(acks: &mut Streaming<Ack>) -> End {

@@ -27,6 +27,7 @@ mod refusals;
 mod service;
 mod snapshot;
 mod streams;
+mod tally;
 mod tls;
 
 pub use client::Counts;
@@ -52,6 +53,7 @@ use std::{
     time::Duration,
 };
 use streams::Streams;
+use tally::Tallies;
 use tokio::{runtime::Handle, sync::watch};
 
 /// The version of the protocol that this build speaks. A message that a receiver of an older version does not know is lost on it.
@@ -105,6 +107,7 @@ struct Inner {
     peers: Mutex<Peers>,
     streams: Arc<Streams>,
     refusals: Refusals,
+    tallies: Tallies,
     /// Taken by the snapshot that is arriving.
     arriving: Arc<tokio::sync::Mutex<()>>,
     stopping: watch::Sender<bool>,
@@ -140,6 +143,7 @@ impl Network {
             peers: Mutex::default(),
             streams: Arc::default(),
             refusals: Refusals::default(),
+            tallies: Tallies::default(),
             arriving: Arc::default(),
             stopping: watch::Sender::new(false),
         };
@@ -225,7 +229,9 @@ impl Inner {
             Some(link) => link.set_urls(urls),
             None => {
                 let me = self.me.subscribe();
-                let link = Link::new(&self.runtime, to, urls.to_vec(), me, self.dialer.clone(), self.election_timeout);
+                let tally = self.tallies.of(to);
+                let dialer = self.dialer.clone();
+                let link = Link::new(&self.runtime, to, urls.to_vec(), me, dialer, self.election_timeout, tally);
                 peers.links.insert(to, link);
             }
         }

@@ -4,6 +4,7 @@ use super::{
     Inner, Me, PROTOCOL_VERSION, convert,
     snapshot::{self, Source},
     streams::{Kind, Place},
+    tally::PeerTally,
 };
 use crate::{
     pb::henge::peer::{
@@ -12,7 +13,13 @@ use crate::{
     replica::PeerMessage,
     types::MemberId,
 };
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use prost::Message as _;
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -38,6 +45,7 @@ pub(super) struct Guest {
     pub(super) from: MemberId,
     pub(super) me: Me,
     pub(super) place: Place,
+    pub(super) tally: Arc<PeerTally>,
 }
 
 type Acks<T> = ReceiverStream<Result<T, Status>>;
@@ -82,7 +90,8 @@ impl Peer for PeerService {
         let guest = self.admit(first.hello.as_ref(), Kind::Snapshot, remote)?;
         let header = first.header.ok_or_else(|| Status::invalid_argument("the snapshot has no header"))?;
         let meta = convert::header_from_wire(header).map_err(malformed)?;
-        let source = Source { guest, meta, only: Arc::clone(&self.network.arriving) };
+        let (only, tally) = (Arc::clone(&self.network.arriving), Arc::clone(&guest.tally));
+        let source = Source { guest, meta, only, tally };
         let (acks, answer) = mpsc::channel(snapshot::WINDOW + 2);
         let mut stopping = self.network.stopping.subscribe();
         tokio::spawn(async move {
@@ -148,7 +157,7 @@ impl PeerService {
                 if standing == Standing::Unknown {
                     self.network.acquaint(from, &hello.peer_urls);
                 }
-                Ok(Guest { from, me, place })
+                Ok(Guest { from, me, place, tally: self.network.tallies.of(from) })
             }
             None => refuse(Status::resource_exhausted("too many members that nobody here knows yet")),
         }
@@ -187,8 +196,12 @@ async fn receive(mut guest: Guest, first: Batch, mut batches: Streaming<Batch>) 
 }
 
 fn deliver(guest: &Guest, batch: Batch) -> Result<(), Status> {
+    guest.tally.received_bytes.fetch_add(batch.encoded_len() as u64, Relaxed);
     let messages = batch.messages.into_iter().filter_map(|message| convert::from_wire(message).transpose());
-    let messages = messages.collect::<Result<Vec<PeerMessage>, _>>().map_err(malformed)?;
+    let messages = messages.collect::<Result<Vec<PeerMessage>, _>>().map_err(|what| {
+        guest.tally.malformed.fetch_add(1, Relaxed);
+        malformed(what)
+    })?;
     if !messages.is_empty() {
         guest.me.inbound.deliver(guest.from, messages);
     }

@@ -129,6 +129,8 @@ async fn live(config: Config) -> Result<(), String> {
         MemberBackend::new(handle.clone(), quota_bytes(&config).max(0), rules, auth_settings, Arc::clone(&stopping));
     backend.upkeep(config.auto_promote);
     let edge = Edge::new(backend, edge_settings(&config));
+    edge.metrics.add(edge.backend.clone());
+    edge.metrics.add(peers.network().clone());
     if config.core_size > 0 {
         let healing = Healing { core_size: config.core_size, after: config.core_heal_after };
         edge.backend.heal(healing, edge.roster.clone(), edge.healing.clone());
@@ -295,6 +297,7 @@ fn edge_settings(config: &Config) -> server::Settings {
         watch_progress_interval: config.watch_progress_notify_interval,
         version: Version::claiming(&crate::config::claimed_version()),
         slow_call: config.warning_unary_request_duration,
+        times_calls: config.extensive_metrics,
         leaderless_max: config.election_timeout * 3,
         // Beside the store: the same disk, and nobody else's.
         spool_dir: config.data_dir.clone(),

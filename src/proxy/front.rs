@@ -71,7 +71,7 @@ impl Calls for Ring {
 impl server::Front for Front {}
 
 impl Service<Request<Incoming>> for Front {
-    type Response = Response<Body>;
+    type Response = Response<server::Sent>;
     type Error = Infallible;
     type Future = server::Answer;
 

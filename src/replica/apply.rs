@@ -66,7 +66,7 @@ impl Apply {
         let (index, term) = self.machine.applied();
         self.shared.hashes.lock().extend(std::mem::take(&mut outcome.hashes));
         self.shared.facts.applied.store(index.0, Ordering::Release);
-        self.tell(outcome);
+        self.tell(outcome, started);
         if term > self.told_term {
             // After the replies: what has no answer now was not in the log before this term.
             self.told_term = term;
@@ -75,7 +75,9 @@ impl Apply {
         self.take_over(term);
         self.settle(index, term);
         let took = self.shared.clock.now().saturating_sub(started);
+        self.shared.facts.tally.apply.observe(took);
         if took > self.warn_after {
+            self.shared.facts.tally.slow_applies.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(took = ?took, entries = count, applied = index.0, "apply request took too long");
         }
         Ok(())
@@ -105,8 +107,9 @@ impl Apply {
     }
 
     /// Leases before replies: a client that has its grant may renew at once. Watchers before replies: whoever writes and then
-    /// watches "from now" must not be told about the write.
-    fn tell(&mut self, outcome: Outcome) {
+    /// watches "from now" must not be told about the write. `started`: when the batch's turn came.
+    fn tell(&mut self, outcome: Outcome, started: Duration) {
+        self.shared.facts.tally.count(&outcome);
         for effect in &outcome.effects {
             match effect {
                 Effect::LeaseGranted { id, ttl_s } => self.shared.expiry.granted(*id, *ttl_s),
@@ -133,7 +136,8 @@ impl Apply {
         if !outcome.events.is_empty() {
             self.shared.hub.publish(outcome.events, self.shared.reader.current());
         }
-        self.shared.proposals.complete(outcome.replies);
+        let times = (started, self.shared.clock.now());
+        self.shared.proposals.complete(outcome.replies, times, &self.shared.facts.tally.agreed);
     }
 
     /// Wakes those who hold streams: somebody may do other things now.

@@ -50,11 +50,15 @@ impl Sweep {
     /// One step, and how long to rest before the next; `None` if there is nothing more to do.
     pub(crate) fn step(&self) -> Result<Option<Duration>, Fault> {
         let reader = &self.shared.reader;
+        let (clock, tally) = (&self.shared.clock, &self.shared.facts.tally);
+        let began = clock.now();
         if reader.compact_step(self.rows_max)? {
+            tally.swept(began, clock.now(), false);
             return Ok(Some(self.pause));
         }
         let swept = reader.swept();
         if self.shared.swept.send_replace(swept) != swept {
+            tally.swept(began, clock.now(), true);
             tracing::info!(compact_revision = swept.0, "finished scheduled compaction");
         }
         // A reader may hold the sweep back; nobody tells when it lets go.

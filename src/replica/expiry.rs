@@ -9,7 +9,13 @@ use crate::{
     types::{LeaseId, Term},
 };
 use parking_lot::Mutex;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 /// Most leases whose end is proposed in one tick, so that a mass expiry does not crowd out everything else.
 const EXPIRED_PER_TICK: usize = 1_000;
@@ -20,6 +26,8 @@ const CHECKPOINTS_PER_TICK: usize = 1_000;
 pub(super) struct Expiry {
     clock: Arc<dyn Clock>,
     wheel: Mutex<Running>,
+    /// Renewals that were granted.
+    renewed: AtomicU64,
 }
 
 #[derive(Default)]
@@ -31,7 +39,7 @@ struct Running {
 
 impl Expiry {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Expiry {
-        Expiry { clock, wheel: Mutex::default() }
+        Expiry { clock, wheel: Mutex::default(), renewed: AtomicU64::default() }
     }
 
     /// This member leads `term` now, and has applied all before it: every lease gets at least what it was promised.
@@ -87,7 +95,14 @@ impl Expiry {
             }
             Renewal::Expired | Renewal::Unknown => None,
         };
-        (ids.iter().map(renew).collect(), resets)
+        let seconds = ids.iter().map(renew).collect::<Vec<_>>();
+        self.renewed.fetch_add(seconds.iter().flatten().count() as u64, Ordering::Relaxed);
+        (seconds, resets)
+    }
+
+    /// How many renewals were granted so far.
+    pub(super) fn renewed(&self) -> u64 {
+        self.renewed.load(Ordering::Relaxed)
     }
 
     /// Whole seconds left; `None` if there is no such lease.

@@ -56,7 +56,9 @@ impl<D: Disk> Flush<D> {
             return Ok(());
         }
         // What is applied while it runs may or may not be in it.
+        let began = self.shared.clock.now();
         engine.flush()?;
+        self.shared.facts.tally.flush.observe(self.shared.clock.now().saturating_sub(began));
         self.shared.view.measure()?;
         // The loop is gone only when the member stops.
         let _ = self.inbox.send(Inbox::Flushed(covered));

@@ -9,6 +9,7 @@ use super::{
     run::Inbox,
     snapshots::Arrival,
     standbys::Standbys,
+    tally::{Stages, Tally},
     tasks::Tasks,
     transport::{PeerMessage, Transport},
 };
@@ -114,6 +115,7 @@ pub(super) struct Facts {
     pub(super) settled: Mutex<(Index, Term)>,
     /// The loop has ended; apply may still be at work.
     pub(super) ended: AtomicBool,
+    pub(super) tally: Tally,
     wal_syncs: AtomicU64,
     wal_sync_us: AtomicU64,
 }
@@ -213,6 +215,14 @@ impl Handle {
     /// [`Error::NoLeader`], [`Error::RequestTooManyRequests`], [`Error::RequestTooLarge`], [`Error::NoSpace`] (quota). What the state
     /// machine refused is in [`Applied::result`].
     pub async fn propose_for(&self, author: &Author, command: Command) -> Result<Applied, Error> {
+        self.propose_timed(author, command).await.map(|(applied, _)| applied)
+    }
+
+    /// The same, and where the time went.
+    ///
+    /// # Errors
+    /// As [`Handle::propose_for`].
+    pub async fn propose_timed(&self, author: &Author, command: Command) -> Result<(Applied, Stages), Error> {
         self.admit(&command)?;
         let id = self.request_id();
         self.submit(id, EntryKind::Normal, codec::encode(id, author, &command)).await
@@ -225,7 +235,7 @@ impl Handle {
     pub async fn change_members(&self, change: Change) -> Result<Applied, Error> {
         let id = self.request_id();
         let (kind, data) = codec::encode_conf_change(id, &change);
-        self.submit(id, kind, data).await
+        self.submit(id, kind, data).await.map(|(applied, _)| applied)
     }
 
     /// A learner gets a vote, and at the same moment a voter leaves: one change, through a joint membership, so that there is never one voter
@@ -237,7 +247,7 @@ impl Handle {
         let id = self.request_id();
         let changes = vec![Change::Promote(learner), Change::Remove(leaving)];
         let (kind, data) = codec::encode_conf_changes(id, &Changes::Joint { changes, auto_leave: true });
-        self.submit(id, kind, data).await
+        self.submit(id, kind, data).await.map(|(applied, _)| applied)
     }
 
     /// Unique among the proposals of all members and all restarts for as long as an entry may be waited for.
@@ -245,7 +255,7 @@ impl Handle {
         RequestId(self.shared.chance())
     }
 
-    async fn submit(&self, id: RequestId, kind: EntryKind, data: Bytes) -> Result<Applied, Error> {
+    async fn submit(&self, id: RequestId, kind: EntryKind, data: Bytes) -> Result<(Applied, Stages), Error> {
         let shared = &*self.shared;
         self.trusted()?;
         if data.len() > shared.limits.request_bytes_max {
@@ -301,12 +311,25 @@ impl Handle {
     /// # Errors
     /// As [`Handle::propose`].
     pub async fn lease_grant(&self, author: &Author, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
+        self.lease_grant_timed(author, id, ttl_s).await.map(|(applied, _)| applied)
+    }
+
+    /// The same, and where the time went.
+    ///
+    /// # Errors
+    /// As [`Handle::propose`].
+    pub async fn lease_grant_timed(
+        &self,
+        author: &Author,
+        id: LeaseId,
+        ttl_s: i64,
+    ) -> Result<(Applied, Stages), Error> {
         let id = match id {
             LeaseId::NONE => self.unused_lease_id(),
             id => id,
         };
         let ttl_s = ttl_s.max(self.shared.limits.ttl_s_min);
-        self.propose_for(author, Command::LeaseGrant { id, ttl_s }).await
+        self.propose_timed(author, Command::LeaseGrant { id, ttl_s }).await
     }
 
     fn unused_lease_id(&self) -> LeaseId {

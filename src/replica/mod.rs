@@ -36,6 +36,7 @@ mod run;
 mod snapshots;
 mod standbys;
 mod submit;
+mod tally;
 mod tasks;
 mod transport;
 
@@ -43,6 +44,7 @@ pub use bootstrap::{Settings, StartAs, has_log, start};
 pub use compactor::AutoCompaction;
 pub use handle::{Handle, Status};
 pub use snapshots::Incoming;
+pub use tally::{Stages, Tally};
 pub use transport::{Answer, Forwarded, Letter, Outgoing, PeerMessage, Question, Row, Standby, Transport};
 
 // A member taken apart, for the simulator.

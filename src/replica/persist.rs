@@ -103,9 +103,15 @@ impl<D: Disk> Persist<D> {
                 }
             }
         }
+        self.shared.facts.tally.wal_bytes.store(self.wal.written_bytes(), Ordering::Relaxed);
         if sync && !Sabotage::AckBeforeFsync.is(self.sabotage) {
+            let written = self.shared.clock.now();
             self.wal.sync()?;
-            self.shared.facts.wal_sync(self.shared.clock.now().saturating_sub(started));
+            let synced = self.shared.clock.now();
+            let facts = &self.shared.facts;
+            facts.wal_sync(synced.saturating_sub(started));
+            facts.tally.wal_write.observe(written.saturating_sub(started));
+            facts.tally.wal_fsync.observe(synced.saturating_sub(written));
         }
         if !letters.is_empty() {
             self.shared.transport.send(letters);

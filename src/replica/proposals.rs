@@ -1,8 +1,9 @@
 //! Who waits for the outcome of which proposal.
 
-use super::transport::Forwarded;
+use super::{tally::Stages, transport::Forwarded};
 use crate::{
     machine::{Applied, RequestId},
+    metrics::Histogram,
     types::{EntryKind, Error, Term},
 };
 use bytes::Bytes;
@@ -19,7 +20,7 @@ const WAITING_MAX: usize = 100_000;
 /// Most bytes of commands that may wait at once.
 const WAITING_BYTES_MAX: u64 = 256 << 20;
 
-pub(super) type Answer = Result<Applied, Error>;
+pub(super) type Answer = Result<(Applied, Stages), Error>;
 
 struct Waiter {
     reply: oneshot::Sender<Answer>,
@@ -28,6 +29,8 @@ struct Waiter {
     data: Bytes,
     since: Duration,
     deadline: Duration,
+    /// When it was last given to the log, or sent to the log's leader.
+    submitted: Duration,
     /// The term in which it was given to the log, or sent to the log's leader; `None` while it waits for a leader.
     term: Option<Term>,
 }
@@ -62,21 +65,26 @@ impl Proposals {
         if waiting.len() >= WAITING_MAX {
             return Err(Error::RequestTooManyRequests);
         }
-        waiting.insert(id, Waiter { reply, kind, data, since: now, deadline, term: None });
+        waiting.insert(id, Waiter { reply, kind, data, since: now, deadline, submitted: now, term: None });
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(answer)
     }
 
     /// Those of `ids` that still wait for a leader, as they go to that of `term`. None is ever given out twice at a time: it would be
-    /// applied twice.
-    pub(super) fn submit(&self, ids: &[RequestId], term: Term) -> Vec<Forwarded> {
-        let mut waiting = self.waiting.lock();
-        let submit = |id: &RequestId| {
-            let waiter = waiting.get_mut(id).filter(|waiter| waiter.term.is_none())?;
-            waiter.term = Some(term);
-            Some(Forwarded { id: *id, kind: waiter.kind, data: waiter.data.clone() })
-        };
-        ids.iter().filter_map(submit).collect()
+    /// applied twice. `queued` takes note of how long they have waited until `now`.
+    pub(super) fn submit(&self, ids: &[RequestId], term: Term, now: Duration, queued: &Histogram) -> Vec<Forwarded> {
+        let (mut waited, mut submitted) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+        {
+            let mut waiting = self.waiting.lock();
+            for id in ids {
+                let Some(waiter) = waiting.get_mut(id).filter(|waiter| waiter.term.is_none()) else { continue };
+                (waiter.term, waiter.submitted) = (Some(term), now);
+                waited.push(now.saturating_sub(waiter.since));
+                submitted.push(Forwarded { id: *id, kind: waiter.kind, data: waiter.data.clone() });
+            }
+        }
+        queued.observe_all(waited.into_iter());
+        submitted
     }
 
     /// Those of `ids` that were submitted in `term` got into no log, and may be submitted again.
@@ -104,18 +112,26 @@ impl Proposals {
         ids.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Answers those of `applied` that wait here; the others were proposed elsewhere, or before a restart.
-    pub(super) fn complete(&self, applied: Vec<Applied>) {
+    /// Answers those of `applied` that wait here; the others were proposed elsewhere, or before a restart. `began` and `done`: when
+    /// their batch was. `agreed` takes note of how long it took until then.
+    pub(super) fn complete(&self, applied: Vec<Applied>, (began, done): (Duration, Duration), agreed: &Histogram) {
         let mut answers = Vec::with_capacity(applied.len());
+        let applying = done.saturating_sub(began);
         {
             let mut waiting = self.waiting.lock();
             for outcome in applied {
                 if let Some(waiter) = waiting.remove(&outcome.request) {
                     self.bytes.fetch_sub(waiter.data.len() as u64, Ordering::Relaxed);
-                    answers.push((waiter.reply, outcome));
+                    let stages = Stages {
+                        queued: waiter.submitted.saturating_sub(waiter.since),
+                        agreed: began.saturating_sub(waiter.submitted),
+                        applied: applying,
+                    };
+                    answers.push((waiter.reply, (outcome, stages)));
                 }
             }
         }
+        agreed.observe_all(answers.iter().map(|(_, (_, stages))| stages.agreed));
         for (reply, outcome) in answers {
             // A caller that has gone away does not want to know.
             let _ = reply.send(Ok(outcome));

@@ -334,6 +334,7 @@ impl Run {
 
     fn leader_changed(&mut self, leader: Option<MemberId>, now: Duration) {
         if leader.is_some() {
+            self.shared.facts.tally.leader_changes.fetch_add(1, Ordering::Relaxed);
             self.shared.facts.led_since_us.store(now.as_micros() as u64, Ordering::Relaxed);
         }
         let term = self.node.status().term.0;

@@ -45,7 +45,7 @@ impl Run {
     pub(super) fn propose(&mut self, ids: &[RequestId]) {
         match self.way() {
             Way::Own(term) => {
-                let proposals = self.shared.proposals.submit(ids, term);
+                let proposals = self.take(ids, term);
                 for (id, kind) in self.append(proposals) {
                     match kind {
                         EntryKind::Normal => self.shared.proposals.fail(id, Error::RequestTooManyRequests),
@@ -58,13 +58,19 @@ impl Run {
                 }
             }
             Way::To(leader, term) => {
-                let proposals = self.shared.proposals.submit(ids, term);
+                let proposals = self.take(ids, term);
                 let letters = packs(proposals)
                     .map(|proposals| Letter { to: leader, message: PeerMessage::Forward { term, proposals } });
                 self.shared.transport.send(letters.collect());
             }
             Way::Nowhere => self.parked.extend(ids),
         }
+    }
+
+    /// Those of `ids` that go to the log of `term` now.
+    fn take(&self, ids: &[RequestId], term: Term) -> Vec<Forwarded> {
+        let shared = &self.shared;
+        shared.proposals.submit(ids, term, shared.clock.now(), &shared.facts.tally.queued)
     }
 
     /// Appends to the own log; returns what was not taken.
@@ -237,7 +243,11 @@ impl Run {
         if !is_confirmed {
             return;
         }
-        let revokes = self.shared.expiry.expired().into_iter().map(|id| Command::LeaseRevoke { id });
+        let expired = self.shared.expiry.expired();
+        if !expired.is_empty() {
+            self.shared.facts.tally.leases_expired.fetch_add(expired.len() as u64, Ordering::Relaxed);
+        }
+        let revokes = expired.into_iter().map(|id| Command::LeaseRevoke { id });
         let checkpoints = Some(self.shared.expiry.checkpoints()).filter(|due| !due.is_empty());
         let commands = revokes.chain(checkpoints.map(Command::LeaseCheckpoint)).collect::<Vec<_>>();
         self.propose_own(commands);

@@ -1,6 +1,6 @@
 //! The seam between the edge and what stands behind it: a member, or a proxy of the ring.
 
-use super::{downgrade::Downgrade, keeper::Keeper};
+use super::{downgrade::Downgrade, keeper::Keeper, trace::Trace};
 use crate::{
     auth::Author,
     engine::{self, Checkpoint},
@@ -80,8 +80,13 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// The header of a reply that is sent now.
     fn header(&self) -> Header;
 
-    /// Reads a range; linearizable unless `serializable`.
-    fn range(&self, query: RangeQuery, serializable: bool) -> impl Future<Output = Result<RangeResult, Error>> + Send;
+    /// Reads a range; linearizable unless `serializable`. Tells `trace` where the time goes.
+    fn range(
+        &self,
+        query: RangeQuery,
+        serializable: bool,
+        trace: &Trace<'_>,
+    ) -> impl Future<Output = Result<RangeResult, Error>> + Send;
 
     /// Pins `range` at `revision` (0 or less: the current one) for a read in many steps; linearizable unless `serializable`.
     fn pin(
@@ -92,15 +97,22 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Pinned, Error>> + Send;
 
     /// Runs a transaction that writes on none of its paths; linearizable unless `serializable`.
-    /// The revision is the store's when it ran.
+    /// The revision is the store's when it ran. Tells `trace` where the time goes.
     fn txn_read(
         &self,
         txn: &Txn,
         serializable: bool,
+        trace: &Trace<'_>,
     ) -> impl Future<Output = Result<(TxnReply, Revision), Error>> + Send;
 
     /// Replicates a command for `author`, whose permissions are looked at when it is applied, and waits until it is applied here.
-    fn propose(&self, author: &Author, command: Command) -> impl Future<Output = Result<Applied, Error>> + Send;
+    /// Tells `trace` where the time goes.
+    fn propose(
+        &self,
+        author: &Author,
+        command: Command,
+        trace: &Trace<'_>,
+    ) -> impl Future<Output = Result<Applied, Error>> + Send;
 
     /// Returns once everything below `revision`, which has been compacted, is swept from disk.
     fn compacted(&self, revision: Revision) -> impl Future<Output = Result<(), Error>> + Send;
@@ -111,6 +123,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
         author: &Author,
         id: LeaseId,
         ttl_s: i64,
+        trace: &Trace<'_>,
     ) -> impl Future<Output = Result<Applied, Error>> + Send;
 
     /// Renews leases. The time to live of each in seconds, or `None` if there is no such lease.

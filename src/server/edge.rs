@@ -3,14 +3,17 @@
 use super::{
     Backend, Header, HealingNews,
     admission::{Admission, Ticket},
+    calls::Calls,
     check::Limits,
+    gauges::{EdgeCounts, EdgeSource},
     identity::Identity,
     keeper::Found,
-    trace::Trace,
+    trace::{SlowCalls, Trace},
 };
 use crate::{
     auth::Author,
     machine::{Command, Reply, View},
+    metrics::{Process, Registry},
     ring::Roster,
     types::{Error, Key, MemberId},
 };
@@ -49,6 +52,8 @@ pub struct Settings {
     pub version: Version,
     /// `warning-unary-request-duration`: slower calls are logged.
     pub slow_call: Duration,
+    /// `--metrics extensive`: the time of each call is measured, too.
+    pub times_calls: bool,
     /// How long a stream with `hasleader` lives on without a leader: etcd's three election timeouts.
     pub leaderless_max: Duration,
     /// `watch-progress-notify-interval`: at least 100 ms.
@@ -67,6 +72,7 @@ impl Default for Settings {
             limits: Limits::default(),
             version: Version::claiming("3.7.1"),
             slow_call: Duration::from_millis(300),
+            times_calls: false,
             leaderless_max: Duration::from_secs(3),
             watch_progress_interval: Duration::from_secs(600),
             proposals_max: 20_000,
@@ -87,9 +93,15 @@ pub struct Edge<B> {
     pub roster: Roster,
     /// What this member does for the core to be whole.
     pub healing: HealingNews,
+    /// What `/metrics` says.
+    pub metrics: Registry,
+    /// What was asked of `/health` and of watches.
+    pub counts: Arc<EdgeCounts>,
+    pub(super) calls: Calls,
     admission: Admission,
     /// Threads that read history for watchers.
     pub(super) history_readers: Arc<Semaphore>,
+    slow_calls: Arc<SlowCalls>,
 }
 
 impl<B: Backend> Edge<B> {
@@ -98,14 +110,20 @@ impl<B: Backend> Edge<B> {
         let admission = Admission::new(settings.proposals_max, settings.proposal_bytes_max);
         let roster = Roster::new(backend.header().member_id.0, 0);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Edge {
-            backend,
-            settings: Arc::new(settings),
-            roster,
-            healing: HealingNews::default(),
-            admission,
-            history_readers: Arc::new(Semaphore::new(processors.div_ceil(2))),
-        }
+        let history_readers = Arc::new(Semaphore::new(processors.div_ceil(2)));
+        let calls = Calls::new(settings.times_calls);
+        let slow_calls = Arc::new(SlowCalls::new(settings.slow_call));
+        let metrics = Registry::default();
+        let counts = Arc::new(EdgeCounts::default());
+        metrics.add(Process);
+        metrics.add(calls.clone());
+        metrics.add(EdgeSource {
+            counts: Arc::clone(&counts),
+            admission: admission.clone(),
+            version: settings.version.clone(),
+        });
+        let (settings, healing) = (Arc::new(settings), HealingNews::default());
+        Edge { backend, settings, roster, healing, metrics, counts, calls, admission, history_readers, slow_calls }
     }
 
     /// What every call passes first: who asks. `on_learner`: a learner answers this call too.
@@ -192,11 +210,6 @@ impl<B: Backend> Edge<B> {
         self.admission.enter(bytes)
     }
 
-    /// How many proposals, and how many bytes of them, are under way.
-    pub fn under_way(&self) -> (usize, usize) {
-        self.admission.under_way()
-    }
-
     /// Replicates a command that takes `bytes` in the log: its reply, and the header of it.
     ///
     /// # Errors
@@ -212,15 +225,15 @@ impl<B: Backend> Edge<B> {
         let _ticket = self.admit(bytes)?;
         let trace = self.trace(call);
         let key = key_of(&command);
-        let result = self.backend.propose(author, command).await;
+        let result = self.backend.propose(author, command, &trace).await;
         trace.done(&key, &result);
         let applied = result?;
         Ok((applied.result?, self.backend.header().at(applied.revision)))
     }
 
     /// Starts the stopwatch of a call.
-    pub fn trace(&self, call: &'static str) -> Trace {
-        Trace::start(call, self.settings.slow_call)
+    pub fn trace(&self, call: &'static str) -> Trace<'_> {
+        Trace::start(call, &self.slow_calls)
     }
 
     /// Tells a stream that began with `metadata` when to end.

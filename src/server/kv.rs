@@ -39,7 +39,7 @@ impl<B: Backend> Kv for KvService<B> {
         let key = checked.query.range.start().clone();
         let backend = &self.edge.backend;
         let allowed = |view: &View| view.authorize_read(&caller, &checked.query.range);
-        let read = || backend.range(checked.query.clone(), checked.serializable);
+        let read = || backend.range(checked.query.clone(), checked.serializable, &trace);
         let result = self.edge.read(allowed, read).await;
         trace.done(&key, &result);
         let result = result?;
@@ -111,7 +111,7 @@ impl<B: Backend> Kv for KvService<B> {
         let (reply, header) = if checked.txn.is_read_only() {
             let trace = self.edge.trace("Txn");
             let allowed = |view: &View| view.authorize_txn(&caller, &checked.txn);
-            let read = || self.edge.backend.txn_read(&checked.txn, checked.serializable);
+            let read = || self.edge.backend.txn_read(&checked.txn, checked.serializable, &trace);
             let result = self.edge.read(allowed, read).await;
             trace.done(&[], &result);
             let (reply, revision) = result?;

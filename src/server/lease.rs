@@ -39,7 +39,7 @@ impl<B: Backend> Lease for LeaseService<B> {
         self.edge.view().authorize_any(&caller)?;
         let _ticket = self.edge.admit(request.encoded_len())?;
         let trace = self.edge.trace("LeaseGrant");
-        let result = self.edge.backend.lease_grant(&caller, LeaseId(request.id), request.ttl).await;
+        let result = self.edge.backend.lease_grant(&caller, LeaseId(request.id), request.ttl, &trace).await;
         trace.done(&[], &result);
         let applied = result?;
         let header = self.edge.backend.header().at(applied.revision);

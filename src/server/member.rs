@@ -2,7 +2,9 @@
 
 use super::{
     AuthSettings, Backend, Downgrade, Header, Healing, HealingNews, Keeper, LeaseLeft, Means, Pinned, Rules, Status,
-    downgrade, heal, read_txn,
+    Trace, downgrade,
+    gauges::MemberCounts,
+    heal, read_txn,
     reconfig::{self, Situation},
     upkeep,
 };
@@ -12,14 +14,14 @@ use crate::{
     machine::{AlarmAction, AlarmKind, Applied, Command, Reply, Txn, TxnReply},
     membership::{Change, Member},
     mvcc::{HashKv, RangeQuery, RangeResult},
-    replica::Handle,
+    replica::{Handle, Stages},
     ring::Roster,
     types::{Error, Fault, KeyRange, LeaseId, MemberId, Revision},
     watch::Hub,
 };
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::watch;
 
@@ -34,6 +36,7 @@ pub struct MemberBackend {
     quota_bytes: i64,
     rules: Rules,
     stopping: Arc<watch::Sender<bool>>,
+    counts: Arc<MemberCounts>,
 }
 
 impl Means for Handle {
@@ -64,7 +67,7 @@ impl MemberBackend {
         stopping: Arc<watch::Sender<bool>>,
     ) -> MemberBackend {
         let keeper = Keeper::new(handle.view().clone(), handle.clone(), auth);
-        MemberBackend { handle, keeper, quota_bytes, rules, stopping }
+        MemberBackend { handle, keeper, quota_bytes, rules, stopping, counts: Arc::default() }
     }
 
     /// Starts what a member does without being asked; it ends when the member stops. `auto_promote`: see the flag.
@@ -97,9 +100,22 @@ impl MemberBackend {
         verdict(self.rules, &now).inspect_err(|error| tracing::warn!(%error, "refused to change the membership"))
     }
 
+    async fn promote(&self, id: MemberId) -> Result<Vec<Member>, Error> {
+        self.handle.read_index().await?;
+        // Whom nobody knows the leader need not be asked about; the others are asked about first, as in etcd.
+        let learns = self.handle.view().member(id).ok_or(Error::MemberNotFound)?.is_learner;
+        if learns && !self.handle.learner_is_ready(id).await? {
+            return Err(Error::LearnerNotReady);
+        }
+        self.judge(|rules, now| rules.may_promote(now, id))?;
+        self.change(Change::Promote(id)).await
+    }
+
     async fn change(&self, change: Change) -> Result<Vec<Member>, Error> {
         tracing::info!(?change, "changing the membership");
-        match self.handle.change_members(change).await?.result? {
+        let changed = self.handle.change_members(change).await;
+        self.counts.proposed(&changed);
+        match changed?.result? {
             Reply::Members(members) => Ok(members),
             other => unreachable!("changes of membership are answered with members: {other:?}"),
         }
@@ -109,13 +125,31 @@ impl MemberBackend {
         &self.handle
     }
 
+    pub(super) fn counts(&self) -> &MemberCounts {
+        &self.counts
+    }
+
     async fn confirm(&self, serializable: bool) -> Result<(), Error> {
         match serializable {
             // What differs from the others' state is nobody's state.
             true if self.handle.is_quarantined() => Err(Error::Corrupt),
             true => Ok(()),
-            false => self.handle.read_index().await,
+            false => self.read_index().await,
         }
+    }
+
+    async fn read_index(&self) -> Result<(), Error> {
+        let result = self.handle.read_index().await;
+        self.counts.confirmed(&result);
+        result
+    }
+
+    /// Takes note of what came of a proposal.
+    fn outcome(&self, result: Result<(Applied, Stages), Error>, trace: &Trace<'_>) -> Result<Applied, Error> {
+        self.counts.proposed(&result);
+        let (applied, stages) = result?;
+        trace.wrote(stages);
+        Ok(applied)
     }
 
     /// Runs a walk that may be long on a thread where it may block.
@@ -160,7 +194,7 @@ impl Backend for MemberBackend {
     }
 
     async fn level(&self) -> Result<(), Error> {
-        self.handle.read_index().await
+        self.read_index().await
     }
 
     fn header(&self) -> Header {
@@ -172,8 +206,10 @@ impl Backend for MemberBackend {
         }
     }
 
-    async fn range(&self, query: RangeQuery, serializable: bool) -> Result<RangeResult, Error> {
+    async fn range(&self, query: RangeQuery, serializable: bool, trace: &Trace<'_>) -> Result<RangeResult, Error> {
         self.confirm(serializable).await?;
+        trace.may_read();
+        self.counts.ranges(1);
         let small = matches!(query.range, KeyRange::One(_))
             || query.count_only
             || (1..=KEYS_INLINE_MAX).contains(&query.limit)
@@ -191,23 +227,25 @@ impl Backend for MemberBackend {
         Ok(Pinned { reader, pin })
     }
 
-    async fn txn_read(&self, txn: &Txn, serializable: bool) -> Result<(TxnReply, Revision), Error> {
+    async fn txn_read(&self, txn: &Txn, serializable: bool, trace: &Trace<'_>) -> Result<(TxnReply, Revision), Error> {
         self.confirm(serializable).await?;
+        trace.may_read();
+        self.counts.ranges(1);
         self.sound(read_txn(self.handle.reader(), txn))?
     }
 
-    async fn propose(&self, author: &Author, command: Command) -> Result<Applied, Error> {
+    async fn propose(&self, author: &Author, command: Command, trace: &Trace<'_>) -> Result<Applied, Error> {
         self.check_quota(&command)?;
-        self.handle.propose_for(author, command).await
+        self.outcome(self.handle.propose_timed(author, command).await, trace)
     }
 
     async fn compacted(&self, revision: Revision) -> Result<(), Error> {
         self.handle.wait_swept(revision).await
     }
 
-    async fn lease_grant(&self, author: &Author, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
+    async fn lease_grant(&self, author: &Author, id: LeaseId, ttl_s: i64, trace: &Trace<'_>) -> Result<Applied, Error> {
         self.check_quota(&Command::LeaseGrant { id, ttl_s })?;
-        self.handle.lease_grant(author, id, ttl_s).await
+        self.outcome(self.handle.lease_grant_timed(author, id, ttl_s).await, trace)
     }
 
     async fn lease_keep_alive(&self, ids: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Error> {
@@ -250,14 +288,9 @@ impl Backend for MemberBackend {
     }
 
     async fn member_promote(&self, id: MemberId) -> Result<Vec<Member>, Error> {
-        self.handle.read_index().await?;
-        // Whom nobody knows the leader need not be asked about; the others are asked about first, as in etcd.
-        let learns = self.handle.view().member(id).ok_or(Error::MemberNotFound)?.is_learner;
-        if learns && !self.handle.learner_is_ready(id).await? {
-            return Err(Error::LearnerNotReady);
-        }
-        self.judge(|rules, now| rules.may_promote(now, id))?;
-        self.change(Change::Promote(id)).await
+        let promoted = self.promote(id).await;
+        self.counts.promoted(&promoted);
+        promoted
     }
 
     async fn move_leader(&self, to: MemberId) -> Result<(), Error> {
@@ -286,11 +319,17 @@ impl Backend for MemberBackend {
     }
 
     async fn hash_kv(&self, revision: Revision) -> Result<HashKv, Error> {
-        self.blocking(move |handle| handle.reader().hash_kv(revision)).await
+        let began = Instant::now();
+        let hash = self.blocking(move |handle| handle.reader().hash_kv(revision)).await;
+        self.counts.hash_at_revision.observe(began.elapsed());
+        hash
     }
 
     async fn hash_all(&self) -> Result<u32, Error> {
-        self.blocking(|handle| handle.reader().hash_all().map(Ok)).await
+        let began = Instant::now();
+        let hash = self.blocking(|handle| handle.reader().hash_all().map(Ok)).await;
+        self.counts.hash.observe(began.elapsed());
+        hash
     }
 
     async fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, Error> {

@@ -15,6 +15,7 @@ mod admission;
 mod auth;
 mod authority;
 mod backend;
+mod calls;
 pub(crate) mod check;
 mod cluster;
 mod contest;
@@ -22,6 +23,7 @@ pub(crate) mod convert;
 mod downgrade;
 mod edge;
 mod election;
+mod gauges;
 mod guard;
 mod header;
 mod heal;
@@ -45,10 +47,13 @@ mod trace;
 mod upkeep;
 mod watch;
 
+use admission::Admission;
 pub use backend::{Backend, Header, LeaseLeft, Pinned, Status};
+pub(crate) use calls::Sent;
 pub use check::Limits;
 pub use downgrade::Downgrade;
 pub use edge::{Edge, Settings, StreamEnd, Version};
+pub use gauges::EdgeCounts;
 pub use heal::{Healing, HealingNews};
 pub use identity::Identity;
 pub use jwt::{Jwt, JwtOptions};
@@ -62,6 +67,7 @@ pub use serve::{ConnectionSettings, Serving, serve, serve_http};
 pub(crate) use services::CallBody;
 pub use services::Services;
 pub use status::code;
+pub use trace::Trace;
 pub(crate) use watch::{WatchCodec, WatchReply, discard, interval, run, spec};
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ mod tests {
     use crate::{
         auth::Author,
         machine::{Command, CompareResult, CompareTarget, Put, Reply},
-        server::{Backend, tests::TestBackend},
+        server::{Backend, Trace, tests::TestBackend},
         types::{Key, KeyRange, LeaseId},
     };
     use proptest::prelude::*;
@@ -134,11 +134,11 @@ mod tests {
                 let backend = TestBackend::new();
                 for (key, value) in written {
                     let put = Put { key, value, lease: LeaseId::NONE, ..Put::default() };
-                    backend.propose(&Author::Member, Command::Put(put)).await.unwrap();
+                    backend.propose(&Author::Member, Command::Put(put), &Trace::of_none()).await.unwrap();
                 }
                 let txn = Txn { compares, success, failure };
-                let here = backend.txn_read(&txn, false).await.map(|(reply, revision)| (Reply::Txn(reply), revision));
-                let logged = backend.propose(&Author::Member, Command::Txn(txn)).await.unwrap();
+                let here = backend.txn_read(&txn, false, &Trace::of_none()).await.map(|(reply, revision)| (Reply::Txn(reply), revision));
+                let logged = backend.propose(&Author::Member, Command::Txn(txn), &Trace::of_none()).await.unwrap();
                 prop_assert_eq!(here, logged.result.map(|reply| (reply, logged.revision)));
                 Ok(())
             })?;

@@ -5,6 +5,7 @@
 
 use super::{
     Backend, Edge, Services,
+    calls::{Call, Calls, Sent},
     listen::{Arrival, Caller, Listener},
     services::{Reply, spell_too_large},
 };
@@ -23,7 +24,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
@@ -74,17 +75,17 @@ pub fn serve<B: Backend>(
     let stop = watch::Sender::new(None);
     tokio::spawn(report_health(edge.backend.clone(), reporter, stop.subscribe()));
     let services = Services::with(&edge, |rare| rare.add_service(health_service));
-    start(listeners, both(services, gateway), settings, stop)
+    start(listeners, both(edge.calls, services, gateway), settings, stop)
 }
 
-fn both<B: Backend>(services: Services<B>, gateway: axum::Router) -> Both<B> {
-    Both { services, gateway: HttpOnly(gateway.with_state(())) }
+fn both<B: Backend>(calls: Calls, services: Services<B>, gateway: axum::Router) -> Both<B> {
+    Both { calls, services, gateway: HttpOnly(gateway.with_state(())) }
 }
 
 /// What answers a member's connections, but for plain HTTP: for the simulator, which accepts them itself.
 #[cfg(test)]
 pub(crate) fn member_front<B: Backend>(edge: Edge<B>) -> impl Front {
-    both(Services::of(&edge), axum::Router::new())
+    both(edge.calls.clone(), Services::of(&edge), axum::Router::new())
 }
 
 /// Serves one connection that the simulator has accepted, to its end.
@@ -288,7 +289,7 @@ struct Known<F> {
 }
 
 impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
-    type Response = Response<Body>;
+    type Response = Response<Sent>;
     type Error = Infallible;
     type Future = Answer;
 
@@ -328,7 +329,7 @@ async fn hold(
 
 /// What answers a connection.
 pub(crate) trait Front:
-    HyperService<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answer> + Clone + Send + 'static
+    HyperService<Request<Incoming>, Response = Response<Sent>, Error = Infallible, Future = Answer> + Clone + Send + 'static
 {
 }
 
@@ -340,7 +341,7 @@ impl Front for HttpOnly {}
 struct HttpOnly(axum::Router);
 
 impl HyperService<Request<Incoming>> for HttpOnly {
-    type Response = Response<Body>;
+    type Response = Response<Sent>;
     type Error = Infallible;
     type Future = Answer;
 
@@ -357,12 +358,13 @@ impl HyperService<Request<Incoming>> for HttpOnly {
 /// gRPC and plain HTTP: everything that a connection can ask for.
 #[derive(Clone)]
 struct Both<B> {
+    calls: Calls,
     services: Services<B>,
     gateway: HttpOnly,
 }
 
 impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
-    type Response = Response<Body>;
+    type Response = Response<Sent>;
     type Error = Infallible;
     type Future = Answer;
 
@@ -370,7 +372,12 @@ impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
         if !is_grpc(&request) {
             return self.gateway.call(request);
         }
-        Answer(self.services.begin(request))
+        let Some(call) = self.calls.begin(request.uri().path()) else {
+            return Answer { reply: self.services.begin(request), call: None };
+        };
+        let (head, body) = request.into_parts();
+        let request = Request::from_parts(head, call.request(body));
+        Answer { reply: self.services.begin(request), call: Some(call) }
     }
 }
 
@@ -381,18 +388,27 @@ pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
 }
 
 /// A reply to come.
-pub(crate) struct Answer(Reply);
+pub(crate) struct Answer {
+    reply: Reply,
+    /// That it answers, if it is one that is counted.
+    call: Option<Call>,
+}
 
 impl Answer {
     pub(crate) fn new(reply: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static) -> Answer {
-        Answer(Box::pin(reply))
+        Answer { reply: Box::pin(reply), call: None }
     }
 }
 
 impl Future for Answer {
-    type Output = Result<Response<Body>, Infallible>;
+    type Output = Result<Response<Sent>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context).map_ok(spell_too_large)
+        let response = spell_too_large(ready!(self.reply.as_mut().poll(context))?);
+        let mut call = self.call.take();
+        if let Some(call) = &mut call {
+            call.look(response.headers());
+        }
+        Poll::Ready(Ok(response.map(|body| Sent::new(body, call))))
     }
 }

@@ -4,7 +4,7 @@
 //! replies to them are unread. Replies are made when the connection asks for more: what a client does not read is not made, and
 //! piles up in the hub no further than its bound.
 
-use super::{Backend, CallBody, Edge, Header, Identity, edge::StreamEnd, guard::Guard};
+use super::{Backend, CallBody, Edge, EdgeCounts, Header, Identity, edge::StreamEnd, guard::Guard};
 use crate::{
     pb::etcdserverpb::{self as pb, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion},
     runtime,
@@ -18,7 +18,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -78,6 +78,7 @@ impl<B: Backend> WatchService<B> {
         });
         Ok(Response::new(Answers {
             backend: self.edge.backend.clone(),
+            counts: Arc::clone(&self.edge.counts),
             deliveries: Some(deliveries),
             watched,
             job: None,
@@ -190,6 +191,7 @@ pub(crate) fn spec(create: pb::WatchCreateRequest) -> WatchSpec {
 /// The replies of a stream, made when they are asked for.
 pub struct Answers<B> {
     backend: B,
+    counts: Arc<EdgeCounts>,
     /// There until this is dropped.
     deliveries: Option<Deliveries>,
     watched: Arc<Watched>,
@@ -258,6 +260,9 @@ impl<B: Backend> Answers<B> {
                 Poll::Ready(Turn::Deliver(delivery)) => {
                     if !self.watched.guard.lets(&self.watched.control, &delivery) {
                         continue;
+                    }
+                    if let Delivery::Events { events, .. } = &delivery {
+                        self.counts.events_sent.fetch_add(events.len() as u64, Relaxed);
                     }
                     let header = self.backend.header().at(delivery.revision());
                     return Poll::Ready(Ok(WatchReply::Made { header, delivery }));

@@ -115,6 +115,8 @@ pub struct Wal<D: Disk> {
     terms: Terms,
     /// Up to where `file` is on the medium.
     synced: u64,
+    /// Appended since the log was opened, in all segments.
+    written_bytes: u64,
     /// Whether the next batch must start with a barrier: a sync came after the last one.
     barrier_due: bool,
     /// Whether the next segment stands ready, empty and preallocated, as `next.tmp`.

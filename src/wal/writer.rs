@@ -52,6 +52,7 @@ pub(super) fn create<D: Disk>(disk: D, dir: &Path, metadata: &[u8], options: Opt
         conf_state: ConfState::default(),
         terms: Terms::default(),
         synced: offset,
+        written_bytes: 0,
         barrier_due: true,
         prepared: None,
         broken: None,
@@ -114,6 +115,11 @@ impl<D: Disk> Wal<D> {
             self.hard_state = state;
         }
         self.write_batch()
+    }
+
+    /// Bytes that were appended since the log was opened.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
     }
 
     /// Returns once everything appended is on the medium.
@@ -208,6 +214,7 @@ impl<D: Disk> Wal<D> {
             .map_err(|source| Fault::io("write", self.path(), source));
         self.break_on(written, "a write failed")?;
         self.offset += self.encoder.buffer.len() as u64;
+        self.written_bytes += self.encoder.buffer.len() as u64;
         if self.encoder.buffer.capacity() > BUFFER_BYTES_MAX {
             self.encoder.buffer = Vec::new();
         }

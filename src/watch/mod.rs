@@ -181,6 +181,15 @@ pub struct Counts {
     pub behind: usize,
 }
 
+/// What waits to be sent, of all streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queued {
+    /// Events, one for each watcher that is to have it. Those that are already made into replies count as bytes alone.
+    pub events: usize,
+    /// Bytes; of each stream at most [`Options::stream_bytes_max`] and one revision.
+    pub bytes: usize,
+}
+
 /// The hub. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Hub {
@@ -313,6 +322,17 @@ impl Hub {
     /// What all streams together hold back, in bytes; of each at most [`Options::stream_bytes_max`] and one revision.
     pub fn held_bytes(&self) -> usize {
         self.shared.state.lock().streams.iter().map(|(_, outlet)| outlet.subscriber.queued_bytes()).sum()
+    }
+
+    /// What waits to be sent. Takes time for each stream, not under the hub's lock.
+    pub fn queued(&self) -> Queued {
+        let streams: Vec<_> = {
+            let state = self.shared.state.lock();
+            state.streams.iter().map(|(_, outlet)| Arc::clone(&outlet.subscriber)).collect()
+        };
+        let of = |stream: Arc<Subscriber>| Queued { events: stream.queued_events(), bytes: stream.queued_bytes() };
+        let sum = |all: Queued, one: Queued| Queued { events: all.events + one.events, bytes: all.bytes + one.bytes };
+        streams.into_iter().map(of).fold(Queued::default(), sum)
     }
 
     /// How much there is to do.

@@ -66,6 +66,12 @@ impl Subscriber {
         self.queued_bytes.load(Ordering::Relaxed)
     }
 
+    /// Events in the queue.
+    pub(super) fn queued_events(&self) -> usize {
+        let inner = self.inner.lock();
+        inner.items.len().saturating_sub(inner.controls)
+    }
+
     /// Appends what a publish has for this stream; returns whom to wake.
     pub(super) fn push(&self, staged: &mut Vec<Item>, bytes: usize, fallen: &mut Vec<Member>) -> Option<Waker> {
         self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -7,6 +7,7 @@ use crate::{
         Arriving,
         convert::{position_to_wire, rows_from_wire},
         service::{Guest, malformed},
+        tally::PeerTally,
     },
     replica::Row,
     types::{Error, Fault, SnapshotMeta},
@@ -28,6 +29,7 @@ pub(in crate::peer) struct Source {
     pub(in crate::peer) meta: SnapshotMeta,
     /// One snapshot arrives at a time, whoever sends it.
     pub(in crate::peer) only: Arc<Mutex<()>>,
+    pub(in crate::peer) tally: Arc<PeerTally>,
 }
 
 type Acks = mpsc::Sender<Result<SnapshotAck, Status>>;
@@ -38,10 +40,10 @@ pub(in crate::peer) async fn receive(
     chunks: Streaming<SnapshotChunk>,
     acks: &Acks,
 ) -> Result<(), Status> {
-    let Source { mut guest, meta, only } = source;
+    let Source { mut guest, meta, only, tally } = source;
     let (from, inbound) = (guest.from, Arc::clone(&guest.me.inbound));
     let index = meta.index.0;
-    let began = Instant::now();
+    let (began, under_way) = (Instant::now(), tally.received.begin());
     let work = async {
         let turn = tokio::time::timeout(TURN_PATIENCE, only.lock_owned()).await;
         let turn = turn.map_err(|_| Status::unavailable("another snapshot is arriving"))?;
@@ -56,8 +58,11 @@ pub(in crate::peer) async fn receive(
         end = work => end,
         () = guest.place.ended() => Err(Status::aborted("the sender has dialled again, or left")),
     };
-    if let Err(status) = &end {
-        tracing::warn!(remote_peer_id = %from, snapshot_index = index, error = status.message(), "a database snapshot broke off");
+    match &end {
+        Ok(()) => under_way.done(),
+        Err(status) => {
+            tracing::warn!(remote_peer_id = %from, snapshot_index = index, error = status.message(), "a database snapshot broke off");
+        }
     }
     end
 }

@@ -9,6 +9,7 @@ use crate::{
         client::{Backoff, hello, introduced},
         convert::{header_to_wire, position_from_wire, rows_to_wire},
         dial::{Dialer, KeepAlive},
+        tally::PeerTally,
     },
     replica::{Outgoing, Row},
     types::MemberId,
@@ -38,11 +39,12 @@ pub(in crate::peer) async fn send(
     dialer: Dialer,
     throttle: Arc<Throttle>,
     snapshot: Outgoing,
+    tally: Arc<PeerTally>,
 ) {
     let Some(me) = introduced(&mut me).await else { return };
     let index = snapshot.meta.index.0;
     tracing::info!(remote_peer_id = %to, snapshot_index = index, bytes = snapshot.bytes_about, "sending database snapshot");
-    let began = Instant::now();
+    let (began, under_way) = (Instant::now(), tally.sent.begin());
     let first = SnapshotChunk {
         hello: Some(hello(&me, to, Lane::Bulk)),
         header: Some(header_to_wire(&snapshot.meta, snapshot.bytes_about)),
@@ -60,6 +62,7 @@ pub(in crate::peer) async fn send(
             Ok(()) => {
                 let (bytes, took) = (transfer.bytes, began.elapsed());
                 tracing::info!(remote_peer_id = %to, snapshot_index = index, bytes, took = ?took, "sent database snapshot");
+                under_way.done();
                 return;
             }
             Err(failure) => failure,

@@ -1,7 +1,7 @@
 //! One contender, from taking its place to holding or leaving it.
 
 use super::{
-    super::{Backend, Header, edge::StreamEnd},
+    super::{Backend, Header, edge::StreamEnd, trace::Trace},
     Contests, SESSION_TTL_S, Wish, Won, created_at, first_created,
     follow::Follow,
     guarded, key_of, prefix_of,
@@ -133,7 +133,8 @@ impl<B: Backend> Contender<B> {
         let edge = &self.contests.edge;
         edge.view().authorize_any(&self.caller)?;
         let _ticket = edge.admit(self.wish.bytes)?;
-        match edge.backend.lease_grant(&self.caller, LeaseId::NONE, SESSION_TTL_S).await?.result? {
+        let trace = Trace::of_none();
+        match edge.backend.lease_grant(&self.caller, LeaseId::NONE, SESSION_TTL_S, &trace).await?.result? {
             Reply::LeaseGrant { id, .. } => Ok(id),
             other => unreachable!("a grant is answered as a grant: {other:?}"),
         }
@@ -152,9 +153,10 @@ impl<B: Backend> Contender<B> {
             deletes.add(KeyRange::One(ahead.key), revision.next(), true)?;
             deletes.add(KeyRange::One(place.key.clone()), revision.next(), true)?;
             tokio::select! {
-                heard = deletes.next() => drop(heard?),
+                biased;
                 // It looks again, and finds out whether it still may.
                 changed = changed(&mut auth_changed) => changed?,
+                heard = deletes.next() => drop(heard?),
             }
         }
         // But the lease may have ended meanwhile, unheard of here.
@@ -176,7 +178,8 @@ impl<B: Backend> Contender<B> {
         let compares = vec![created_at(&place.key, place.created)];
         let txn = Txn { compares, success: vec![Op::Range(last)], failure: Vec::new() };
         let allowed = |view: &View| view.authorize_txn(&self.caller, &txn);
-        let (reply, revision) = edge.read(allowed, || edge.backend.txn_read(&txn, serializable)).await?;
+        let trace = Trace::of_none();
+        let (reply, revision) = edge.read(allowed, || edge.backend.txn_read(&txn, serializable, &trace)).await?;
         if !reply.succeeded {
             return Err(self.wish.lost.clone());
         }

@@ -1,7 +1,7 @@
 //! Telling who leads, and what they proclaim, as long as somebody listens.
 
 use super::{
-    super::{Backend, Header, convert},
+    super::{Backend, Header, convert, trace::Trace},
     Contests,
     contender::changed,
     first_created,
@@ -101,11 +101,12 @@ impl<B: Backend> Observer<B> {
         let mut auth_changed = self.contests.edge.backend.keeper().changed();
         loop {
             tokio::select! {
-                heard = events.next() => return heard,
+                biased;
                 changed = changed(&mut auth_changed) => {
                     changed?;
                     self.allowed(self.contests.edge.view())?;
                 }
+                heard = events.next() => return heard,
             }
         }
     }
@@ -135,7 +136,8 @@ impl<B: Backend> Contests<B> {
     ) -> Result<(Option<KeyValue>, Header), Error> {
         let query = first_created(prefix.clone());
         let allowed = |view: &View| view.authorize_read(caller, &query.range);
-        let found = self.edge.read(allowed, || self.edge.backend.range(query.clone(), serializable)).await?;
+        let trace = Trace::of_none();
+        let found = self.edge.read(allowed, || self.edge.backend.range(query.clone(), serializable, &trace)).await?;
         let header = self.edge.backend.header().at(found.revision);
         Ok((found.kvs.into_iter().next().map(convert::kv), header))
     }

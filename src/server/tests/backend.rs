@@ -7,7 +7,8 @@ use crate::{
     membership::{Change, Member},
     mvcc::{HashKv, RangeQuery, RangeResult, Reader},
     server::{
-        AuthSettings, Backend, Downgrade, Header, Keeper, LeaseLeft, Means, Pinned, Rules, Status, downgrade, read_txn,
+        AuthSettings, Backend, Downgrade, Header, Keeper, LeaseLeft, Means, Pinned, Rules, Status, Trace, downgrade,
+        read_txn,
         reconfig::{self, Situation},
     },
     types::{ClusterId, Entry, EntryKind, Error, Fault, KeyRange, LeaseId, MemberId, Revision, Term},
@@ -284,7 +285,7 @@ impl Backend for TestBackend {
         Header { cluster_id: CLUSTER, member_id: ME, revision: self.shared.reader.current(), term: TERM }
     }
 
-    async fn range(&self, query: RangeQuery, serializable: bool) -> Result<RangeResult, Error> {
+    async fn range(&self, query: RangeQuery, serializable: bool, _: &Trace<'_>) -> Result<RangeResult, Error> {
         self.confirm(serializable)?;
         self.answered(self.shared.reader.range(&query))
     }
@@ -294,7 +295,7 @@ impl Backend for TestBackend {
         Ok(Pinned { pin: self.shared.reader.pin(revision)?, reader: self.shared.reader.clone() })
     }
 
-    async fn txn_read(&self, txn: &Txn, serializable: bool) -> Result<(TxnReply, Revision), Error> {
+    async fn txn_read(&self, txn: &Txn, serializable: bool, _: &Trace<'_>) -> Result<(TxnReply, Revision), Error> {
         self.confirm(serializable)?;
         if let Some(refusal) = self.shared.refusal_of_reads.lock().clone().filter(|_| !serializable) {
             return Err(refusal);
@@ -302,7 +303,7 @@ impl Backend for TestBackend {
         self.answered(read_txn(&self.shared.reader, txn))
     }
 
-    async fn propose(&self, author: &Author, command: Command) -> Result<Applied, Error> {
+    async fn propose(&self, author: &Author, command: Command, _: &Trace<'_>) -> Result<Applied, Error> {
         self.confirm(false)?;
         // Whatever is not zero: nobody else waits here.
         self.apply(EntryKind::Normal, codec::encode(RequestId(1), author, &command))
@@ -313,9 +314,9 @@ impl Backend for TestBackend {
         Ok(())
     }
 
-    async fn lease_grant(&self, author: &Author, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
+    async fn lease_grant(&self, author: &Author, id: LeaseId, ttl_s: i64, trace: &Trace<'_>) -> Result<Applied, Error> {
         let id = if id == LeaseId::NONE { LeaseId(self.shared.next_lease.fetch_add(1, Relaxed)) } else { id };
-        self.propose(author, Command::LeaseGrant { id, ttl_s: ttl_s.max(TTL_MIN_S) }).await
+        self.propose(author, Command::LeaseGrant { id, ttl_s: ttl_s.max(TTL_MIN_S) }, trace).await
     }
 
     async fn lease_keep_alive(&self, ids: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Error> {
@@ -383,7 +384,7 @@ impl Backend for TestBackend {
         let view = &self.shared.view;
         let version = view.cluster_version();
         if let Some(command) = downgrade::command(what, version.as_deref(), view.downgrade().as_deref())? {
-            self.propose(&Author::Member, command).await?.result?;
+            self.propose(&Author::Member, command, &Trace::of_none()).await?.result?;
         }
         Ok(downgrade::spoken(version))
     }

@@ -1,0 +1,437 @@
+//! How many gRPC calls there are, what comes of them, and how large they are.
+//!
+//! A call pays for a few relaxed atomics: what it is called is looked up once, in a short list that begins with those that are called
+//! often. Its body is looked at as it passes, a frame at a time, for where messages begin; nothing is copied.
+
+use crate::metrics::{Histogram, Kind, Source, Text};
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::{Body, Frame, SizeHint};
+use std::{
+    array,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+/// What is sent in which direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Unary,
+    ServerStream,
+    BidiStream,
+}
+
+use Shape::{BidiStream, ServerStream, Unary};
+
+/// Paths that are counted. What is called often comes first.
+const METHODS: &[(&str, Shape)] = &[
+    ("/etcdserverpb.KV/Put", Unary),
+    ("/etcdserverpb.KV/Range", Unary),
+    ("/etcdserverpb.KV/Txn", Unary),
+    ("/etcdserverpb.KV/DeleteRange", Unary),
+    ("/etcdserverpb.Watch/Watch", BidiStream),
+    ("/etcdserverpb.Lease/LeaseKeepAlive", BidiStream),
+    ("/etcdserverpb.Lease/LeaseGrant", Unary),
+    ("/etcdserverpb.Lease/LeaseRevoke", Unary),
+    ("/etcdserverpb.Lease/LeaseTimeToLive", Unary),
+    ("/etcdserverpb.Lease/LeaseLeases", Unary),
+    ("/etcdserverpb.KV/Compact", Unary),
+    ("/etcdserverpb.KV/RangeStream", ServerStream),
+    ("/etcdserverpb.Cluster/MemberList", Unary),
+    ("/etcdserverpb.Cluster/MemberAdd", Unary),
+    ("/etcdserverpb.Cluster/MemberRemove", Unary),
+    ("/etcdserverpb.Cluster/MemberUpdate", Unary),
+    ("/etcdserverpb.Cluster/MemberPromote", Unary),
+    ("/etcdserverpb.Maintenance/Alarm", Unary),
+    ("/etcdserverpb.Maintenance/Status", Unary),
+    ("/etcdserverpb.Maintenance/Defragment", Unary),
+    ("/etcdserverpb.Maintenance/Hash", Unary),
+    ("/etcdserverpb.Maintenance/HashKV", Unary),
+    ("/etcdserverpb.Maintenance/Snapshot", ServerStream),
+    ("/etcdserverpb.Maintenance/MoveLeader", Unary),
+    ("/etcdserverpb.Maintenance/Downgrade", Unary),
+    ("/etcdserverpb.Auth/Authenticate", Unary),
+    ("/etcdserverpb.Auth/AuthEnable", Unary),
+    ("/etcdserverpb.Auth/AuthDisable", Unary),
+    ("/etcdserverpb.Auth/AuthStatus", Unary),
+    ("/etcdserverpb.Auth/UserAdd", Unary),
+    ("/etcdserverpb.Auth/UserGet", Unary),
+    ("/etcdserverpb.Auth/UserList", Unary),
+    ("/etcdserverpb.Auth/UserDelete", Unary),
+    ("/etcdserverpb.Auth/UserChangePassword", Unary),
+    ("/etcdserverpb.Auth/UserGrantRole", Unary),
+    ("/etcdserverpb.Auth/UserRevokeRole", Unary),
+    ("/etcdserverpb.Auth/RoleAdd", Unary),
+    ("/etcdserverpb.Auth/RoleGet", Unary),
+    ("/etcdserverpb.Auth/RoleList", Unary),
+    ("/etcdserverpb.Auth/RoleDelete", Unary),
+    ("/etcdserverpb.Auth/RoleGrantPermission", Unary),
+    ("/etcdserverpb.Auth/RoleRevokePermission", Unary),
+    ("/v3electionpb.Election/Campaign", Unary),
+    ("/v3electionpb.Election/Proclaim", Unary),
+    ("/v3electionpb.Election/Leader", Unary),
+    ("/v3electionpb.Election/Observe", ServerStream),
+    ("/v3electionpb.Election/Resign", Unary),
+    ("/v3lockpb.Lock/Lock", Unary),
+    ("/v3lockpb.Lock/Unlock", Unary),
+    ("/grpc.health.v1.Health/Check", Unary),
+    ("/grpc.health.v1.Health/Watch", ServerStream),
+    ("/henge.ring.Ring/Report", BidiStream),
+    ("/henge.ring.Ring/List", ServerStream),
+];
+
+/// gRPC's codes by number, as Go names them.
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+const CANCELED: usize = 1;
+const UNKNOWN: usize = 2;
+
+/// The bounds that Prometheus' library has if nobody says otherwise.
+const BOUNDS_S: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Counts of all calls. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Calls {
+    counts: Arc<Counts>,
+}
+
+struct Counts {
+    methods: Box<[Method]>,
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+    /// Whether the time of each call is measured (`--metrics extensive`).
+    times: bool,
+}
+
+struct Method {
+    started: AtomicU64,
+    handled: [AtomicU64; CODES.len()],
+    received: AtomicU64,
+    sent: AtomicU64,
+    time: Histogram,
+}
+
+impl Calls {
+    /// None so far; with `times` each is measured.
+    pub(super) fn new(times: bool) -> Calls {
+        let method = |_| Method {
+            started: AtomicU64::default(),
+            handled: array::from_fn(|_| AtomicU64::default()),
+            received: AtomicU64::default(),
+            sent: AtomicU64::default(),
+            time: Histogram::of_seconds(BOUNDS_S),
+        };
+        let methods = METHODS.iter().map(method).collect();
+        let counts = Counts { methods, received_bytes: AtomicU64::default(), sent_bytes: AtomicU64::default(), times };
+        Calls { counts: Arc::new(counts) }
+    }
+
+    /// A call begins; `None` if it is of nothing that is counted.
+    pub(super) fn begin(&self, path: &str) -> Option<Call> {
+        let method = METHODS.iter().position(|(known, _)| *known == path)?;
+        self.counts.methods[method].started.fetch_add(1, Relaxed);
+        let began = self.counts.times.then(Instant::now);
+        Some(Call { counts: Arc::clone(&self.counts), method, began, messages: Messages::default(), is_over: false })
+    }
+}
+
+/// A call that is under way. Dropped before its end it was cancelled.
+pub(crate) struct Call {
+    counts: Arc<Counts>,
+    method: usize,
+    began: Option<Instant>,
+    /// Of the answer.
+    messages: Messages,
+    is_over: bool,
+}
+
+impl Call {
+    /// The messages of its request.
+    pub(super) fn request<B>(&self, body: B) -> Received<B> {
+        Received { body, messages: Messages::default(), counts: Arc::clone(&self.counts), method: self.method }
+    }
+
+    /// What the header or the trailer of its answer says, if it is the end.
+    pub(super) fn look(&mut self, headers: &HeaderMap) {
+        if let Some(status) = headers.get("grpc-status") {
+            let code = status.to_str().ok().and_then(|code| code.parse().ok()).filter(|code| *code < CODES.len());
+            self.end(code.unwrap_or(UNKNOWN));
+        }
+    }
+
+    fn end(&mut self, code: usize) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            let method = &self.counts.methods[self.method];
+            method.handled[code].fetch_add(1, Relaxed);
+            if let Some(began) = self.began {
+                method.time.observe(began.elapsed());
+            }
+        }
+    }
+
+    fn sent(&mut self, data: &[u8]) {
+        let (messages, bytes) = self.messages.pass(data);
+        self.counts.methods[self.method].sent.fetch_add(messages, Relaxed);
+        self.counts.sent_bytes.fetch_add(bytes, Relaxed);
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.end(CANCELED);
+    }
+}
+
+/// Where messages begin and end in what passes.
+#[derive(Default)]
+struct Messages {
+    /// What has come of the five bytes before a message: whether it is compressed, and its length.
+    prefix: [u8; 5],
+    seen: usize,
+    /// What is missing of the message.
+    left: usize,
+}
+
+impl Messages {
+    /// How many messages have ended, and how many bytes of messages there were.
+    fn pass(&mut self, mut data: &[u8]) -> (u64, u64) {
+        let (mut ended, mut bytes) = (0, 0);
+        while !data.is_empty() {
+            if self.seen < self.prefix.len() {
+                let part = data.len().min(self.prefix.len() - self.seen);
+                self.prefix[self.seen..self.seen + part].copy_from_slice(&data[..part]);
+                (self.seen, data) = (self.seen + part, &data[part..]);
+                if self.seen < self.prefix.len() {
+                    break;
+                }
+                let [_, a, b, c, d] = self.prefix;
+                self.left = u32::from_be_bytes([a, b, c, d]) as usize;
+            }
+            let part = data.len().min(self.left);
+            (self.left, data, bytes) = (self.left - part, &data[part..], bytes + part as u64);
+            if self.left == 0 {
+                (self.seen, ended) = (0, ended + 1);
+            }
+        }
+        (ended, bytes)
+    }
+}
+
+/// The body of a request, whose messages are counted.
+pub(super) struct Received<B> {
+    body: B,
+    messages: Messages,
+    counts: Arc<Counts>,
+    method: usize,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            let (messages, bytes) = this.messages.pass(data);
+            this.counts.methods[this.method].received.fetch_add(messages, Relaxed);
+            this.counts.received_bytes.fetch_add(bytes, Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, whose messages and end are counted if it is a call's.
+pub(crate) struct Sent {
+    body: tonic::body::Body,
+    call: Option<Call>,
+}
+
+impl Sent {
+    pub(super) fn new(body: tonic::body::Body, call: Option<Call>) -> Sent {
+        Sent { body, call }
+    }
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        if let Some(call) = &mut this.call {
+            match &frame {
+                Some(Ok(frame)) => {
+                    frame.data_ref().into_iter().for_each(|data| call.sent(data));
+                    frame.trailers_ref().into_iter().for_each(|trailers| call.look(trailers));
+                }
+                Some(Err(_)) | None => call.end(UNKNOWN),
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Source for Calls {
+    fn write(&self, text: &mut Text) {
+        let counts = &*self.counts;
+        let help = "The total number of bytes received from grpc clients.";
+        text.counter("etcd_network_client_grpc_received_bytes_total", help, &counts.received_bytes);
+        let help = "The total number of bytes sent to grpc clients.";
+        text.counter("etcd_network_client_grpc_sent_bytes_total", help, &counts.sent_bytes);
+        let methods = || METHODS.iter().map(|method| labels(*method)).zip(&counts.methods);
+        let help = "Total number of RPCs started on the server.";
+        let mut family = text.family("grpc_server_started_total", Kind::Counter, help);
+        methods().for_each(|(labels, method)| family.sample(&labels, &method.started));
+        let help = "Total number of RPCs completed on the server, regardless of success or failure.";
+        let mut family = text.family("grpc_server_handled_total", Kind::Counter, help);
+        for ([name, service, shape], method) in methods() {
+            for (code, count) in CODES.iter().zip(&method.handled) {
+                family.sample(&[("grpc_code", *code), name, service, shape], count);
+            }
+        }
+        let help = "Total number of RPC stream messages received on the server.";
+        let mut family = text.family("grpc_server_msg_received_total", Kind::Counter, help);
+        methods().for_each(|(labels, method)| family.sample(&labels, &method.received));
+        let help = "Total number of gRPC stream messages sent by the server.";
+        let mut family = text.family("grpc_server_msg_sent_total", Kind::Counter, help);
+        methods().for_each(|(labels, method)| family.sample(&labels, &method.sent));
+        if counts.times {
+            let help = "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.";
+            let mut family = text.family("grpc_server_handling_seconds", Kind::Histogram, help);
+            let were_called = methods().filter(|(_, method)| method.started.load(Relaxed) > 0);
+            were_called.for_each(|(labels, method)| family.histogram(&labels, &method.time));
+        }
+    }
+}
+
+fn labels((path, shape): (&'static str, Shape)) -> [(&'static str, &'static str); 3] {
+    let (service, method) = path[1..].split_once('/').unwrap_or((path, ""));
+    let shape = match shape {
+        Unary => "unary",
+        ServerStream => "server_stream",
+        BidiStream => "bidi_stream",
+    };
+    [("grpc_method", method), ("grpc_service", service), ("grpc_type", shape)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// What a file in `proto/` says: each call, and what is streamed.
+    fn declared(proto: &str) -> Vec<(String, Shape)> {
+        let (mut package, mut service, mut found) = ("", "", Vec::new());
+        for line in proto.lines().map(str::trim) {
+            let words = line.split([' ', '(', ')', ';', '{']).filter(|word| !word.is_empty()).collect::<Vec<_>>();
+            match words[..] {
+                ["package", name] => package = name,
+                ["service", name, ..] => service = name,
+                ["rpc", name, ref rest @ ..] => {
+                    let returns = rest.iter().position(|word| *word == "returns").expect("a call returns");
+                    let streams = |words: &[&str]| words.contains(&"stream");
+                    let shape = match (streams(&rest[..returns]), streams(&rest[returns..])) {
+                        (false, false) => Unary,
+                        (false, true) => ServerStream,
+                        (true, _) => BidiStream,
+                    };
+                    found.push((format!("/{package}.{service}/{name}"), shape));
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_call_that_is_served_is_counted() {
+        let files = [
+            include_str!("../../proto/etcd/rpc.proto"),
+            include_str!("../../proto/etcd/election.proto"),
+            include_str!("../../proto/etcd/lock.proto"),
+            include_str!("../../proto/henge/ring.proto"),
+        ];
+        let declared = files.iter().flat_map(|file| declared(file)).collect::<Vec<_>>();
+        assert!(declared.len() > 45, "{declared:?}");
+        let own = METHODS.iter().filter(|(path, _)| !path.starts_with("/grpc.health."));
+        let own = own.map(|(path, shape)| ((*path).to_owned(), *shape)).collect::<Vec<_>>();
+        let names = |all: &[(String, Shape)]| {
+            all.iter().map(|(path, shape)| format!("{path} {shape:?}")).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(names(&own), names(&declared));
+        assert_eq!(own.len(), declared.len(), "one is there twice");
+    }
+
+    #[test]
+    fn messages_are_found_however_they_are_cut() {
+        let wire = [&[0, 0, 0, 0, 3][..], b"abc", &[0, 0, 0, 0, 0], &[1, 0, 0, 1, 4], &[7; 260]].concat();
+        for step in 1..wire.len() {
+            let mut messages = Messages::default();
+            let sums = wire.chunks(step).map(|part| messages.pass(part));
+            let sum = sums.fold((0, 0), |sum, (ended, bytes)| (sum.0 + ended, sum.1 + bytes));
+            assert_eq!(sum, (3, 263), "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn a_call_ends_once_and_without_an_end_it_was_cancelled() {
+        let calls = Calls::new(false);
+        let mut call = calls.begin("/etcdserverpb.KV/Put").unwrap();
+        let mut trailers = HeaderMap::new();
+        call.look(&trailers);
+        trailers.insert("grpc-status", "14".parse().unwrap());
+        call.look(&trailers);
+        drop(call);
+        drop(calls.begin("/etcdserverpb.KV/Put"));
+        let handled = &calls.counts.methods[0].handled;
+        let counts = handled.iter().map(|count| count.load(Relaxed)).collect::<Vec<_>>();
+        let expected = (0..CODES.len()).map(|code| u64::from(code == 14 || code == CANCELED)).collect::<Vec<_>>();
+        assert_eq!(counts, expected);
+        assert!(calls.begin("/etcdserverpb.KV/Nothing").is_none());
+    }
+}
