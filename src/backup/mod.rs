@@ -19,9 +19,12 @@
 mod adopt;
 mod export;
 mod file;
+#[cfg(test)]
+mod golden;
 mod import;
 mod place;
 mod progress;
+mod replay;
 mod request;
 mod restore;
 mod rows;
