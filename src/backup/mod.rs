@@ -20,10 +20,13 @@ mod adopt;
 mod defragment;
 mod export;
 mod file;
+#[cfg(test)]
+mod golden;
 mod hash;
 mod import;
 mod place;
 mod progress;
+mod replay;
 mod request;
 mod restore;
 mod rows;
