@@ -193,7 +193,7 @@ fn the_gateway_is_where_clients_are_and_only_if_it_is_wanted() {
     let without = Server::start_with(&["--enable-grpc-gateway=false"]);
     let metrics = free_url();
     let proxy = Proxy::with(&[without.url()], &["--enable-grpc-gateway=false", "--listen-metrics-urls", &metrics]);
-    for url in [without.url(), proxy.url(), &metrics] {
+    for url in [without.url(), proxy.url(), metrics.as_str()] {
         assert_eq!(ask(url, "POST", "/v3/kv/range", "", r#"{"key":"YQ=="}"#).status, 404);
         assert_eq!(ask(url, "GET", "/health", "", "").status, 200);
     }

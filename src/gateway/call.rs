@@ -12,6 +12,7 @@ use http_body_util::Full;
 use std::{
     error::Error,
     future::{Future, poll_fn},
+    pin::pin,
     sync::Arc,
 };
 use tokio::{
@@ -65,14 +66,16 @@ impl<C: Calls> Json<C> {
             Some(rest) => table::method(&format!("/v3/{rest}")),
             None => table::method(path),
         };
-        let Some(method) = found else { return failure::refusal(&Status::not_found("Not Found")) };
-        if request.method() != Verb::POST {
-            return failure::refusal(&Status::unimplemented("Method Not Allowed"));
-        }
-        match self.transcode(method, request).await {
-            Ok(response) => response,
-            Err(status) => failure::refusal(&status),
-        }
+        let refusal = match found {
+            Some(_) if request.method() != Verb::POST => Status::unimplemented("Method Not Allowed"),
+            Some(method) => match self.transcode(method, request).await {
+                Ok(response) => return response,
+                Err(status) => return failure::refusal(&status),
+            },
+            None => Status::not_found("Not Found"),
+        };
+        request::drain(pin!(request.into_body())).await;
+        failure::refusal(&refusal)
     }
 
     async fn transcode<B>(&self, method: &Method, request: Request<B>) -> Result<Response<Body>, Status>

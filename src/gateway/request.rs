@@ -27,6 +27,9 @@ const ACCEPT: HeaderName = HeaderName::from_static("grpcgateway-accept");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Longest wait for the next piece of a request that must be whole before it is sent on.
 const PIECE_MAX: Duration = Duration::from_secs(30);
+/// Most bytes of a request that are read for nothing, and the longest time.
+const DRAIN_BYTES_MAX: usize = 256 << 10;
+const DRAIN_MAX: Duration = Duration::from_secs(1);
 
 /// The metadata of a call: what the caller says of itself, and nothing of the connection.
 pub(super) fn metadata(headers: &HeaderMap) -> HeaderMap {
@@ -75,6 +78,23 @@ pub(super) fn time_limit(headers: &HeaderMap) -> Result<Option<Duration>, Status
     };
     // As in etcd, none at all is no limit.
     Ok(Some(time).filter(|time| !time.is_zero()))
+}
+
+/// Reads what is left of a body, within bounds. An answer that meets a request which is still on its way makes HTTP/2 reset the stream, and
+/// there are clients that then forget the answer.
+pub(super) async fn drain<B: Body<Data = Bytes>>(mut body: Pin<&mut B>) {
+    let mut left = DRAIN_BYTES_MAX;
+    let reading = async {
+        while let Some(Ok(frame)) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // Whoever takes longer may find the stream reset.
+    let _ = timeout(DRAIN_MAX, reading).await;
 }
 
 /// A share of the bytes that all bodies together may hold.
@@ -126,6 +146,12 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>> Requests<
     /// # Errors
     /// `InvalidArgument` if it is none, `ResourceExhausted` if it is too long, `DeadlineExceeded` if it does not come.
     pub(super) async fn only(mut self) -> Result<Bytes, Status> {
+        let message = self.first().await;
+        drain(self.body.as_mut()).await;
+        message
+    }
+
+    async fn first(&mut self) -> Result<Bytes, Status> {
         loop {
             if let Some(message) = self.take()? {
                 return Ok(message);

@@ -4,11 +4,11 @@ use crate::gateway::{
     json::{self, PREFIX_BYTES, Splitter},
     table,
 };
+use ::rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
-use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 /// Kinds within kinds may go so deep.
 const DEPTH_MAX: u32 = 4;
