@@ -132,7 +132,7 @@ impl Observer {
                 match something(watcher).await {
                     Ok(Some(answer)) => {
                         let header = answer.header.unwrap_or_default();
-                        self.next.extend(answer.events.into_iter().map(|event| (header.clone(), event)));
+                        self.next.extend(answer.events.into_iter().map(|event| (header, event)));
                     }
                     Ok(None) => self.forget(),
                     Err(error) => {

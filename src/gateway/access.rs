@@ -39,12 +39,12 @@ impl Access {
     ///
     /// # Errors
     /// The answer, if it goes no further: it is for a name that is not served here, or asks what a page may do.
-    pub fn admit<B>(&self, request: &Request<B>) -> Result<Admitted, Response<Body>> {
+    pub fn admit<B>(&self, request: &Request<B>) -> Result<Admitted, Box<Response<Body>>> {
         let has_tls = request.extensions().get::<OverTls>().is_some();
         let host = host(request);
         if !has_tls && !self.hosts.is_empty() && !self.hosts.contains(host) {
             tracing::warn!(host, "rejecting HTTP request to prevent DNS rebinding attacks");
-            return Err(misdirected(host));
+            return Err(misdirected(host).into());
         }
         let admitted = Admitted(self.origin(request.headers()));
         if request.method() != Method::OPTIONS {
@@ -52,7 +52,7 @@ impl Access {
         }
         let mut response = Response::new(Body::empty());
         admitted.mark(response.headers_mut());
-        Err(response)
+        Err(response.into())
     }
 
     fn origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {

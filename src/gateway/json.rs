@@ -83,11 +83,10 @@ impl Splitter {
             }
             match byte {
                 b'{' => self.depth += 1,
+                byte if self.depth == 0 && byte.is_ascii_whitespace() => {}
                 byte if self.depth == 0 => {
-                    if !byte.is_ascii_whitespace() {
-                        let text = format!("proto: syntax error: unexpected {:?}, for {{", char::from(*byte));
-                        return Err(Status::new(Code::InvalidArgument, text));
-                    }
+                    let text = format!("proto: syntax error: unexpected {:?}, for {{", char::from(*byte));
+                    return Err(Status::new(Code::InvalidArgument, text));
                 }
                 b'[' => self.depth += 1,
                 b'"' => self.in_string = true,

@@ -66,7 +66,7 @@ async fn guarded(State(access): State<Access>, request: Request, next: Next) -> 
             admitted.mark(response.headers_mut());
             response
         }
-        Err(answer) => answer.map(axum::body::Body::new),
+        Err(answer) => (*answer).map(axum::body::Body::new),
     }
 }
 

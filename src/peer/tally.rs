@@ -103,6 +103,10 @@ impl Tallies {
     }
 }
 
+/// One number of many.
+type Of<T, N> = fn(&T) -> N;
+type OfPeer<N> = for<'a> fn(&'a PeerTally) -> &'a N;
+
 impl Source for Network {
     fn write(&self, text: &mut Text) {
         let own = self.inner.me.borrow().as_ref().map(|me| me.member_id.to_string()).unwrap_or_default();
@@ -113,7 +117,7 @@ impl Source for Network {
         for (name, id, _) in &links {
             family.sample(&[("Local", &own), ("Remote", name)], self.connected_for(*id).is_some());
         }
-        let of_links: [(_, _, fn(&Counts) -> u64); 3] = [
+        let of_links: [(_, _, Of<Counts, u64>); 3] = [
             ("etcd_network_peer_sent_bytes_total", "The total number of bytes sent to peers.", |counts| {
                 counts.bytes_sent
             }),
@@ -134,7 +138,7 @@ impl Source for Network {
         for (name, tally) in &tallies {
             family.sample(&[("Local", &own), ("Remote", name)], &tally.lost);
         }
-        let counts: [(_, _, _, fn(&PeerTally) -> &AtomicU64); 6] = [
+        let counts: [(_, _, _, OfPeer<AtomicU64>); 6] = [
             (
                 "etcd_network_peer_received_bytes_total",
                 "From",
@@ -170,7 +174,7 @@ impl Source for Network {
         let help = "Total number of inflight snapshot receives";
         let mut family = text.family("etcd_network_snapshot_receive_inflights_total", Kind::Gauge, help);
         tallies.iter().for_each(|(from, tally)| family.sample(&[("From", from)], &tally.received.under_way));
-        let times: [(_, _, _, fn(&PeerTally) -> &Histogram); 3] = [
+        let times: [(_, _, _, OfPeer<Histogram>); 3] = [
             ("etcd_network_peer_round_trip_time_seconds", "To", "Round-Trip-Time histogram between peers", |peer| {
                 &peer.round_trip
             }),

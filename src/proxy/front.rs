@@ -48,7 +48,7 @@ impl Front {
     async fn plain(self, request: Request<Incoming>) -> Response<Body> {
         let admitted = match self.access.admit(&request) {
             Ok(admitted) => admitted,
-            Err(answer) => return answer,
+            Err(answer) => return *answer,
         };
         let mut response = match self.json {
             Some(json) if gateway::is_json(request.uri().path()) => json.answer(request).await,

@@ -12,7 +12,6 @@ use crate::{
     mvcc::{KeyValue, RangeQuery, SortOrder, SortTarget},
     types::{Error, Key, KeyRange, LeaseId, Revision},
 };
-use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -108,7 +107,7 @@ impl<B: Backend> Contender<B> {
     }
 
     fn put(&self, key: &Key, lease: LeaseId) -> Put {
-        let value = self.wish.value.clone().unwrap_or_else(Bytes::new);
+        let value = self.wish.value.clone().unwrap_or_default();
         Put { key: key.clone(), value, lease, ..Put::default() }
     }
 
