@@ -97,6 +97,29 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether it changes something; else it is a look, or a login.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Request::Status
+            | Request::Authenticate { .. }
+            | Request::UserGet { .. }
+            | Request::UserList
+            | Request::RoleGet { .. }
+            | Request::RoleList => false,
+            Request::Enable
+            | Request::Disable
+            | Request::UserAdd { .. }
+            | Request::UserDelete { .. }
+            | Request::UserChangePassword { .. }
+            | Request::UserGrantRole { .. }
+            | Request::UserRevokeRole { .. }
+            | Request::RoleAdd { .. }
+            | Request::RoleDelete { .. }
+            | Request::RoleGrantPermission { .. }
+            | Request::RoleRevokePermission { .. } => true,
+        }
+    }
+
     /// As etcd names the field of the log's command.
     pub fn name(&self) -> &'static str {
         match self {

@@ -4,12 +4,12 @@ use super::{
     Error, HashCheck, Progress, SnapshotFile,
     import::{Head, Imported, Plan, import},
     place::Place,
+    replay::{is_about_users, replay},
     request,
 };
 use crate::{
-    engine::{Engine, Kind},
+    engine::Kind,
     io::real::RealDisk,
-    machine::{self, Machine},
     membership::{Identity, Member},
     types::{ClusterId, Entry, EntryKind, Fault, HardState, Index, MemberId, Revision, Term},
     wal::{Recovered, Wal},
@@ -18,11 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::Arc,
 };
-
-/// Entries that are applied between two flushes.
-const APPLY_ENTRIES: usize = 1_000;
 
 /// What is adopted, and where it goes.
 #[derive(Clone, Debug)]
@@ -56,7 +52,8 @@ pub struct Adopted {
     pub imported: Imported,
     /// Entries of the log that came after it and were applied.
     pub applied: usize,
-    /// Entries of the log that are not known to be committed: the member has them, and the cluster decides.
+    /// Entries of the log that are not known to be committed: the member has them, and the cluster decides. Where users count there are
+    /// none: what may be done has to be decided before.
     pub open: usize,
     /// The revision at which the member goes on.
     pub revision: Revision,
@@ -145,7 +142,8 @@ struct Tail {
     /// Of the last entry that is in the database.
     term: Term,
     entries: Vec<Entry>,
-    /// How many of them are known to be committed.
+    /// How many of them are taken to be committed: those of which it is known, or all where users count. Everybody goes on from this
+    /// log, and what etcd would have made of an entry is known only here, with all that came before it.
     committed: usize,
 }
 
@@ -167,36 +165,25 @@ impl Tail {
             (_, Some(term)) => term,
             _ => return Err(wrong(format!("the log does not tell the term of entry {}", head.index))),
         };
-        let committed = log.entries.iter().filter(|entry| entry.index <= log.hard_state.commit).count();
-        let entries = log.entries.into_iter().map(|entry| readable(dir, head, entry)).collect::<Result<_, _>>()?;
+        let known = log.entries.iter().filter(|entry| entry.index <= log.hard_state.commit).count();
+        let entries = log.entries.into_iter().map(|entry| readable(dir, entry)).collect::<Result<Vec<_>, _>>()?;
+        let users_count = head.auth_enabled || entries.iter().any(is_about_users);
+        let committed = if users_count { entries.len() } else { known };
         Ok(Tail { identity, hard_state: log.hard_state, term, entries, committed })
     }
 }
 
 /// An entry that the machine understands, or why there is none: an entry that is passed over in silence would be a lost write.
-fn readable(dir: &Path, head: &Head, entry: Entry) -> Result<Entry, Error> {
+fn readable(dir: &Path, entry: Entry) -> Result<Entry, Error> {
     if entry.kind != EntryKind::Normal {
         return Ok(entry);
     }
-    let data = request::translate(entry.data.clone());
-    let data =
-        data.map_err(|what| Error::unusable(dir, format!("entry {} can't be taken over: {what}", entry.index)))?;
-    if head.auth_enabled && !data.is_empty() && !request::is_of_the_cluster(&data) {
+    let data = request::translate(entry.data.clone()).map_err(|what| {
         let what = format!(
-            "entry {} comes after the database, and authentication is enabled: whether it was allowed can't be told here; \
-             start etcd once more and stop it cleanly, or restore from a snapshot",
+            "entry {} can't be taken over: {what}; start etcd once more and stop it cleanly, which leaves it in the database",
             entry.index
         );
-        return Err(Error::unusable(dir, what));
-    }
+        Error::unusable(dir, what)
+    })?;
     Ok(Entry { data, ..entry })
-}
-
-fn replay(engine: &Arc<dyn Engine>, entries: &[Entry]) -> Result<Machine, Error> {
-    let mut machine = Machine::open(Arc::clone(engine), machine::Settings { quota_bytes: -1 })?;
-    for batch in entries.chunks(APPLY_ENTRIES) {
-        machine.apply(batch.to_vec())?;
-        engine.flush()?;
-    }
-    Ok(machine)
 }

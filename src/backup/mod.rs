@@ -22,6 +22,7 @@ mod file;
 mod import;
 mod place;
 mod progress;
+mod replay;
 mod request;
 mod restore;
 mod rows;

@@ -498,16 +498,29 @@ fn etcd_that_still_runs_is_left_alone() {
 
 #[test]
 fn entries_that_would_be_lost_in_silence_stop_the_import() {
-    let unreadable = Entry { data: Bytes::from_static(b"\xc2\x3e\x00"), ..entry(6, &put("c", "x", 0)) };
-    let (etcd, to) = (Etcd::new(&[unreadable], 6, false), dir());
+    // etcd 3.4 adds the user "u" with the password "p".
+    let data = Bytes::from_static(b"\xe2\x44\x06\x0a\x01u\x12\x01p");
+    let (etcd, to) = (Etcd::new(&[Entry { data, ..entry(6, &put("c", "x", 0)) }], 6, false), dir());
     let text = etcd.adopt(&to).expect_err("a command of another version").to_string();
-    assert!(text.contains("entry 6 can't be taken over") && text.contains("auth_enable"), "{text}");
-
-    let etcd = Etcd::new(&[entry(6, &put("c", "x", 0))], 6, true);
-    let text = etcd.adopt(&to).expect_err("nobody knows who asked for it").to_string();
-    assert!(text.contains("entry 6") && text.contains("authentication is enabled"), "{text}");
+    assert!(text.contains("entry 6 can't be taken over") && text.contains("auth_user_add"), "{text}");
     assert!(!to.path().join("data/member").exists());
-    assert!(Etcd::new(&[], 5, true).adopt(&to).expect("nothing comes after").imported.auth_enabled);
+}
+
+#[test]
+fn where_users_count_all_of_the_log_is_decided_before() {
+    let data = codec::encode(RequestId(7), &Author::Nobody, &put("d", "x", 0));
+    let refused = Entry { data, ..entry(7, &put("d", "x", 0)) };
+    let etcd = Etcd::new(&[entry(6, &put("c", "x", 0)), refused], 6, true);
+    let adopted = etcd.adopt(&dir()).expect("adopted");
+    assert_eq!((adopted.applied, adopted.open, adopted.revision), (2, 0, Revision(4)));
+    assert!(adopted.imported.auth_enabled);
+    let enable = Etcd::new(&[entry(6, &Command::Auth(Request::Enable)), entry(7, &put("c", "x", 0))], 5, false);
+    let adopted = enable.adopt(&dir()).expect("adopted");
+    assert_eq!(
+        (adopted.applied, adopted.open, adopted.revision),
+        (2, 0, Revision(4)),
+        "without root it is not enabled"
+    );
 }
 
 #[test]
