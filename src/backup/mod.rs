@@ -19,6 +19,8 @@
 mod adopt;
 mod export;
 mod file;
+#[cfg(test)]
+mod golden;
 mod import;
 mod place;
 mod progress;
