@@ -304,11 +304,11 @@ fn a_slow_call_is_logged_with_where_its_time_went() {
     let log = server.log();
     let lines = log.lines().filter(|line| line.contains("request stats")).collect::<Vec<_>>();
     let write = lines.iter().find(|line| line.contains(r#""Put""#)).expect("a put");
-    for field in ["took_ms", "queued_ms", "agreed_ms", "applied_ms", "replied_ms"] {
+    for field in ["took-ms", "queued-ms", "agreed-ms", "applied-ms", "replied-ms"] {
         assert!(write.contains(&format!("\"{field}\":")), "{field}: {write}");
     }
     let read = lines.iter().find(|line| line.contains(r#""Range""#)).expect("a range");
-    assert!(read.contains("\"agreed_ms\":") && read.contains("\"read_ms\":"), "{read}");
+    assert!(read.contains("\"agreed-ms\":") && read.contains("\"read-ms\":"), "{read}");
 }
 
 #[test]
