@@ -19,8 +19,9 @@ use std::{
 };
 use tokio::task::JoinHandle;
 
-const AFTER: Duration = Duration::from_secs(2);
-const HEALING: &[&str] = &["--core-size=3", "--core-heal-after=2s"];
+/// Longer than a host takes to find its member dead and to start it again: up to three seconds.
+const AFTER: Duration = Duration::from_secs(5);
+const HEALING: &[&str] = &["--core-size=3", "--core-heal-after=5s"];
 
 /// A proxy whose host volunteers, and the member that it starts. Dropping it ends both.
 struct Volunteer {

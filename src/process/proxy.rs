@@ -100,7 +100,7 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
     supervisor::stopping();
     stop.send_replace(true);
     ring.stop();
-    tokio::join!(serving.stop(DRAIN), http.stop(DRAIN));
+    tokio::join!(serving.stop(DRAIN), http.stop(DRAIN), ring.left());
     if let Some(holding) = holding {
         // It may be waiting for the core, which is nothing to wait for.
         let _ = tokio::time::timeout(DRAIN, holding).await;

@@ -94,6 +94,8 @@ struct Shared {
     /// They tell others of this proxy.
     telling: Vec<AbortHandle>,
     stopping: signal::Sender<bool>,
+    /// Upstream has been told that this proxy leaves, or will not be.
+    has_left: signal::Receiver<bool>,
 }
 
 impl Drop for Shared {
@@ -128,7 +130,12 @@ impl Ring {
         let watch = ProxyWatch::new(copies.clone(), source, watch, stopping.subscribe());
         let sight =
             Sight::new(own, upstream.clone(), copies.clone(), renewals.clone(), watch.clone(), stopping.subscribe());
-        let reporting = runtime::spawn(ring::report(Arc::new(sight.clone()), sight.roster().clone()));
+        let (left, has_left) = signal::channel(false);
+        let report = ring::report(Arc::new(sight.clone()), sight.roster().clone());
+        let reporting = runtime::spawn(async move {
+            report.await;
+            left.send_replace(true);
+        });
         let mut telling = vec![reporting.abort_handle()];
         if let Some(resolver) = sight.own().resolver.clone() {
             let registering = register::keep(upstream.clone(), sight.own().clone(), resolver, stopping.subscribe());
@@ -144,6 +151,7 @@ impl Ring {
             upstream,
             via,
             stopping,
+            has_left,
         };
         Ok(Ring { shared: Arc::new(shared) })
     }
@@ -187,7 +195,16 @@ impl Ring {
     pub fn stop(&self) {
         self.shared.stopping.send_replace(true);
     }
+
+    /// Returns once upstream has heard that this proxy leaves, or can't hear it: who leaves in order is not listed as lost. After [`Ring::stop`].
+    pub async fn left(&self) {
+        let mut has_left = self.shared.has_left.clone();
+        let _ = tokio::time::timeout(LEAVE_MAX, has_left.wait_for(|left| *left)).await;
+    }
 }
+
+/// Longest wait for a goodbye, also if there is nobody who could be told.
+const LEAVE_MAX: Duration = Duration::from_millis(600);
 
 #[cfg(test)]
 mod tests;

@@ -77,10 +77,9 @@ impl<H: Host> Ring for RingService<H> {
                 let interval = Duration::from_millis(u64::from(now.interval_ms));
                 let silent_at = heard + SILENT_MIN.max(interval * SILENT_INTERVALS);
                 tokio::select! {
-                    // Reports that never stop keep neither the end nor a new pace waiting.
+                    // Reports that never stop keep neither the end nor a new pace waiting. The last one counts, though whoever sent it is gone.
                     biased;
                     _ = stopping.wait_for(|stopping| *stopping) => return,
-                    () = sender.closed() => return,
                     Ok(()) = pace.changed() => {}
                     report = reports.message() => match report {
                         Ok(Some(report)) => {
@@ -89,6 +88,7 @@ impl<H: Host> Ring for RingService<H> {
                         }
                         Ok(None) | Err(_) => return,
                     },
+                    () = sender.closed() => return,
                     () = sleep_until(silent_at) => return,
                 }
             }
