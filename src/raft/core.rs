@@ -103,7 +103,9 @@ impl Core {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let spread = u64::from(self.config.election_ticks.max(1));
+        // Half of a timeout keeps candidates apart as long as it is many round trips (paper, section 5.6, asks for as much), and a dead
+        // leader is missed for a quarter of a timeout less than with the whole of one.
+        let spread = u64::from((self.config.election_ticks / 2).max(1));
         self.elapsed = 0;
         self.timeout = self.config.election_ticks + ((self.random >> 16) % spread) as u32;
     }

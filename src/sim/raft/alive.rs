@@ -42,7 +42,7 @@ impl World {
             }
             // Once everyone knows who has left, nobody counts on them any more.
             let known = !is_joint && all(&|at| self.members[at].applied >= changed);
-            self.switch(&inside, known);
+            self.switch(&inside, known)?;
             // Entries of older terms are committed all at once, so those on disk count too.
             let steps = |member: &Member| member.applied.0 + member.disk.last().index.0;
             let steps = self.members.iter().map(steps).sum::<u64>() + committed.0;
@@ -84,8 +84,8 @@ impl World {
         }
     }
 
-    /// Those that have left are switched off if they may be, those that are back are switched on.
-    fn switch(&mut self, inside: &[usize], off: bool) {
+    /// Those that have left are switched off if they may be, as by a power cut; those that are back are switched on.
+    fn switch(&mut self, inside: &[usize], off: bool) -> Result<(), Violation> {
         for at in 0..self.members.len() {
             let (member, stays) = (&mut self.members[at], inside.contains(&at));
             if member.gone && stays {
@@ -95,7 +95,11 @@ impl World {
             } else if !member.gone && !stays && off {
                 (member.node, member.gone) = (None, true);
                 member.life += 1;
+                // A sync that is under way will not end.
+                member.disk.crash(&mut self.chance)?;
+                member.install_staged();
             }
         }
+        Ok(())
     }
 }
