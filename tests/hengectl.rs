@@ -145,10 +145,9 @@ impl Own {
         let mut own = vec![(format!(":{}", ports[0]), ":CLIENT"), (format!(":{}", ports[1]), ":PEER")];
         for (name, mask) in [("cluster_id", "CLUSTER"), ("member_id", "MEMBER")] {
             let id = header[name].as_u64().expect("an id");
-            own.extend([id.to_string(), format!("{id:x}")].map(|text| (text, mask)));
+            // Some lines fill up an id that begins with zeros, with as many blanks.
+            own.extend([id.to_string(), format!("{id:16x}"), format!("{id:x}")].map(|text| (text, mask)));
         }
-        // An id that begins with a zero is filled up with a blank there.
-        own.push(("cluster  CLUSTER".to_owned(), "cluster CLUSTER"));
         own.extend(["3.7.1", "3.7.2", "3.7.3"].map(|version| (version.to_owned(), "3.7.N")));
         Own(own)
     }
