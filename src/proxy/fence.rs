@@ -35,7 +35,7 @@ const WAITING_MAX: usize = 200_000;
 /// The next read is sent so much later than the last for each caller that the last one was for,
 const REST_EACH: Duration = Duration::from_micros(40);
 /// but by no more than that, however many they were.
-const REST_MAX: Duration = Duration::from_millis(20);
+const REST_MAX: Duration = Duration::from_millis(40);
 /// A shorter rest is none: timers count milliseconds.
 const REST_MIN: Duration = Duration::from_millis(1);
 
