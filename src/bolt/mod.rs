@@ -16,6 +16,8 @@
 //! ```
 //! Numbers are little endian. (bbolt writes those of its machine; nobody runs etcd on a big-endian one and moves the file.)
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod page;
 mod read;
 #[cfg(test)]

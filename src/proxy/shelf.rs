@@ -8,6 +8,8 @@
 //! All methods wait for the disk: they belong on threads that may.
 
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keep;
 mod stamp;
 
