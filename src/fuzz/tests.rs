@@ -101,7 +101,16 @@ macro_rules! all {
 all! { machine requests wal bolt import gateway config tokens txn peer ring shelf }
 
 #[test]
-fn each_target_has_a_test() {
-    let missing: Vec<_> = TARGETS.iter().map(|target| target.name).filter(|name| !TESTED.contains(name)).collect();
-    assert!(missing.is_empty() && TESTED.len() == TARGETS.len(), "{missing:?}");
+fn each_target_has_a_test_and_a_program() {
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/fuzz_targets");
+    let manifest = fs::read_to_string(programs.with_file_name("Cargo.toml")).expect("a manifest");
+    for Target { name, .. } in TARGETS {
+        assert!(TESTED.contains(name), "{name} is not tested");
+        let program = fs::read_to_string(programs.join(format!("{name}.rs"))).expect("a program");
+        assert!(
+            program.contains(&format!("\"{name}\"")) && manifest.contains(&format!("fuzz_targets/{name}.rs")),
+            "{name}"
+        );
+    }
+    assert_eq!(TESTED.len(), TARGETS.len());
 }
