@@ -84,6 +84,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ctl", &["types", "pb", "client", "backup", "engine", "config", "dns", "tls"]),
+    ("fuzz", &["bolt", "wal", "machine", "backup", "peer", "ring", "server", "gateway", "proxy", "config", "ctl"]),
     (
         "sim",
         &[

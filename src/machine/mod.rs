@@ -18,6 +18,8 @@ pub mod command;
 mod alarm;
 mod auth;
 mod authorize;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hash;
 mod kv;
 mod lease;

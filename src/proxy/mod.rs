@@ -48,6 +48,9 @@ mod tend;
 mod upstream;
 mod watch;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use shelf::fuzz;
+
 pub use copies::{Copies, Settings};
 pub use copy::{Copy, Keep};
 pub use demand::Hunger;

@@ -15,6 +15,9 @@ mod reporter;
 mod roster;
 mod service;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use roster::fuzz;
+
 pub use reporter::{Site, Target, report};
 pub use roster::{LISTENED_MIN, Line, NEWS_PER_S_MAX, Roster};
 pub use service::{Host, RingService};

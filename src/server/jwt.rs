@@ -84,7 +84,7 @@ impl Jwt {
         let signs = self.signs.as_ref();
         let signs =
             signs.ok_or_else(|| Error::Invalid("auth: token signing attempted with verify-only key".to_owned()))?;
-        let exp = Some((now + self.ttl).as_secs() as f64);
+        let exp = Some(now.saturating_add(self.ttl).as_secs() as f64);
         let claims = Claims { username: user.to_owned(), revision: revision as f64, exp, nbf: None };
         encode(&Header::new(self.algorithm), &claims, signs)
             .map_err(|error| Error::Invalid(format!("auth: failed to sign a token: {error}")))

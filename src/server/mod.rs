@@ -23,6 +23,8 @@ pub(crate) mod convert;
 mod downgrade;
 mod edge;
 mod election;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gauges;
 mod guard;
 mod header;

@@ -287,7 +287,7 @@ impl Found {
 
     fn entry(&mut self, entry: Entry) -> Result<(), String> {
         let (base, last) = (self.terms.base(), self.terms.last());
-        if entry.index > last.next() {
+        if entry.index.previous() > Some(last) {
             return Err(format!("entry {} follows entry {last}: those between are missing", entry.index));
         }
         if entry.index <= base {

@@ -42,7 +42,7 @@ pub(super) fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Segment>, Fault>
 /// A hole in the sequence means that a file was removed behind our back, and with it entries.
 pub(super) fn check_chain(dir: &Path, segments: &[Segment]) -> Result<(), Fault> {
     for pair in segments.windows(2) {
-        if pair[1].sequence != pair[0].sequence + 1 {
+        if Some(pair[1].sequence) != pair[0].sequence.checked_add(1) {
             let what = format!("the segment after {} is missing; restore it or this member", pair[0].name());
             return Err(Fault::Damaged { path: path(dir, pair[1]), offset: None, what });
         }
