@@ -200,7 +200,7 @@ fn key(u: &mut Unstructured<'_>) -> Result<Key> {
         let len = u.int_in_range(0..=40)?;
         return Ok(Bytes::copy_from_slice(u.bytes(len)?));
     }
-    Ok(Bytes::from_static(*u.choose(&KEYS)?))
+    Ok(Bytes::from_static(u.choose(&KEYS)?))
 }
 
 fn value(u: &mut Unstructured<'_>) -> Result<Bytes> {
