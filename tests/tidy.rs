@@ -60,7 +60,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("client", &["types", "pb", "runtime", "tls"]),
     (
         "proxy",
-        &["types", "metrics", "engine", "mvcc", "watch", "ring", "server", "gateway", "client", "pb", "runtime", "tls"],
+        &[
+            "types", "metrics", "engine", "mvcc", "auth", "machine", "watch", "ring", "server", "gateway", "client",
+            "pb", "runtime", "tls",
+        ],
     ),
     (
         "process",

@@ -35,6 +35,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+pub use authorize::{authorize_admin, authorize_read};
 pub use command::{
     AlarmAction, AlarmKind, Applied, Command, Compare, CompareResult, CompareTarget, DeleteRange, Effect, Op, OpReply,
     Outcome, Put, Reply, RequestId, Txn, TxnReply,

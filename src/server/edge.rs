@@ -6,7 +6,7 @@ use super::{
     calls::Calls,
     check::Limits,
     gauges::{EdgeCounts, EdgeSource},
-    identity::Identity,
+    identity::{Identity, RingProxies},
     keeper::Found,
     trace::{SlowCalls, Trace},
 };
@@ -64,6 +64,8 @@ pub struct Settings {
     pub proposal_bytes_max: usize,
     /// Where a snapshot is made before it is sent: a folder with room for another store.
     pub spool_dir: PathBuf,
+    /// `ring-proxy-cn`
+    pub ring_proxies: RingProxies,
 }
 
 impl Default for Settings {
@@ -78,6 +80,7 @@ impl Default for Settings {
             proposals_max: 20_000,
             proposal_bytes_max: 256 << 20,
             spool_dir: std::env::temp_dir(),
+            ring_proxies: RingProxies::default(),
         }
     }
 }
@@ -151,7 +154,7 @@ impl<B: Backend> Edge<B> {
         if insists_on_leader(metadata) && self.backend.leader().borrow().is_none() {
             return Err(Error::NoLeader);
         }
-        Ok(Identity::of(metadata, extensions))
+        Ok(Identity::of(metadata, extensions, &self.settings.ring_proxies))
     }
 
     /// Who that is.

@@ -1,6 +1,6 @@
 //! Any token: whoever shows one is nobody, or who it says.
 
-use super::{Identity, Jwt, JwtOptions};
+use super::{Identity, Jwt, JwtOptions, RingProxies};
 use crate::auth::{self, SimpleTokens};
 use arbitrary::Unstructured;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -106,7 +106,7 @@ fn metadata(text: &str) {
             metadata.append(name, value);
         }
     }
-    let identity = Identity::of(&metadata, &Extensions::new());
+    let identity = Identity::of(&metadata, &Extensions::new(), &RingProxies::default());
     let shown: Vec<_> = ["token", "authorization"].iter().flat_map(|name| metadata.get_all(*name)).collect();
     assert!(
         identity.token.is_none_or(|token| shown.iter().any(|value| value.to_str().is_ok_and(|value| value == token)))
