@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// Where the next segment is made ready. Names that end in `.tmp` are leftovers for every reader, etcd's tools included.
 pub(super) const NEXT: &str = "next.tmp";
 
+/// What a segment is called while its space is given back. Under its own name it would have to be whole.
+pub(super) const GONE: &str = "gone.tmp";
+
 /// A segment's name: `{sequence:016x}-{first index:016x}.wal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Segment {
