@@ -5,6 +5,7 @@ use super::bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
 use super::flags::{FLAGS, Flag, Kind, Standing};
 use super::http::HttpFlags;
 use super::tls::TlsFlags;
+use super::tracing::TracingFlags;
 use super::value::{Url, duration, url};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub client_tls: TlsFlags,
     pub auth: AuthFlags,
     pub http: HttpFlags,
+    /// What stands in `distributed-tracing-address` and its like; `None` without `enable-distributed-tracing`.
+    pub tracing: Option<TracingFlags>,
     pub listen_client_urls: Vec<Url>,
     pub listen_client_http_urls: Vec<Url>,
     pub listen_metrics_urls: Vec<Url>,
@@ -168,6 +171,7 @@ impl<'a> Reader<'a> {
             client_tls: TlsFlags::of_clients(self),
             auth: AuthFlags::of(self),
             http: HttpFlags::of(self),
+            tracing: TracingFlags::of(self),
             listen_client_urls: self.urls("listen-client-urls"),
             listen_client_http_urls: self.urls("listen-client-http-urls"),
             listen_metrics_urls: self.urls("listen-metrics-urls"),

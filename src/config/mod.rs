@@ -21,6 +21,7 @@ mod parse;
 mod proxy;
 mod standby;
 mod tls;
+mod tracing;
 mod value;
 
 pub use auth::{AuthFlags, TokenKind};
@@ -33,6 +34,7 @@ pub use parse::{Invocation, parse};
 pub use proxy::{GatewayConfig, ProxyConfig, UpstreamTls};
 pub use standby::StandbyFlags;
 pub use tls::TlsFlags;
+pub use tracing::TracingFlags;
 pub use value::{Url, url as parse_url};
 
 /// The etcd version whose API and behaviour this build claims.
