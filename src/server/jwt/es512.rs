@@ -42,7 +42,7 @@ impl Es512 {
             (Some(point), _) => {
                 VerifyingKey::from_sec1_bytes(point).map_err(|error| format!("pub-key cannot be used: {error}"))?
             }
-            (None, Some(signs)) => signs.verifying_key().clone(),
+            (None, Some(signs)) => *signs.verifying_key(),
             (None, None) => return Err("neither pub-key nor priv-key is given".to_owned()),
         };
         Ok(Es512 { signs, checks })

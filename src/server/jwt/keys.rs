@@ -165,7 +165,7 @@ fn of_pkcs1(der: Vec<u8>, wanted: KeyKind) -> Result<Vec<u8>, String> {
 
 fn of_pkcs8(der: Vec<u8>, wanted: KeyKind) -> Result<Vec<u8>, String> {
     let key = PrivateKeyInfoRef::try_from(der.as_slice()).map_err(|error| format!("it is no PKCS#8: {error}"))?;
-    KeyKind::of(key.algorithm.clone())?.must_be(wanted)?;
+    KeyKind::of(key.algorithm)?.must_be(wanted)?;
     match wanted {
         KeyKind::Rsa => of_pkcs1(key.private_key.as_bytes().to_vec(), wanted),
         KeyKind::P256 | KeyKind::P384 => {
@@ -183,7 +183,7 @@ fn of_sec1(der: &[u8], wanted: KeyKind) -> Result<Vec<u8>, String> {
         return Err(format!("it is an EC key, and the sign-method takes {wanted}"));
     };
     // Where the key does not say its curve, whatever it is used for finds out whether it is on this one.
-    let curve = key.parameters.clone().and_then(|parameters| parameters.named_curve()).unwrap_or(wanted_curve);
+    let curve = key.parameters.and_then(|parameters| parameters.named_curve()).unwrap_or(wanted_curve);
     KeyKind::of_curve(curve)?.must_be(wanted)?;
     if wanted != KeyKind::P521 {
         has_public(&key)?;
@@ -209,7 +209,7 @@ fn has_public(key: &EcPrivateKey<'_>) -> Result<(), String> {
 
 fn of_spki(der: &[u8], wanted: KeyKind) -> Result<Vec<u8>, String> {
     let key = SubjectPublicKeyInfoRef::from_der(der).map_err(|error| format!("it is no public key: {error}"))?;
-    KeyKind::of(key.algorithm.clone())?.must_be(wanted)?;
+    KeyKind::of(key.algorithm)?.must_be(wanted)?;
     let bytes = key.subject_public_key.as_bytes().ok_or("it is no public key: there are bits left over")?;
     match (wanted.curve(), bytes) {
         (None, _) if wanted == KeyKind::Rsa => check_rsa(bytes)?,
