@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Real clients against a real server: etcdctl, etcd itself (backups that go to and fro), Python's etcd3, aetcd and etcd3gw, Node's etcd3, Rust's etcd-client, Java's jetcd,
+# Real clients against a real server: etcdctl, etcd itself (backups that go to and fro), Python's etcd3, aetcd, etcd3gw and the library of Prometheus, Node's etcd3, Rust's etcd-client, Java's jetcd,
 # etcd's own Go client, and curl.
 #
 #   tests/interop.sh                          all of them, against target/debug/henge
@@ -17,9 +17,9 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 clients=$root/tests/clients
 work=$root/target/interop
-all=(http etcdctl backup python-etcd3 python-aetcd python-etcd3gw node-etcd3 rust-etcd-client java-jetcd go-clientv3)
+all=(http etcdctl backup python-etcd3 python-aetcd python-etcd3gw python-prometheus node-etcd3 rust-etcd-client java-jetcd go-clientv3)
 # Those that know how to show a certificate here.
-[[ ${HENGE_TLS:-} ]] && all=(http etcdctl python-etcd3 python-etcd3gw java-jetcd go-clientv3)
+[[ ${HENGE_TLS:-} ]] && all=(http etcdctl python-etcd3 python-etcd3gw python-prometheus java-jetcd go-clientv3)
 # Those that know how to say who they are.
 [[ ${HENGE_AUTH:-} ]] && all=(http etcdctl python-etcd3gw java-jetcd go-clientv3)
 passed=0
