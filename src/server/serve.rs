@@ -323,7 +323,8 @@ async fn hold(
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
-    let conversation = protocol.serve_connection(TokioIo::new(connection), front);
+    // What becomes a WebSocket leaves this conversation, and ends with its call.
+    let conversation = protocol.serve_connection_with_upgrades(TokioIo::new(connection), front);
     tokio::pin!(conversation);
     let result = tokio::select! {
         biased;
