@@ -115,6 +115,8 @@ pub(super) struct Facts {
     pub(super) settled: Mutex<(Index, Term)>,
     /// The loop has ended; apply may still be at work.
     pub(super) ended: AtomicBool,
+    /// Apply had no room for something, which the loop will hand over once it is told that there is some.
+    pub(super) held_back: AtomicBool,
     pub(super) tally: Tally,
     wal_syncs: AtomicU64,
     wal_sync_us: AtomicU64,

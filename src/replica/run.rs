@@ -352,13 +352,13 @@ impl Run {
     /// and a `Look` brings the loop back here.
     fn hand_over(&mut self) -> bool {
         if let Some(meta) = self.restore.take() {
-            match self.apply.try_send(Committed::Restore(meta)) {
-                Ok(()) => {}
-                Err(TrySendError::Full(Committed::Restore(meta))) => {
+            match self.offer(Committed::Restore(meta)) {
+                Ok(None) => {}
+                Ok(Some(Committed::Restore(meta))) => {
                     self.restore = Some(meta);
                     return true;
                 }
-                Err(_) => return false,
+                _ => return false,
             }
         }
         let status = self.node.status();
@@ -366,13 +366,30 @@ impl Run {
         while self.handed < ready && !self.shared.facts.quarantined.load(Ordering::Acquire) {
             let upto = Index(ready.0.min(self.handed.0 + APPLY_BATCH_ENTRIES_MAX));
             let entries = self.node.entries(self.handed.next(), upto.next());
-            match self.apply.try_send(Committed::Entries(entries)) {
-                Ok(()) => self.handed = upto,
-                Err(TrySendError::Full(_)) => return true,
-                Err(TrySendError::Disconnected(_)) => return false,
+            match self.offer(Committed::Entries(entries)) {
+                Ok(None) => self.handed = upto,
+                Ok(Some(_)) => return true,
+                Err(()) => return false,
             }
         }
         true
+    }
+
+    /// Gives apply one piece of work; gives it back if there is no room, and sees to it that apply says when there is. An error: apply is
+    /// gone.
+    fn offer(&self, work: Committed) -> Result<Option<Committed>, ()> {
+        let work = match self.apply.try_send(work) {
+            Ok(()) => return Ok(None),
+            Err(TrySendError::Full(work)) => work,
+            Err(TrySendError::Disconnected(_)) => return Err(()),
+        };
+        self.shared.facts.held_back.store(true, Ordering::Release);
+        // Once more: apply may have looked for the mark before it was set, and be idle by now.
+        match self.apply.try_send(work) {
+            Ok(()) => Ok(None),
+            Err(TrySendError::Full(work)) => Ok(Some(work)),
+            Err(TrySendError::Disconnected(_)) => Err(()),
+        }
     }
 }
 
