@@ -7,7 +7,7 @@ use super::{
     handle::Shared,
     hashes::Disputes,
     narrow::Narrow,
-    persist::Save,
+    persist::{Save, ToDisk},
     reads::Waiting,
     retention::Retention,
     roster::Roster,
@@ -94,7 +94,7 @@ pub(crate) struct Run {
     pub(super) node: Node,
     pub(super) shared: Arc<Shared>,
     pub(super) inbox: Receiver<Inbox>,
-    pub(super) save: Sender<Save>,
+    pub(super) disk: ToDisk,
     pub(super) apply: Sender<Committed>,
     pub(super) heartbeat: Duration,
     /// How long a member waits for a leader before it seeks election, at least.
@@ -178,6 +178,7 @@ impl Run {
 
     /// Whoever waits is told that the member stops.
     pub(crate) fn end(&mut self) {
+        self.disk.end();
         self.shared.facts.ended.store(true, Ordering::Release);
         self.shared.expiry.demote();
         self.shared.proposals.fail_all(&Error::Stopped);
@@ -294,7 +295,7 @@ impl Run {
                 entries: std::mem::take(&mut out.append),
                 then_send: letters(&mut out.send_durable),
             };
-            if self.save.send(save).is_err() {
+            if !self.disk.send(save) {
                 return false;
             }
         }
