@@ -10,6 +10,7 @@ use super::{
     founding,
     handle::{Facts, Handle, Limits, Shared},
     hashes::{Disputes, Window},
+    letters,
     narrow::Narrow,
     persist::{Persist, Save, ToDisk},
     proposals::Proposals,
@@ -467,7 +468,7 @@ fn node(settings: &Settings, member_id: MemberId, machine: &Machine, recovered: 
         check_quorum: true,
         inflight_messages_max: 512,
         inflight_bytes_max: 16 << 20,
-        append_bytes_max: 1 << 20,
+        append_bytes_max: letters::APPEND_BYTES_MAX,
         uncommitted_bytes_max: 128 << 20,
         sabotage: settings.sabotage,
     };

@@ -26,6 +26,7 @@ mod founding;
 mod handle;
 mod hashes;
 mod health;
+mod letters;
 mod narrow;
 mod persist;
 mod proposals;

@@ -1,6 +1,6 @@
 //! The disk thread: append, sync, answer `Persisted`.
 
-use super::{handle::Shared, run::Inbox, transport::Letter};
+use super::{handle::Shared, letters, run::Inbox, transport::Letter};
 use crate::{
     io::Disk,
     types::{ConfState, Entry, Fault, HardState, Index, MemberId, Sabotage, Term},
@@ -166,6 +166,7 @@ impl<D: Disk> Persist<D> {
             facts.tally.wal_fsync.observe(synced.saturating_sub(written));
         }
         if !letters.is_empty() {
+            letters::thin(&mut letters);
             self.shared.transport.send(letters);
         }
         if let Some(persisted) = persisted {

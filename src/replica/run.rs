@@ -6,16 +6,17 @@ use super::{
     desk::{Desk, LeaseCall},
     handle::Shared,
     hashes::Disputes,
+    letters,
     narrow::Narrow,
     persist::{Save, ToDisk},
     reads::Waiting,
     retention::Retention,
     roster::Roster,
-    transport::{Answer, Letter, PeerMessage},
+    transport::{Answer, PeerMessage},
 };
 use crate::{
     machine::RequestId,
-    raft::{ConfChange, Envelope, Input, Node, Output, Role},
+    raft::{ConfChange, Input, Node, Output, Role},
     types::{ConfState, Error, Index, MemberId, SnapshotMeta, Term},
 };
 use flume::{Receiver, Sender, TrySendError};
@@ -283,7 +284,7 @@ impl Run {
     fn act(&mut self) -> bool {
         let mut out = std::mem::take(&mut self.out);
         if !out.send_now.is_empty() {
-            self.shared.transport.send(letters(&mut out.send_now));
+            self.shared.transport.send(letters::gathered(&mut out.send_now));
         }
         if let Some(meta) = out.restore.take() {
             self.begin_restore(meta);
@@ -293,7 +294,7 @@ impl Run {
             let save = Save::State {
                 hard_state: out.hard_state.take(),
                 entries: std::mem::take(&mut out.append),
-                then_send: letters(&mut out.send_durable),
+                then_send: out.send_durable.drain(..).map(letters::letter).collect(),
             };
             if !self.disk.send(save) {
                 return false;
@@ -392,9 +393,4 @@ impl Run {
             Err(TrySendError::Disconnected(_)) => Err(()),
         }
     }
-}
-
-pub(super) fn letters(envelopes: &mut Vec<Envelope>) -> Vec<Letter> {
-    let letter = |Envelope { to, message }| Letter { to, message: PeerMessage::Raft(message) };
-    envelopes.drain(..).map(letter).collect()
 }
