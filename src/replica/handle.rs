@@ -263,12 +263,15 @@ impl Handle {
         if data.len() > shared.limits.request_bytes_max {
             return Err(Error::RequestTooLarge);
         }
-        let answer = shared.proposals.wait(id, kind, data, shared.clock.now(), shared.deadline())?;
-        if let Err(error) = shared.send(Inbox::Propose(id)) {
+        let now = shared.clock.now();
+        let (answer, is_to_tell) = shared.proposals.wait(id, kind, data, now, now + shared.limits.request_timeout)?;
+        if is_to_tell && let Err(error) = shared.send(Inbox::Look) {
+            // One that has no room is awake, and finds it; but what comes is too much for it.
             shared.proposals.fail(id, error.clone());
             return Err(error);
         }
-        if shared.stopped() {
+        // Whatever is registered by now its end fails; what comes after nobody would find.
+        if shared.stopped() || shared.facts.ended.load(Ordering::Acquire) {
             shared.proposals.fail(id, Error::Stopped);
         }
         answer.await.unwrap_or(Err(Error::Stopped))

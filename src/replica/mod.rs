@@ -28,6 +28,7 @@ mod hashes;
 mod health;
 mod letters;
 mod narrow;
+mod pace;
 mod persist;
 mod proposals;
 mod reads;

@@ -8,11 +8,12 @@ use super::{
     hashes::Disputes,
     letters,
     narrow::Narrow,
+    pace::Pace,
     persist::{Save, ToDisk},
     reads::Waiting,
     retention::Retention,
     roster::Roster,
-    transport::{Answer, PeerMessage},
+    transport::{Answer, Forwarded, PeerMessage},
 };
 use crate::{
     machine::RequestId,
@@ -34,8 +35,6 @@ const APPLY_BATCH_ENTRIES_MAX: u64 = 1_024;
 
 /// What reaches the loop.
 pub(crate) enum Inbox {
-    /// The command waits in `Proposals`.
-    Propose(RequestId),
     Read(Waiting),
     Lease(LeaseCall),
     IsReady {
@@ -57,7 +56,7 @@ pub(crate) enum Inbox {
         id: u64,
         answer: Answer,
     },
-    /// Something is to be picked up elsewhere: what the disk has completed, or room in front of apply.
+    /// Something is to be picked up elsewhere: fresh proposals, what the disk has completed, or room in front of apply.
     Look,
     /// A change of membership was applied.
     ConfChanged {
@@ -102,6 +101,9 @@ pub(crate) struct Run {
     pub(super) election: Duration,
     pub(super) next_tick: Duration,
     pub(super) narrow: Narrow,
+    pub(super) pace: Pace,
+    /// What followers have sent to the log, and in which term: it waits for company.
+    pub(super) forwarded: Vec<(MemberId, Term, Vec<Forwarded>)>,
     /// Handed to apply, up to here.
     pub(super) handed: Index,
     /// To be handed to apply before any entry.
@@ -149,6 +151,7 @@ impl Run {
             self.next_tick = now + self.heartbeat;
         }
         self.widen(now);
+        self.let_go(now);
         self.act()
     }
 
@@ -160,9 +163,36 @@ impl Run {
         self.narrow.look(self.node.asked_few(), now);
     }
 
+    /// Lets go what has been gathered, once its time has come.
+    fn let_go(&mut self, now: Duration) {
+        let (is_fresh, is_much) = self.shared.proposals.has_fresh();
+        let is_something = is_fresh || !self.forwarded.is_empty();
+        if !is_something || (now < self.next_batch() && !is_much) {
+            return;
+        }
+        self.pace.goes(now);
+        for (from, term, proposals) in std::mem::take(&mut self.forwarded) {
+            self.take_forwarded(from, term, proposals);
+        }
+        if is_fresh {
+            let fresh = self.shared.proposals.take_fresh();
+            self.propose(&fresh);
+        }
+    }
+
+    fn next_batch(&self) -> Duration {
+        self.pace.next(self.shared.proposals.usual(), self.heartbeat)
+    }
+
     /// When the next turn is due, even if nothing has come in.
     pub(crate) fn due(&self) -> Duration {
-        self.narrow.due(self.heartbeat).map_or(self.next_tick, |at| at.min(self.next_tick))
+        self.soon().map_or(self.next_tick, |at| at.min(self.next_tick))
+    }
+
+    /// When one is due for the sake of something that waits, if anything does.
+    pub(crate) fn soon(&self) -> Option<Duration> {
+        let waits = self.shared.proposals.has_fresh().0 || !self.forwarded.is_empty();
+        [self.narrow.due(self.heartbeat), waits.then(|| self.next_batch())].into_iter().flatten().min()
     }
 
     /// Whether something has come in.
@@ -190,11 +220,10 @@ impl Run {
 
     /// Turns what has come in into inputs. False if the member stops.
     fn drain(&mut self, first: Option<Inbox>) -> bool {
-        let (mut proposals, mut reads, mut leases) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut reads, mut leases) = (Vec::new(), Vec::new());
         let waiting = self.inbox.clone();
         for message in first.into_iter().chain(waiting.try_iter().take(BATCH_MAX)) {
             match message {
-                Inbox::Propose(id) => proposals.push(id),
                 Inbox::Read(read) => reads.push(read),
                 Inbox::Lease(call) => leases.push(call),
                 Inbox::IsReady { member, reply } => {
@@ -235,9 +264,6 @@ impl Run {
             self.desk.take_leases(leases, deadline);
             self.put_questions();
         }
-        if !proposals.is_empty() {
-            self.propose(&proposals);
-        }
         if !reads.is_empty() {
             self.read(reads);
         }
@@ -252,7 +278,7 @@ impl Run {
         for message in messages {
             match message {
                 PeerMessage::Raft(message) => self.step(Input::Received { from, message }),
-                PeerMessage::Forward { term, proposals } => self.take_forwarded(from, term, proposals),
+                PeerMessage::Forward { term, proposals } => self.forwarded.push((from, term, proposals)),
                 PeerMessage::Returned { term, ids, is_full } => self.take_returned(term, &ids, is_full),
                 PeerMessage::Ask { id, question } => self.take_question(from, id, question),
                 PeerMessage::Answer { id, answer } => self.desk.answered(id, answer),
