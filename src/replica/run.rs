@@ -163,20 +163,25 @@ impl Run {
         self.narrow.look(self.node.asked_few(), now);
     }
 
-    /// Lets go what has been gathered, once its time has come.
+    /// Lets go what has been gathered, once its time has come. What is committed goes with it, or by itself.
     fn let_go(&mut self, now: Duration) {
         let (is_fresh, is_much) = self.shared.proposals.has_fresh();
         let is_something = is_fresh || !self.forwarded.is_empty();
-        if !is_something || (now < self.next_batch() && !is_much) {
+        if (!is_something && !self.node.owes_news()) || (now < self.next_batch() && !is_much) {
             return;
         }
-        self.pace.goes(now);
+        if is_something {
+            self.pace.goes(now);
+        }
         for (from, term, proposals) in std::mem::take(&mut self.forwarded) {
             self.take_forwarded(from, term, proposals);
         }
         if is_fresh {
             let fresh = self.shared.proposals.take_fresh();
             self.propose(&fresh);
+        }
+        if self.node.owes_news() {
+            self.step(Input::TellCommit);
         }
     }
 
@@ -186,13 +191,14 @@ impl Run {
 
     /// When the next turn is due, even if nothing has come in.
     pub(crate) fn due(&self) -> Duration {
-        self.soon().map_or(self.next_tick, |at| at.min(self.next_tick))
+        let others = [self.narrow.due(self.heartbeat), self.soon()];
+        others.into_iter().flatten().fold(self.next_tick, Duration::min)
     }
 
-    /// When one is due for the sake of something that waits, if anything does.
+    /// When something goes that waits for company, if anything does.
     pub(crate) fn soon(&self) -> Option<Duration> {
-        let waits = self.shared.proposals.has_fresh().0 || !self.forwarded.is_empty();
-        [self.narrow.due(self.heartbeat), waits.then(|| self.next_batch())].into_iter().flatten().min()
+        let waits = self.shared.proposals.has_fresh().0 || !self.forwarded.is_empty() || self.node.owes_news();
+        waits.then(|| self.next_batch())
     }
 
     /// Whether something has come in.
