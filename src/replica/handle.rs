@@ -113,6 +113,8 @@ pub(super) struct Facts {
     pub(super) alone: AtomicBool,
     /// Last entry that is applied, with all that follows from it told to those concerned.
     pub(super) settled: Mutex<(Index, Term)>,
+    /// The loop could go on at once if it heard of what the disk has completed. Else it hears of it in its next turn.
+    pub(super) awaits_disk: AtomicBool,
     /// The loop has ended; apply may still be at work.
     pub(super) ended: AtomicBool,
     /// Apply had no room for something, which the loop will hand over once it is told that there is some.

@@ -171,8 +171,11 @@ impl<D: Disk> Persist<D> {
         }
         if let Some(persisted) = persisted {
             *self.shared.persisted.lock() = Some(persisted);
-            // A full queue means that the loop is awake. This thread must not wait for it: it may be waiting for this one.
-            let _ = self.inbox.try_send(Inbox::Look);
+            // In this order: see `Run::overlooked`.
+            if self.shared.facts.awaits_disk.load(Ordering::Acquire) {
+                // A full queue means that the loop is awake. This thread must not wait for it: it may be waiting for this one.
+                let _ = self.inbox.try_send(Inbox::Look);
+            }
         }
         Ok(())
     }

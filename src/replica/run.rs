@@ -131,8 +131,10 @@ impl Run {
     /// Runs until `Stop`, or until another thread of the member is gone.
     pub(super) fn run(mut self) {
         loop {
-            let wait = self.due().saturating_sub(self.shared.clock.now());
-            let first = self.inbox.recv_timeout(wait).ok();
+            let first = match self.overlooked() {
+                true => None,
+                false => self.inbox.recv_timeout(self.due().saturating_sub(self.shared.clock.now())).ok(),
+            };
             if !self.turn(first) {
                 break;
             }
@@ -199,6 +201,12 @@ impl Run {
     pub(crate) fn soon(&self) -> Option<Duration> {
         let waits = self.shared.proposals.has_fresh().0 || !self.forwarded.is_empty() || self.node.owes_news();
         waits.then(|| self.next_batch())
+    }
+
+    /// Whether the disk has completed something that is awaited, and did not say so because it was not awaited yet. It notes first what
+    /// is complete, then looks whether that is awaited; this loop the other way round. So one of the two notices.
+    fn overlooked(&self) -> bool {
+        self.shared.facts.awaits_disk.load(Ordering::Relaxed) && self.shared.persisted.lock().is_some()
     }
 
     /// Whether something has come in.
@@ -350,6 +358,9 @@ impl Run {
         facts.term.store(status.term.0, Ordering::Relaxed);
         facts.committed.store(status.commit.0, Ordering::Release);
         facts.first_index.store(status.first_index.0, Ordering::Relaxed);
+        // A follower's own disk decides nothing but when it may apply what is committed.
+        let awaits_disk = status.role != Role::Follower || status.commit > status.durable;
+        facts.awaits_disk.store(awaits_disk, Ordering::Release);
         // In every turn, not only when the lead is lost: apply may be about to take it over from what it saw before.
         if status.role != Role::Leader {
             facts.alone.store(false, Ordering::Release);
