@@ -294,7 +294,7 @@ fn check_contiguous(settings: &Settings, applied: Index, entries: &[Entry]) -> R
 fn build<D: Disk>(
     settings: Settings,
     ground: Ground<D>,
-    machine: Machine,
+    mut machine: Machine,
     wal: Wal<D>,
     recovered: wal::Recovered,
     Identity { member: member_id, cluster: cluster_id }: Identity,
@@ -320,7 +320,7 @@ fn build<D: Disk>(
         expiry: Expiry::new(clock.clone()),
         facts: Facts::default(),
         reader: machine.reader(),
-        hub: watch::Hub::new(machine.reader(), settings.watch.clone()),
+        hub: watch::Hub::on_demand(machine.reader(), settings.watch.clone(), machine.prevs_on_demand()),
         member_id,
         cluster_id,
         limits: Limits {
