@@ -251,7 +251,7 @@ fn open_log<D: Disk>(
     machine: &Machine,
     installed: bool,
 ) -> Result<(Wal<D>, wal::Recovered), Fault> {
-    let options = wal::Options { segment_bytes: ground.segment_bytes, keep_all: settings.wal_keep_all };
+    let options = wal::Options::of(ground.segment_bytes, settings.wal_keep_all);
     let disk = ground.disk.clone();
     let (applied, term) = machine.applied();
     if !Wal::exists(&disk, &settings.wal_dir)? {
