@@ -119,14 +119,13 @@ impl Writes<'_> {
                 lease = old.lease;
             }
         }
-        let size = (key.len() + value.len()) as i64;
-        let prev = self.txn.put(key.clone(), value, lease)?;
-        self.live_bytes += size - prev.as_ref().map_or(0, quota::live_bytes);
-        let old_lease = prev.as_ref().map_or(LeaseId::NONE, |prev| prev.lease);
-        if old_lease != lease {
-            self.moves.push((key, old_lease, lease));
+        let size = key.len() + value.len();
+        let replaced = self.txn.put_over(key.clone(), value, lease, prev_kv)?;
+        self.live_bytes += size as i64 - replaced.bytes as i64;
+        if replaced.lease != lease {
+            self.moves.push((key, replaced.lease, lease));
         }
-        Ok(prev.filter(|_| prev_kv))
+        Ok(replaced.kv.filter(|_| prev_kv))
     }
 
     pub(super) fn delete_range(&mut self, delete: &DeleteRange) -> Result<(i64, Vec<KeyValue>), Stop> {

@@ -56,7 +56,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize},
 };
 
 /// Row of [`Table::Meta`]: how far this store is. See [`Mark`].
@@ -162,6 +162,11 @@ impl Machine {
         *self.shared.mark.lock() = mark;
         (self.engine, self.mark, self.mark_unwritten) = (engine, mark, false);
         Ok(())
+    }
+
+    /// From now on events of puts have what they replaced only while somebody wants it: see [`mvcc::Store::prevs_on_demand`].
+    pub fn prevs_on_demand(&mut self) -> Arc<AtomicUsize> {
+        self.store.prevs_on_demand()
     }
 
     /// Applies committed entries, in the order of the log. Those that were applied before are passed over.

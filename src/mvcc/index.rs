@@ -8,9 +8,10 @@
 //! eight bytes after that tell most keys apart, and lie side by side.
 
 use super::{
-    key_index::{Before, Generation, KeyIndex},
+    key_index::{Before, Generation, KeyIndex, Sketch},
     record::Stamp,
 };
+use crate::types::LeaseId;
 use std::ops::Bound;
 
 const CHUNK_MAX: usize = 128;
@@ -89,7 +90,7 @@ impl Index {
     }
 
     /// Adds a version. Returns what the key was before, if it was known, and its generation now.
-    pub(super) fn put(&mut self, key: &[u8], stamp: Stamp) -> (Option<Before>, Generation) {
+    pub(super) fn put(&mut self, key: &[u8], stamp: Stamp, sketch: Sketch) -> (Option<Before>, Generation) {
         let number = self.chunk_of(key);
         let newborn = Generation { created: stamp.main, version: 1 };
         match self.chunks[number].search(key) {
@@ -100,14 +101,14 @@ impl Index {
                     true => Generation { version: before.generation.version + 1, ..before.generation },
                     false => newborn,
                 };
-                entry.push(stamp, generation);
+                entry.push(stamp, generation, sketch);
                 if before.newest.tombstone {
                     self.count(number, 1);
                 }
                 (Some(before), generation)
             }
             Err(at) => {
-                self.insert(number, at, KeyIndex::new(key.into(), stamp, newborn));
+                self.insert(number, at, KeyIndex::new(key.into(), stamp, newborn, sketch));
                 (None, newborn)
             }
         }
@@ -119,7 +120,7 @@ impl Index {
         let at = self.chunks[number].search(key).ok()?;
         let entry = &mut self.chunks[number].entries[at];
         let before = entry.is_live().then(|| entry.before())?;
-        entry.push(stamp, Generation::default());
+        entry.push(stamp, Generation::default(), Sketch::of(0, LeaseId::NONE));
         self.count(number, -1);
         Some(before)
     }
@@ -421,7 +422,7 @@ mod tests {
                 let deleted = index.delete(&name, Stamp { main, sub: 0, tombstone: true }).is_some();
                 assert_eq!(deleted, model.remove(&name).is_some());
             } else {
-                index.put(&name, Stamp { main, sub: 0, tombstone: false });
+                index.put(&name, Stamp { main, sub: 0, tombstone: false }, Sketch::of(1, LeaseId::NONE));
                 model.insert(name, main);
             }
             if main % 500 == 0 {
@@ -468,7 +469,7 @@ mod tests {
         }
         (0..300_u32).for_each(|number| names.push([&b"a-long-common-prefix/"[..], &number.to_be_bytes()].concat()));
         for (number, name) in names.iter().rev().enumerate() {
-            index.put(name, Stamp { main: number as i64 + 2, sub: 0, tombstone: false });
+            index.put(name, Stamp { main: number as i64 + 2, sub: 0, tombstone: false }, Sketch::of(1, LeaseId::NONE));
             index.check();
         }
         names.sort();
@@ -482,7 +483,7 @@ mod tests {
     fn keys_that_come_in_order_fill_their_chunks() {
         let mut index = Index::new();
         for main in 1..=1_000 {
-            index.put(&key(main), Stamp { main: main as i64, sub: 0, tombstone: false });
+            index.put(&key(main), Stamp { main: main as i64, sub: 0, tombstone: false }, Sketch::of(1, LeaseId::NONE));
         }
         index.check();
         assert_eq!(index.chunks.len(), 1_000_usize.div_ceil(CHUNK_MAX));
@@ -495,7 +496,7 @@ mod tests {
         let reversed: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(b"z"), Bound::Excluded(b"a"));
         assert_eq!(index.walk(reversed, 9, Direction::Ascending, ALL, &mut Vec::new()), None);
         assert_eq!(index.sweep(b"", 9, 10, 10, &mut Vec::new()), None);
-        index.put(b"a", Stamp { main: 2, sub: 0, tombstone: false });
+        index.put(b"a", Stamp { main: 2, sub: 0, tombstone: false }, Sketch::of(1, LeaseId::NONE));
         index.undo(b"a", None);
         index.check();
         assert_eq!(index.live_total(), 0);

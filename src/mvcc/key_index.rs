@@ -1,13 +1,17 @@
 //! The versions of one key, oldest first.
 
 use super::record::Stamp;
+use crate::types::LeaseId;
 use std::collections::VecDeque;
 
 /// One key and when it was written. 56 bytes and the key's own; most keys have one version and need no more than that.
 #[derive(Debug)]
 pub(super) struct KeyIndex {
     pub(super) key: Box<[u8]>,
-    newest: Stamp,
+    /// The newest version.
+    main: i64,
+    sub: u32,
+    sketch: Sketch,
     /// Where the newest generation began, and how many puts it has had. Kept here so that a put needs no read.
     generation: Generation,
     /// Versions before `newest`, ascending; `None` rather than empty. Boxed because most keys have none:
@@ -23,16 +27,40 @@ pub(super) struct Generation {
     pub(super) version: i64,
 }
 
+/// What a put must know of the version that it replaces, where that fits into four bytes: then its row need not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sketch(u32);
+
+impl Sketch {
+    const TOMBSTONE: Sketch = Sketch(u32::MAX);
+    /// Only the row tells.
+    const NONE: Sketch = Sketch(u32::MAX - 1);
+
+    /// Of a version with a value of so many bytes.
+    pub(super) fn of(value_bytes: usize, lease: LeaseId) -> Sketch {
+        let bytes = u32::try_from(value_bytes).ok().filter(|bytes| *bytes < Sketch::NONE.0);
+        bytes.filter(|_| lease == LeaseId::NONE).map_or(Sketch::NONE, Sketch)
+    }
+
+    /// How many bytes its value has, if that is known, and also that it has no lease.
+    pub(super) fn value_bytes(self) -> Option<usize> {
+        (self.0 < Sketch::NONE.0).then_some(self.0 as usize)
+    }
+}
+
 /// What a key was before a write: enough to take the write back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Before {
     pub(super) newest: Stamp,
     pub(super) generation: Generation,
+    pub(super) sketch: Sketch,
 }
 
 impl KeyIndex {
-    pub(super) fn new(key: Box<[u8]>, newest: Stamp, generation: Generation) -> KeyIndex {
-        KeyIndex { key, newest, generation, older: None }
+    pub(super) fn new(key: Box<[u8]>, newest: Stamp, generation: Generation, sketch: Sketch) -> KeyIndex {
+        let mut new = KeyIndex { key, main: 0, sub: 0, sketch, generation, older: None };
+        new.set_newest(newest, sketch);
+        new
     }
 
     /// The same versions under another key.
@@ -40,27 +68,38 @@ impl KeyIndex {
         KeyIndex { key, ..self }
     }
 
+    fn newest(&self) -> Stamp {
+        Stamp { main: self.main, sub: self.sub, tombstone: self.sketch == Sketch::TOMBSTONE }
+    }
+
+    /// `sketch` says nothing of a tombstone.
+    fn set_newest(&mut self, newest: Stamp, sketch: Sketch) {
+        (self.main, self.sub) = (newest.main, newest.sub);
+        self.sketch = if newest.tombstone { Sketch::TOMBSTONE } else { sketch };
+    }
+
     /// Whether the key exists after its newest version.
     pub(super) fn is_live(&self) -> bool {
-        !self.newest.tombstone
+        self.sketch != Sketch::TOMBSTONE
     }
 
     pub(super) fn before(&self) -> Before {
-        Before { newest: self.newest, generation: self.generation }
+        Before { newest: self.newest(), generation: self.generation, sketch: self.sketch }
     }
 
     /// Adds a version.
-    pub(super) fn push(&mut self, stamp: Stamp, generation: Generation) {
-        assert!(stamp > self.newest, "versions of a key come in the order of revisions");
-        self.older.get_or_insert_default().push_back(self.newest);
-        self.newest = stamp;
+    pub(super) fn push(&mut self, stamp: Stamp, generation: Generation, sketch: Sketch) {
+        let newest = self.newest();
+        assert!(stamp > newest, "versions of a key come in the order of revisions");
+        self.older.get_or_insert_default().push_back(newest);
+        self.set_newest(stamp, sketch);
         self.generation = generation;
     }
 
     /// Takes the newest version back. False if none is left: `before` was swept meanwhile, being a tombstone.
     pub(super) fn pop(&mut self, before: Before) -> bool {
         let Some(newest) = self.older.as_mut().and_then(|older| older.pop_back()) else { return false };
-        self.newest = newest;
+        self.set_newest(newest, before.sketch);
         self.generation = before.generation;
         self.forget_empty();
         true
@@ -68,8 +107,8 @@ impl KeyIndex {
 
     /// The newest version at or before main revision `at`, which may be a tombstone.
     pub(super) fn at(&self, at: i64) -> Option<Stamp> {
-        if self.newest.main <= at {
-            return Some(self.newest);
+        if self.main <= at {
+            return Some(self.newest());
         }
         let older = self.older.as_ref()?;
         let newer_from = older.partition_point(|stamp| stamp.main <= at);
@@ -96,7 +135,7 @@ impl KeyIndex {
         let hidden = match &self.older {
             None => 0,
             // All but the last of those at or below the bound; if the newest is one of them, that is the last.
-            Some(older) if self.newest.main <= bound => older.len(),
+            Some(older) if self.main <= bound => older.len(),
             Some(older) => older.partition_point(|stamp| stamp.main <= bound).saturating_sub(1),
         };
         let owed = |stamp: Stamp| !stamp.tombstone || stamp.main >= bound;
@@ -113,8 +152,8 @@ impl KeyIndex {
             }
         }
         self.forget_empty();
-        if self.older.is_none() && budget > 0 && self.newest.main <= bound && !owed(self.newest) {
-            removed.push(self.newest);
+        if self.older.is_none() && budget > 0 && self.main <= bound && !owed(self.newest()) {
+            removed.push(self.newest());
             return false;
         }
         true
@@ -140,8 +179,8 @@ mod tests {
     }
 
     fn key(stamps: &[Stamp]) -> KeyIndex {
-        let mut key = KeyIndex::new(Box::from(&b"k"[..]), stamps[0], Generation::default());
-        stamps[1..].iter().for_each(|stamp| key.push(*stamp, Generation::default()));
+        let mut key = KeyIndex::new(Box::from(&b"k"[..]), stamps[0], Generation::default(), Sketch::NONE);
+        stamps[1..].iter().for_each(|stamp| key.push(*stamp, Generation::default(), Sketch::NONE));
         key
     }
 
@@ -194,8 +233,22 @@ mod tests {
     fn a_write_can_be_taken_back() {
         let mut one = key(&[put(2)]);
         let before = one.before();
-        one.push(put(5), Generation { created: 2, version: 2 });
+        one.push(put(5), Generation { created: 2, version: 2 }, Sketch::of(7, LeaseId::NONE));
+        assert_eq!(one.before().sketch.value_bytes(), Some(7));
         assert!(one.pop(before));
         assert_eq!((one.before(), one.older.is_none()), (before, true));
+        one.push(delete(6), Generation::default(), Sketch::of(7, LeaseId::NONE));
+        assert_eq!((one.is_live(), one.before().newest, one.before().sketch.value_bytes()), (false, delete(6), None));
+    }
+
+    #[test]
+    fn a_sketch_tells_the_size_of_what_has_no_lease() {
+        assert_eq!(Sketch::of(0, LeaseId::NONE).value_bytes(), Some(0));
+        assert_eq!(Sketch::of(1 << 20, LeaseId::NONE).value_bytes(), Some(1 << 20));
+        assert_eq!(Sketch::of(1 << 20, LeaseId(1)), Sketch::NONE);
+        for large in [u32::MAX - 2, u32::MAX - 1, u32::MAX].map(|size| size as usize).into_iter().chain([1 << 40]) {
+            let known = Some(large).filter(|size| *size == u32::MAX as usize - 2);
+            assert_eq!(Sketch::of(large, LeaseId::NONE).value_bytes(), known);
+        }
     }
 }

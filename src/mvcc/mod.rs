@@ -42,7 +42,7 @@ pub use pin::Pin;
 pub use read::{Chunk, RangeQuery, RangeResult, Reader, SortOrder, SortTarget, is_before_any};
 pub use record::{Event, EventKind, KeyValue, read_row, write_row};
 pub use repeat::{Diverged, Loader};
-pub use write::WriteTxn;
+pub use write::{Replaced, WriteTxn};
 
 use crate::{
     engine::{Batch, Engine, Table},
@@ -56,8 +56,9 @@ use pin::Pins;
 use record::Stamp;
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering},
+    atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
 };
+use write::Prevs;
 
 /// What is compacted or swept before the first compaction, as in etcd.
 const NEVER: i64 = -1;
@@ -121,6 +122,7 @@ pub struct Store {
     /// The last finished revision; from `Shared`'s `published` on it waits for [`Store::publish`].
     current: i64,
     leased: Vec<(Key, LeaseId)>,
+    prevs: Prevs,
 }
 
 impl Store {
@@ -130,7 +132,8 @@ impl Store {
     /// A [`Fault`] if the engine can't be read, or if a row is none of ours.
     pub fn open(engine: Arc<dyn Engine>) -> Result<Store, Fault> {
         let Opened { shared, current, leased } = open::open(engine)?;
-        Ok(Store { readers: Arc::new(RwLock::new(shared.clone())), shared, current, leased })
+        let readers = Arc::new(RwLock::new(shared.clone()));
+        Ok(Store { readers, shared, current, leased, prevs: Prevs::Always })
     }
 
     /// Goes on with the rows of `engine`, which are those of a later moment of the same history. Readers that began before end on
@@ -143,6 +146,14 @@ impl Store {
         *self.readers.write() = shared.clone();
         (self.shared, self.current, self.leased) = (shared, current, leased);
         Ok(())
+    }
+
+    /// From now on events of puts have what they replaced only while somebody wants it: whoever does counts itself in the number that
+    /// is returned. It must be able to do without for a while, because what is on its way already will not have it.
+    pub fn prevs_on_demand(&mut self) -> Arc<AtomicUsize> {
+        let wanted = Arc::default();
+        self.prevs = Prevs::WhileAny(Arc::clone(&wanted));
+        wanted
     }
 
     /// The readers' half.

@@ -5,7 +5,7 @@ use super::{
     compact::Sweep,
     damaged,
     index::{self, Index},
-    key_index::{Generation, KeyIndex},
+    key_index::{Generation, KeyIndex, Sketch},
     pin::Pins,
     record::{self, RowKey, Stamp},
 };
@@ -83,13 +83,14 @@ fn add_row(keys: &mut Keys, stamp: Stamp, row: &Bytes) -> Result<(), Fault> {
         return Err(damaged(stamp, "has the row of another revision"));
     }
     let generation = Generation { created: kv.create_revision.0, version: kv.version };
+    let sketch = Sketch::of(kv.value.len(), kv.lease);
     match keys.get_mut(&*kv.key) {
         Some((entry, lease)) => {
-            entry.push(stamp, generation);
+            entry.push(stamp, generation, sketch);
             *lease = kv.lease;
         }
         None => {
-            let entry = KeyIndex::new(Box::default(), stamp, generation);
+            let entry = KeyIndex::new(Box::default(), stamp, generation, sketch);
             keys.insert(Box::from(&*kv.key), (entry, kv.lease));
         }
     }

@@ -40,8 +40,15 @@ pub struct Event {
     pub kind: EventKind,
     /// The new version. Of a delete: key and `mod_revision` only.
     pub kv: KeyValue,
-    /// The version that this one replaced, where it was read. `None` also if there was none: a put with `kv.version` 1.
+    /// The version that this one replaced, where it was read: see [`Event::lacks_prev`]. `None` also if there was none.
     pub prev: Option<KeyValue>,
+}
+
+impl Event {
+    /// Whether there was a version before this one that nobody has read.
+    pub fn lacks_prev(&self) -> bool {
+        self.prev.is_none() && self.kind == EventKind::Put && self.kv.version > 1
+    }
 }
 
 /// When a version was written, and whether it is a tombstone: all that the index knows of a row, and enough to name it.

@@ -3,7 +3,7 @@
 use super::{
     Event, EventKind, KeyValue, RangeQuery, RangeResult, Store,
     index::Direction,
-    key_index::{Before, Generation},
+    key_index::{Before, Generation, Sketch},
     read::{Known, View, admit},
     record::{self, Stamp},
 };
@@ -12,6 +12,10 @@ use crate::{
     types::{Error, Fault, Key, KeyRange, LeaseId, Revision},
 };
 use bytes::Bytes;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// Keys that are deleted under one hold of the lock.
 const STEP_DELETES: usize = 200;
@@ -26,6 +30,35 @@ pub struct WriteTxn<'a> {
     events: Vec<Event>,
     /// What each written key was before, as far as the index has been changed.
     undo: Vec<(Key, Option<Before>)>,
+}
+
+/// What a put has replaced; nothing if the key was new.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// The version, if it was read.
+    pub kv: Option<KeyValue>,
+    /// Bytes of its key and value.
+    pub bytes: usize,
+    /// Its lease.
+    pub lease: LeaseId,
+}
+
+/// Whether watchers want to be told what a put has replaced.
+#[derive(Debug, Default)]
+pub(super) enum Prevs {
+    #[default]
+    Always,
+    /// If there are any such watchers.
+    WhileAny(Arc<AtomicUsize>),
+}
+
+impl Prevs {
+    fn is_wanted(&self) -> bool {
+        match self {
+            Prevs::Always => true,
+            Prevs::WhileAny(count) => count.load(Ordering::Relaxed) > 0,
+        }
+    }
 }
 
 impl<'a> WriteTxn<'a> {
@@ -43,25 +76,40 @@ impl<'a> WriteTxn<'a> {
 impl WriteTxn<'_> {
     /// Writes a version and returns the one that it replaces.
     pub fn put(&mut self, key: Key, value: Bytes, lease: LeaseId) -> Result<Option<KeyValue>, Fault> {
+        Ok(self.put_over(key, value, lease, true)?.kv)
+    }
+
+    /// Writes a version. What it replaces is read if it `is_wanted` here, or by watchers ([`Store::prevs_on_demand`]), or if it takes the row
+    /// to know its size and lease: a read of the engine costs more than all the rest of a put.
+    pub fn put_over(&mut self, key: Key, value: Bytes, lease: LeaseId, is_wanted: bool) -> Result<Replaced, Fault> {
         let stamp = self.next_stamp(0, false);
         let (before, generation) = {
             let mut state = self.store.shared.state.write();
-            let (before, generation) = state.index.put(&key, stamp);
+            let (before, generation) = state.index.put(&key, stamp, Sketch::of(value.len(), lease));
             if generation.version == 1 {
                 state.unpublished.push((key.clone(), 1));
             }
             (before, generation)
         };
         self.undo.push((key.clone(), before));
-        let prev = match before {
-            Some(before) if !before.newest.tombstone => Some(self.row(before.newest)?),
-            _ => None,
+        let replaced = match before.filter(|before| !before.newest.tombstone) {
+            Some(before) => self.replaced(&key, before, is_wanted)?,
+            None => Replaced::default(),
         };
         let Generation { created, version } = generation;
         let (create_revision, mod_revision) = (Revision(created), Revision(self.main));
         let kv = KeyValue { key, value, create_revision, mod_revision, version, lease };
-        self.events.push(Event { kind: EventKind::Put, kv, prev: prev.clone() });
-        Ok(prev)
+        self.events.push(Event { kind: EventKind::Put, kv, prev: replaced.kv.clone() });
+        Ok(replaced)
+    }
+
+    fn replaced(&self, key: &[u8], before: Before, is_wanted: bool) -> Result<Replaced, Fault> {
+        let is_wanted = is_wanted || self.store.prevs.is_wanted();
+        if let Some(value_bytes) = before.sketch.value_bytes().filter(|_| !is_wanted) {
+            return Ok(Replaced { kv: None, bytes: key.len() + value_bytes, lease: LeaseId::NONE });
+        }
+        let kv = self.row(before.newest)?;
+        Ok(Replaced { bytes: kv.key.len() + kv.value.len(), lease: kv.lease, kv: Some(kv) })
     }
 
     /// Deletes all keys of a range and returns what they were, in the order of keys.

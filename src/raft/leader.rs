@@ -316,6 +316,10 @@ impl Leader {
     fn confirm_reads(&mut self, core: &Core, out: &mut Output) {
         for (read, index) in self.reads.confirmed(self.confirmed_round(core)) {
             answer(core, read, Some(index), out);
+            // It reads once it has applied up to there, for which it must know that this is committed.
+            if let (Some(origin), _) = read {
+                self.send(core, origin, true, out);
+            }
         }
         self.begin_round_for_reads(core, out);
     }
@@ -411,19 +415,38 @@ impl Leader {
     }
 
     /// Sends what this follower lacks, as far as its window allows: entries, or just the commit index.
+    ///
+    /// While entries are not committed yet the commit index alone can wait. There will be more to say soon, which takes it along: other
+    /// entries, or that these are committed. It is not waited for in vain: see [`Leader::owes_news`].
     pub(super) fn send_to(&mut self, core: &Core, id: MemberId, out: &mut Output) {
+        let all_is_committed = core.log.commit() == core.log.last().index;
+        self.send(core, id, all_is_committed, out);
+    }
+
+    fn send(&mut self, core: &Core, id: MemberId, tells_commit: bool, out: &mut Output) {
         loop {
-            let Some(progress) = self.followers.get(&id) else { return };
-            if !progress.may_send(core.config.inflight_messages_max, core.config.inflight_bytes_max) {
-                return;
-            }
+            let Some(progress) = self.followers.get(&id).filter(|progress| may_send(progress, core)) else { return };
             let (entries, bytes) = core.log.page(progress.next, core.config.append_bytes_max);
-            let something =
-                !entries.is_empty() || progress.phase == Phase::Probe || progress.told_commit < core.log.commit();
+            let is_news = tells_commit && progress.told_commit < core.log.commit();
+            let something = !entries.is_empty() || progress.phase == Phase::Probe || is_news;
             if !something || !self.send_append(core, id, entries, bytes, out) {
                 return;
             }
         }
+    }
+
+    /// Whether some follower has not been told what is committed, and could be.
+    pub(super) fn owes_news(&self, core: &Core) -> bool {
+        let is_owed = |progress: &Progress| {
+            progress.phase == Phase::Replicate && progress.told_commit < core.log.commit() && may_send(progress, core)
+        };
+        self.followers.values().any(is_owed)
+    }
+
+    /// Tells everyone what is committed who does not know.
+    pub(super) fn tell_commit(&mut self, core: &Core, out: &mut Output) {
+        let ids = self.followers.keys().copied().collect::<Vec<_>>();
+        ids.into_iter().for_each(|id| self.send(core, id, true, out));
     }
 
     /// Sends one append. False if the entry before it is no longer known: then the follower needs a snapshot.
@@ -458,6 +481,10 @@ impl Leader {
     pub(super) fn say(&self, core: &Core, to: MemberId, body: Body, out: &mut Output) {
         lane(self.elected_itself, self.opened, core, out).push(core.envelope(to, body));
     }
+}
+
+fn may_send(progress: &Progress, core: &Core) -> bool {
+    progress.may_send(core.config.inflight_messages_max, core.config.inflight_bytes_max)
 }
 
 /// Where a leader's messages go: at once. But one that was elected by nobody else must first have its own vote on disk, or after a

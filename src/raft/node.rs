@@ -48,6 +48,11 @@ impl Node {
                     leader.widen(&self.core, out);
                 }
             }
+            Input::TellCommit => {
+                if let State::Leader(leader) = &mut self.state {
+                    leader.tell_commit(&self.core, out);
+                }
+            }
             Input::Persisted { upto, term } => self.persisted(LogId { index: upto, term }, out),
             Input::Restore(meta) => self.restore(meta, out),
             Input::Transfer(to) => self.transfer(to, out),
@@ -124,6 +129,15 @@ impl Node {
         match &self.state {
             State::Leader(leader) => leader.asked_few(),
             _ => None,
+        }
+    }
+
+    /// Whether this leader has not told some follower what is committed, because it will soon have more to say to it: [`Input::TellCommit`]
+    /// if nothing comes. Heartbeats tell it too.
+    pub fn owes_news(&self) -> bool {
+        match &self.state {
+            State::Leader(leader) => leader.owes_news(&self.core),
+            _ => false,
         }
     }
 

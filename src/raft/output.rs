@@ -74,6 +74,8 @@ pub enum Input {
     },
     /// Reads wait for longer than it should take ([`super::Node::asked_few`]): ask everyone.
     Widen,
+    /// What is committed has waited for company long enough ([`super::Node::owes_news`]): say it.
+    TellCommit,
     /// Put these into the log, in this order.
     Propose(Vec<Proposal>),
     /// At which index may a linearizable read be answered? The answer is in `reads` or `reads_failed`, once.

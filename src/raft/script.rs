@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! members N [pre_vote=off] [check_quorum=off] [inflight=N] [append=BYTES] [uncommitted=BYTES]
-//! tick M [N]       campaign M       propose M TEXT...       read M ID        widen M
+//! tick M [N]       campaign M       propose M TEXT...       read M ID        widen M        tell M
 //! sync M          what M has handed out reaches its disk; then what had to wait for that is sent
 //! deliver [A>B]   what is on the way (from A to B) arrives, in order      drop [A>B]   it is lost
 //! repeat [A>B]    it is on the way twice                                  reverse      the last comes first
@@ -378,6 +378,7 @@ impl Cluster {
             }
             "read" => self.step(number(1), Input::ReadIndex(ReadId(number(2)))),
             "widen" => self.step(number(1), Input::Widen),
+            "tell" => self.step(number(1), Input::TellCommit),
             "sync" => self.sync(number(1)),
             "deliver" => self.deliver(path),
             "drop" => drop(self.take(path)),

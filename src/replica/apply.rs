@@ -47,9 +47,11 @@ impl Apply {
         }
     }
 
-    /// The queue is empty. It was full if the loop left anything behind; it looks again now.
+    /// The queue is empty. If the loop has left anything behind because it was full, it looks again now.
     pub(crate) fn rest(&self) {
-        let _ = self.inbox.try_send(Inbox::Look);
+        if self.shared.facts.held_back.swap(false, Ordering::AcqRel) {
+            let _ = self.inbox.try_send(Inbox::Look);
+        }
     }
 
     /// Applies one piece of work.

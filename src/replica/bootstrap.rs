@@ -10,8 +10,10 @@ use super::{
     founding,
     handle::{Facts, Handle, Limits, Shared},
     hashes::{Disputes, Window},
+    letters,
     narrow::Narrow,
-    persist::{Persist, Save},
+    pace::Pace,
+    persist::{Persist, Save, ToDisk},
     proposals::Proposals,
     reads::Reads,
     retention::Retention,
@@ -249,7 +251,7 @@ fn open_log<D: Disk>(
     machine: &Machine,
     installed: bool,
 ) -> Result<(Wal<D>, wal::Recovered), Fault> {
-    let options = wal::Options { segment_bytes: ground.segment_bytes, keep_all: settings.wal_keep_all };
+    let options = wal::Options::of(ground.segment_bytes, settings.wal_keep_all);
     let disk = ground.disk.clone();
     let (applied, term) = machine.applied();
     if !Wal::exists(&disk, &settings.wal_dir)? {
@@ -292,7 +294,7 @@ fn check_contiguous(settings: &Settings, applied: Index, entries: &[Entry]) -> R
 fn build<D: Disk>(
     settings: Settings,
     ground: Ground<D>,
-    machine: Machine,
+    mut machine: Machine,
     wal: Wal<D>,
     recovered: wal::Recovered,
     Identity { member: member_id, cluster: cluster_id }: Identity,
@@ -318,7 +320,7 @@ fn build<D: Disk>(
         expiry: Expiry::new(clock.clone()),
         facts: Facts::default(),
         reader: machine.reader(),
-        hub: watch::Hub::new(machine.reader(), settings.watch.clone()),
+        hub: watch::Hub::on_demand(machine.reader(), settings.watch.clone(), machine.prevs_on_demand()),
         member_id,
         cluster_id,
         limits: Limits {
@@ -379,12 +381,14 @@ fn build<D: Disk>(
         node,
         shared: Arc::clone(&shared),
         inbox: inbox_out,
-        save,
+        disk: ToDisk::new(save, recovered.hard_state),
         apply,
         heartbeat: settings.heartbeat,
         election,
         next_tick: now + settings.heartbeat,
         narrow: Narrow::default(),
+        pace: Pace::default(),
+        forwarded: Vec::new(),
         handed: applied,
         restore: None,
         out: Output::default(),
@@ -467,7 +471,7 @@ fn node(settings: &Settings, member_id: MemberId, machine: &Machine, recovered: 
         check_quorum: true,
         inflight_messages_max: 512,
         inflight_bytes_max: 16 << 20,
-        append_bytes_max: 1 << 20,
+        append_bytes_max: letters::APPEND_BYTES_MAX,
         uncommitted_bytes_max: 128 << 20,
         sabotage: settings.sabotage,
     };

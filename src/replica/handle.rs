@@ -113,8 +113,12 @@ pub(super) struct Facts {
     pub(super) alone: AtomicBool,
     /// Last entry that is applied, with all that follows from it told to those concerned.
     pub(super) settled: Mutex<(Index, Term)>,
+    /// The loop could go on at once if it heard of what the disk has completed. Else it hears of it in its next turn.
+    pub(super) awaits_disk: AtomicBool,
     /// The loop has ended; apply may still be at work.
     pub(super) ended: AtomicBool,
+    /// Apply had no room for something, which the loop will hand over once it is told that there is some.
+    pub(super) held_back: AtomicBool,
     pub(super) tally: Tally,
     wal_syncs: AtomicU64,
     wal_sync_us: AtomicU64,
@@ -261,12 +265,15 @@ impl Handle {
         if data.len() > shared.limits.request_bytes_max {
             return Err(Error::RequestTooLarge);
         }
-        let answer = shared.proposals.wait(id, kind, data, shared.clock.now(), shared.deadline())?;
-        if let Err(error) = shared.send(Inbox::Propose(id)) {
+        let now = shared.clock.now();
+        let (answer, is_to_tell) = shared.proposals.wait(id, kind, data, now, now + shared.limits.request_timeout)?;
+        if is_to_tell && let Err(error) = shared.send(Inbox::Look) {
+            // One that has no room is awake, and finds it; but what comes is too much for it.
             shared.proposals.fail(id, error.clone());
             return Err(error);
         }
-        if shared.stopped() {
+        // Whatever is registered by now its end fails; what comes after nobody would find.
+        if shared.stopped() || shared.facts.ended.load(Ordering::Acquire) {
             shared.proposals.fail(id, Error::Stopped);
         }
         answer.await.unwrap_or(Err(Error::Stopped))

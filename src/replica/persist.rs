@@ -1,9 +1,9 @@
 //! The disk thread: append, sync, answer `Persisted`.
 
-use super::{handle::Shared, run::Inbox, transport::Letter};
+use super::{handle::Shared, letters, run::Inbox, transport::Letter};
 use crate::{
     io::Disk,
-    types::{ConfState, Entry, Fault, HardState, Index, Sabotage, Term},
+    types::{ConfState, Entry, Fault, HardState, Index, MemberId, Sabotage, Term},
     wal::{Mark, Wal},
 };
 use flume::{Receiver, Sender};
@@ -21,6 +21,58 @@ pub(crate) enum Save {
     Restore { mark: Mark, conf_state: ConfState },
     /// The store has everything up to the mark: remember that, and release segments wholly at or below `release`.
     Mark { mark: Mark, conf_state: ConfState, release: Index },
+}
+
+/// The way to the disk thread.
+///
+/// Each time that it is woken costs as much as a small write, so a commit index alone does not go there: it is found again from the entries,
+/// and travels with the next of them.
+pub(crate) struct ToDisk {
+    save: Sender<Save>,
+    /// Term and vote as they were last sent.
+    promised: (Term, Option<MemberId>),
+    /// A state that differs from what was sent in nothing but the commit index.
+    lagging: Option<HardState>,
+}
+
+impl ToDisk {
+    /// `durable` is on disk already.
+    pub(super) fn new(save: Sender<Save>, durable: HardState) -> ToDisk {
+        ToDisk { save, promised: (durable.term, durable.vote), lagging: None }
+    }
+
+    /// False if the disk thread is gone.
+    pub(super) fn send(&mut self, save: Save) -> bool {
+        let save = match save {
+            Save::State { hard_state: None, entries, then_send } => {
+                Save::State { hard_state: self.lagging.take(), entries, then_send }
+            }
+            Save::State { hard_state: Some(state), entries, then_send } => {
+                let is_promise = (state.term, state.vote) != self.promised;
+                if !is_promise && entries.is_empty() && then_send.is_empty() {
+                    self.lagging = Some(state);
+                    return true;
+                }
+                self.promised = (state.term, state.vote);
+                self.lagging = None;
+                Save::State { hard_state: Some(state), entries, then_send }
+            }
+            mark => {
+                // Would not be believed after a restart if it were above the commit index in the log.
+                self.end();
+                mark
+            }
+        };
+        self.save.send(save).is_ok()
+    }
+
+    /// Sends what still waits for company.
+    pub(super) fn end(&mut self) {
+        if let Some(state) = self.lagging.take() {
+            // The disk thread is gone only when the member stops.
+            let _ = self.save.send(Save::State { hard_state: Some(state), entries: Vec::new(), then_send: Vec::new() });
+        }
+    }
 }
 
 /// Owns the log until the loop hangs up; then everything is synced.
@@ -114,12 +166,16 @@ impl<D: Disk> Persist<D> {
             facts.tally.wal_fsync.observe(synced.saturating_sub(written));
         }
         if !letters.is_empty() {
+            letters::thin(&mut letters);
             self.shared.transport.send(letters);
         }
         if let Some(persisted) = persisted {
             *self.shared.persisted.lock() = Some(persisted);
-            // A full queue means that the loop is awake. This thread must not wait for it: it may be waiting for this one.
-            let _ = self.inbox.try_send(Inbox::Look);
+            // In this order: see `Run::overlooked`.
+            if self.shared.facts.awaits_disk.load(Ordering::Acquire) {
+                // A full queue means that the loop is awake. This thread must not wait for it: it may be waiting for this one.
+                let _ = self.inbox.try_send(Inbox::Look);
+            }
         }
         Ok(())
     }
@@ -155,5 +211,52 @@ impl<D: Disk> Persist<D> {
             let _ = self.released.send(segment);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::EntryKind;
+    use bytes::Bytes;
+
+    fn state(term: u64, commit: u64) -> HardState {
+        HardState { term: Term(term), vote: Some(MemberId(1)), commit: Index(commit) }
+    }
+
+    fn save(hard_state: Option<HardState>, entries: u64) -> Save {
+        let entry = |index| Entry { term: Term(1), index: Index(index), kind: EntryKind::Normal, data: Bytes::new() };
+        Save::State { hard_state, entries: (1..=entries).map(entry).collect(), then_send: Vec::new() }
+    }
+
+    /// What has come of each piece of work: its state, and how many entries it has.
+    fn sent(saves: &Receiver<Save>) -> Vec<(Option<HardState>, Option<usize>)> {
+        let seen = |save| match save {
+            Save::State { hard_state, entries, .. } => (hard_state, Some(entries.len())),
+            Save::Restore { .. } | Save::Mark { .. } => (None, None),
+        };
+        saves.try_iter().map(seen).collect()
+    }
+
+    #[test]
+    fn a_commit_index_alone_waits_for_entries_a_vote_a_mark_or_the_end() {
+        let (save_in, saves) = flume::unbounded();
+        let mut disk = ToDisk::new(save_in, state(1, 0));
+        assert!(disk.send(save(Some(state(1, 1)), 0)) && disk.send(save(Some(state(1, 2)), 0)));
+        assert!(sent(&saves).is_empty());
+        assert!(disk.send(save(None, 3)));
+        assert_eq!(sent(&saves), [(Some(state(1, 2)), Some(3))]);
+        assert!(disk.send(save(Some(state(1, 3)), 0)) && disk.send(save(Some(state(1, 4)), 1)));
+        assert_eq!(sent(&saves), [(Some(state(1, 4)), Some(1))], "it was overtaken");
+        assert!(disk.send(save(Some(state(1, 5)), 0)) && disk.send(save(Some(state(2, 5)), 0)));
+        assert_eq!(sent(&saves), [(Some(state(2, 5)), Some(0))], "a term must not wait");
+        assert!(disk.send(save(Some(state(2, 6)), 0)));
+        let mark = Mark { index: Index(6), term: Term(2) };
+        assert!(disk.send(Save::Mark { mark, conf_state: ConfState::default(), release: Index(0) }));
+        assert_eq!(sent(&saves), [(Some(state(2, 6)), Some(0)), (None, None)]);
+        assert!(disk.send(save(Some(state(2, 7)), 0)));
+        disk.end();
+        disk.end();
+        assert_eq!(sent(&saves), [(Some(state(2, 7)), Some(0))]);
     }
 }

@@ -35,16 +35,30 @@ struct Waiter {
     term: Option<Term>,
 }
 
+/// So many fresh ones are not kept waiting for more.
+const FRESH_MAX: usize = 1_024;
+/// Over how many batches it is learned how long agreement takes.
+const LEARN_OVER: u64 = 8;
+
 /// The calls that wait, by the id in their command. Each is answered once: by apply, by a refusal of raft, by its deadline or by
 /// the end of the member.
 #[derive(Default)]
 pub(super) struct Proposals {
-    waiting: Mutex<HashMap<RequestId, Waiter>>,
+    waiting: Mutex<Waiting>,
     bytes: AtomicU64,
+    /// How long it takes of late until what was submitted is agreed upon, in microseconds.
+    usual_us: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    calls: HashMap<RequestId, Waiter>,
+    /// Those that the loop has not taken up yet, oldest first.
+    fresh: Vec<RequestId>,
 }
 
 impl Proposals {
-    /// Registers a call.
+    /// Registers a call. True if the loop has to be told: of the first, and when there are many. It takes all that it finds.
     ///
     /// # Errors
     /// [`Error::RequestTooManyRequests`] if too many wait already.
@@ -55,19 +69,36 @@ impl Proposals {
         data: Bytes,
         now: Duration,
         deadline: Duration,
-    ) -> Result<oneshot::Receiver<Answer>, Error> {
+    ) -> Result<(oneshot::Receiver<Answer>, bool), Error> {
         let bytes = data.len() as u64;
         if self.bytes.load(Ordering::Relaxed) + bytes > WAITING_BYTES_MAX {
             return Err(Error::RequestTooManyRequests);
         }
         let (reply, answer) = oneshot::channel();
         let mut waiting = self.waiting.lock();
-        if waiting.len() >= WAITING_MAX {
+        if waiting.calls.len() >= WAITING_MAX {
             return Err(Error::RequestTooManyRequests);
         }
-        waiting.insert(id, Waiter { reply, kind, data, since: now, deadline, submitted: now, term: None });
+        waiting.calls.insert(id, Waiter { reply, kind, data, since: now, deadline, submitted: now, term: None });
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok(answer)
+        waiting.fresh.push(id);
+        Ok((answer, matches!(waiting.fresh.len(), 1 | FRESH_MAX)))
+    }
+
+    /// Whether there are fresh ones, and whether so many that they should not wait for more.
+    pub(super) fn has_fresh(&self) -> (bool, bool) {
+        let count = self.waiting.lock().fresh.len();
+        (count > 0, count >= FRESH_MAX)
+    }
+
+    /// The fresh ones, oldest first.
+    pub(super) fn take_fresh(&self) -> Vec<RequestId> {
+        std::mem::take(&mut self.waiting.lock().fresh)
+    }
+
+    /// How long it takes of late until what was submitted is agreed upon.
+    pub(super) fn usual(&self) -> Duration {
+        Duration::from_micros(self.usual_us.load(Ordering::Relaxed))
     }
 
     /// Those of `ids` that still wait for a leader, as they go to that of `term`. None is ever given out twice at a time: it would be
@@ -77,7 +108,7 @@ impl Proposals {
         {
             let mut waiting = self.waiting.lock();
             for id in ids {
-                let Some(waiter) = waiting.get_mut(id).filter(|waiter| waiter.term.is_none()) else { continue };
+                let Some(waiter) = waiting.calls.get_mut(id).filter(|waiter| waiter.term.is_none()) else { continue };
                 (waiter.term, waiter.submitted) = (Some(term), now);
                 waited.push(now.saturating_sub(waiter.since));
                 submitted.push(Forwarded { id: *id, kind: waiter.kind, data: waiter.data.clone() });
@@ -91,7 +122,7 @@ impl Proposals {
     pub(super) fn recall(&self, ids: &[RequestId], term: Term) {
         let mut waiting = self.waiting.lock();
         for id in ids {
-            if let Some(waiter) = waiting.get_mut(id).filter(|waiter| waiter.term == Some(term)) {
+            if let Some(waiter) = waiting.calls.get_mut(id).filter(|waiter| waiter.term == Some(term)) {
                 waiter.term = None;
             }
         }
@@ -101,7 +132,7 @@ impl Proposals {
     /// counts, and never will. Returns it, to be submitted again.
     pub(super) fn outlived(&self, term: Term) -> Vec<RequestId> {
         let mut waiting = self.waiting.lock();
-        let late = waiting.iter_mut().filter(|(_, waiter)| waiter.term.is_some_and(|submitted| submitted < term));
+        let late = waiting.calls.iter_mut().filter(|(_, waiter)| waiter.term.is_some_and(|submitted| submitted < term));
         let mut late = late.map(|(id, waiter)| {
             waiter.term = None;
             (waiter.since, *id)
@@ -120,7 +151,7 @@ impl Proposals {
         {
             let mut waiting = self.waiting.lock();
             for outcome in applied {
-                if let Some(waiter) = waiting.remove(&outcome.request) {
+                if let Some(waiter) = waiting.calls.remove(&outcome.request) {
                     self.bytes.fetch_sub(waiter.data.len() as u64, Ordering::Relaxed);
                     let stages = Stages {
                         queued: waiter.submitted.saturating_sub(waiter.since),
@@ -132,15 +163,24 @@ impl Proposals {
             }
         }
         agreed.observe_all(answers.iter().map(|(_, (_, stages))| stages.agreed));
+        self.learn(&answers);
         for (reply, outcome) in answers {
             // A caller that has gone away does not want to know.
             let _ = reply.send(Ok(outcome));
         }
     }
 
+    /// Takes note of how long a batch took to be agreed upon. For the one thread that applies.
+    fn learn(&self, answers: &[(oneshot::Sender<Answer>, (Applied, Stages))]) {
+        let all = answers.iter().map(|(_, (_, stages))| stages.agreed).sum::<Duration>();
+        let Some(mean) = (all.as_micros() as u64).checked_div(answers.len() as u64) else { return };
+        let usual = self.usual_us.load(Ordering::Relaxed);
+        self.usual_us.store((usual * (LEARN_OVER - 1) + mean) / LEARN_OVER, Ordering::Relaxed);
+    }
+
     /// Answers one call with an error.
     pub(super) fn fail(&self, id: RequestId, error: Error) {
-        let waiter = self.waiting.lock().remove(&id);
+        let waiter = self.waiting.lock().calls.remove(&id);
         self.refuse(waiter, &error);
     }
 
@@ -150,7 +190,7 @@ impl Proposals {
             let mut waiting = self.waiting.lock();
             let is_idle = |waiter: &Waiter| waiter.term.is_none();
             ids.iter()
-                .filter_map(|id| waiting.get(id).is_some_and(is_idle).then(|| waiting.remove(id))?)
+                .filter_map(|id| waiting.calls.get(id).is_some_and(is_idle).then(|| waiting.calls.remove(id))?)
                 .collect::<Vec<_>>()
         };
         self.refuse(refused, error);
@@ -159,18 +199,18 @@ impl Proposals {
     /// Answers every call with an error.
     pub(super) fn fail_all(&self, error: &Error) {
         let all = std::mem::take(&mut *self.waiting.lock());
-        self.refuse(all.into_values(), error);
+        self.refuse(all.calls.into_values(), error);
     }
 
     /// Answers the calls that may or may not be in the log with an error: what became of them can't be seen here any more.
     pub(super) fn fail_submitted(&self, error: &Error) {
-        let submitted = self.waiting.lock().extract_if(|_, waiter| waiter.term.is_some()).collect::<Vec<_>>();
+        let submitted = self.waiting.lock().calls.extract_if(|_, waiter| waiter.term.is_some()).collect::<Vec<_>>();
         self.refuse(submitted.into_iter().map(|(_, waiter)| waiter), error);
     }
 
     /// Answers the calls whose deadline has passed. `why` chooses the error by when a call began.
     pub(super) fn expire(&self, now: Duration, why: impl Fn(Duration) -> Error) {
-        let late = self.waiting.lock().extract_if(|_, waiter| waiter.deadline <= now).collect::<Vec<_>>();
+        let late = self.waiting.lock().calls.extract_if(|_, waiter| waiter.deadline <= now).collect::<Vec<_>>();
         for (_, waiter) in late {
             let error = why(waiter.since);
             self.refuse([waiter], &error);
@@ -179,7 +219,7 @@ impl Proposals {
 
     /// How many calls wait.
     pub(super) fn len(&self) -> usize {
-        self.waiting.lock().len()
+        self.waiting.lock().calls.len()
     }
 
     fn refuse(&self, waiters: impl IntoIterator<Item = Waiter>, error: &Error) {

@@ -168,7 +168,7 @@ impl Run {
             let conf_state =
                 retention.memberships.front().map(|(_, conf_state)| conf_state.clone()).unwrap_or_default();
             let save = Save::Mark { mark: Mark { index, term }, conf_state, release };
-            if self.save.send(save).is_ok() {
+            if self.disk.send(save) {
                 (retention.marked, retention.unmarked_bytes) = (index, 0);
             }
         }

@@ -6,16 +6,18 @@ use super::{
     desk::{Desk, LeaseCall},
     handle::Shared,
     hashes::Disputes,
+    letters,
     narrow::Narrow,
-    persist::Save,
+    pace::Pace,
+    persist::{Save, ToDisk},
     reads::Waiting,
     retention::Retention,
     roster::Roster,
-    transport::{Answer, Letter, PeerMessage},
+    transport::{Answer, Forwarded, PeerMessage},
 };
 use crate::{
     machine::RequestId,
-    raft::{ConfChange, Envelope, Input, Node, Output, Role},
+    raft::{ConfChange, Input, Node, Output, Role},
     types::{ConfState, Error, Index, MemberId, SnapshotMeta, Term},
 };
 use flume::{Receiver, Sender, TrySendError};
@@ -33,8 +35,6 @@ const APPLY_BATCH_ENTRIES_MAX: u64 = 1_024;
 
 /// What reaches the loop.
 pub(crate) enum Inbox {
-    /// The command waits in `Proposals`.
-    Propose(RequestId),
     Read(Waiting),
     Lease(LeaseCall),
     IsReady {
@@ -56,7 +56,7 @@ pub(crate) enum Inbox {
         id: u64,
         answer: Answer,
     },
-    /// Something is to be picked up elsewhere: what the disk has completed, or room in front of apply.
+    /// Something is to be picked up elsewhere: fresh proposals, what the disk has completed, or room in front of apply.
     Look,
     /// A change of membership was applied.
     ConfChanged {
@@ -94,13 +94,16 @@ pub(crate) struct Run {
     pub(super) node: Node,
     pub(super) shared: Arc<Shared>,
     pub(super) inbox: Receiver<Inbox>,
-    pub(super) save: Sender<Save>,
+    pub(super) disk: ToDisk,
     pub(super) apply: Sender<Committed>,
     pub(super) heartbeat: Duration,
     /// How long a member waits for a leader before it seeks election, at least.
     pub(super) election: Duration,
     pub(super) next_tick: Duration,
     pub(super) narrow: Narrow,
+    pub(super) pace: Pace,
+    /// What followers have sent to the log, and in which term: it waits for company.
+    pub(super) forwarded: Vec<(MemberId, Term, Vec<Forwarded>)>,
     /// Handed to apply, up to here.
     pub(super) handed: Index,
     /// To be handed to apply before any entry.
@@ -128,8 +131,10 @@ impl Run {
     /// Runs until `Stop`, or until another thread of the member is gone.
     pub(super) fn run(mut self) {
         loop {
-            let wait = self.due().saturating_sub(self.shared.clock.now());
-            let first = self.inbox.recv_timeout(wait).ok();
+            let first = match self.overlooked() {
+                true => None,
+                false => self.inbox.recv_timeout(self.due().saturating_sub(self.shared.clock.now())).ok(),
+            };
             if !self.turn(first) {
                 break;
             }
@@ -148,6 +153,7 @@ impl Run {
             self.next_tick = now + self.heartbeat;
         }
         self.widen(now);
+        self.let_go(now);
         self.act()
     }
 
@@ -159,9 +165,48 @@ impl Run {
         self.narrow.look(self.node.asked_few(), now);
     }
 
+    /// Lets go what has been gathered, once its time has come. What is committed goes with it, or by itself.
+    fn let_go(&mut self, now: Duration) {
+        let (is_fresh, is_much) = self.shared.proposals.has_fresh();
+        let is_something = is_fresh || !self.forwarded.is_empty();
+        if (!is_something && !self.node.owes_news()) || (now < self.next_batch() && !is_much) {
+            return;
+        }
+        if is_something {
+            self.pace.goes(now);
+        }
+        for (from, term, proposals) in std::mem::take(&mut self.forwarded) {
+            self.take_forwarded(from, term, proposals);
+        }
+        if is_fresh {
+            let fresh = self.shared.proposals.take_fresh();
+            self.propose(&fresh);
+        }
+        if self.node.owes_news() {
+            self.step(Input::TellCommit);
+        }
+    }
+
+    fn next_batch(&self) -> Duration {
+        self.pace.next(self.shared.proposals.usual(), self.heartbeat)
+    }
+
     /// When the next turn is due, even if nothing has come in.
     pub(crate) fn due(&self) -> Duration {
-        self.narrow.due(self.heartbeat).map_or(self.next_tick, |at| at.min(self.next_tick))
+        let others = [self.narrow.due(self.heartbeat), self.soon()];
+        others.into_iter().flatten().fold(self.next_tick, Duration::min)
+    }
+
+    /// When something goes that waits for company, if anything does.
+    pub(crate) fn soon(&self) -> Option<Duration> {
+        let waits = self.shared.proposals.has_fresh().0 || !self.forwarded.is_empty() || self.node.owes_news();
+        waits.then(|| self.next_batch())
+    }
+
+    /// Whether the disk has completed something that is awaited, and did not say so because it was not awaited yet. It notes first what
+    /// is complete, then looks whether that is awaited; this loop the other way round. So one of the two notices.
+    fn overlooked(&self) -> bool {
+        self.shared.facts.awaits_disk.load(Ordering::Relaxed) && self.shared.persisted.lock().is_some()
     }
 
     /// Whether something has come in.
@@ -178,6 +223,7 @@ impl Run {
 
     /// Whoever waits is told that the member stops.
     pub(crate) fn end(&mut self) {
+        self.disk.end();
         self.shared.facts.ended.store(true, Ordering::Release);
         self.shared.expiry.demote();
         self.shared.proposals.fail_all(&Error::Stopped);
@@ -188,11 +234,10 @@ impl Run {
 
     /// Turns what has come in into inputs. False if the member stops.
     fn drain(&mut self, first: Option<Inbox>) -> bool {
-        let (mut proposals, mut reads, mut leases) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut reads, mut leases) = (Vec::new(), Vec::new());
         let waiting = self.inbox.clone();
         for message in first.into_iter().chain(waiting.try_iter().take(BATCH_MAX)) {
             match message {
-                Inbox::Propose(id) => proposals.push(id),
                 Inbox::Read(read) => reads.push(read),
                 Inbox::Lease(call) => leases.push(call),
                 Inbox::IsReady { member, reply } => {
@@ -233,9 +278,6 @@ impl Run {
             self.desk.take_leases(leases, deadline);
             self.put_questions();
         }
-        if !proposals.is_empty() {
-            self.propose(&proposals);
-        }
         if !reads.is_empty() {
             self.read(reads);
         }
@@ -250,7 +292,7 @@ impl Run {
         for message in messages {
             match message {
                 PeerMessage::Raft(message) => self.step(Input::Received { from, message }),
-                PeerMessage::Forward { term, proposals } => self.take_forwarded(from, term, proposals),
+                PeerMessage::Forward { term, proposals } => self.forwarded.push((from, term, proposals)),
                 PeerMessage::Returned { term, ids, is_full } => self.take_returned(term, &ids, is_full),
                 PeerMessage::Ask { id, question } => self.take_question(from, id, question),
                 PeerMessage::Answer { id, answer } => self.desk.answered(id, answer),
@@ -282,7 +324,7 @@ impl Run {
     fn act(&mut self) -> bool {
         let mut out = std::mem::take(&mut self.out);
         if !out.send_now.is_empty() {
-            self.shared.transport.send(letters(&mut out.send_now));
+            self.shared.transport.send(letters::gathered(&mut out.send_now));
         }
         if let Some(meta) = out.restore.take() {
             self.begin_restore(meta);
@@ -292,9 +334,9 @@ impl Run {
             let save = Save::State {
                 hard_state: out.hard_state.take(),
                 entries: std::mem::take(&mut out.append),
-                then_send: letters(&mut out.send_durable),
+                then_send: out.send_durable.drain(..).map(letters::letter).collect(),
             };
-            if self.save.send(save).is_err() {
+            if !self.disk.send(save) {
                 return false;
             }
         }
@@ -316,6 +358,9 @@ impl Run {
         facts.term.store(status.term.0, Ordering::Relaxed);
         facts.committed.store(status.commit.0, Ordering::Release);
         facts.first_index.store(status.first_index.0, Ordering::Relaxed);
+        // A follower's own disk decides nothing but when it may apply what is committed.
+        let awaits_disk = status.role != Role::Follower || status.commit > status.durable;
+        facts.awaits_disk.store(awaits_disk, Ordering::Release);
         // In every turn, not only when the lead is lost: apply may be about to take it over from what it saw before.
         if status.role != Role::Leader {
             facts.alone.store(false, Ordering::Release);
@@ -352,13 +397,13 @@ impl Run {
     /// and a `Look` brings the loop back here.
     fn hand_over(&mut self) -> bool {
         if let Some(meta) = self.restore.take() {
-            match self.apply.try_send(Committed::Restore(meta)) {
-                Ok(()) => {}
-                Err(TrySendError::Full(Committed::Restore(meta))) => {
+            match self.offer(Committed::Restore(meta)) {
+                Ok(None) => {}
+                Ok(Some(Committed::Restore(meta))) => {
                     self.restore = Some(meta);
                     return true;
                 }
-                Err(_) => return false,
+                _ => return false,
             }
         }
         let status = self.node.status();
@@ -366,17 +411,29 @@ impl Run {
         while self.handed < ready && !self.shared.facts.quarantined.load(Ordering::Acquire) {
             let upto = Index(ready.0.min(self.handed.0 + APPLY_BATCH_ENTRIES_MAX));
             let entries = self.node.entries(self.handed.next(), upto.next());
-            match self.apply.try_send(Committed::Entries(entries)) {
-                Ok(()) => self.handed = upto,
-                Err(TrySendError::Full(_)) => return true,
-                Err(TrySendError::Disconnected(_)) => return false,
+            match self.offer(Committed::Entries(entries)) {
+                Ok(None) => self.handed = upto,
+                Ok(Some(_)) => return true,
+                Err(()) => return false,
             }
         }
         true
     }
-}
 
-pub(super) fn letters(envelopes: &mut Vec<Envelope>) -> Vec<Letter> {
-    let letter = |Envelope { to, message }| Letter { to, message: PeerMessage::Raft(message) };
-    envelopes.drain(..).map(letter).collect()
+    /// Gives apply one piece of work; gives it back if there is no room, and sees to it that apply says when there is. An error: apply is
+    /// gone.
+    fn offer(&self, work: Committed) -> Result<Option<Committed>, ()> {
+        let work = match self.apply.try_send(work) {
+            Ok(()) => return Ok(None),
+            Err(TrySendError::Full(work)) => work,
+            Err(TrySendError::Disconnected(_)) => return Err(()),
+        };
+        self.shared.facts.held_back.store(true, Ordering::Release);
+        // Once more: apply may have looked for the mark before it was set, and be idle by now.
+        match self.apply.try_send(work) {
+            Ok(()) => Ok(None),
+            Err(TrySendError::Full(work)) => Ok(Some(work)),
+            Err(TrySendError::Disconnected(_)) => Err(()),
+        }
+    }
 }

@@ -229,7 +229,7 @@ impl Run {
         let SnapshotMeta { index, term, conf_state } = meta.clone();
         self.retention.reset(index, conf_state.clone());
         // Before any entry that follows it. Should the log be gone on the way, the sealed store is found at the next start.
-        let _ = self.save.send(Save::Restore { mark: Mark { index, term }, conf_state });
+        self.disk.send(Save::Restore { mark: Mark { index, term }, conf_state });
         self.handed = index;
         self.restore = Some(meta);
     }

@@ -15,7 +15,7 @@ use std::path::Path;
 /// Bits of the first byte.
 const RESEALED: u8 = 1;
 const LAST_SEQUENCE: u8 = 2;
-const OPTIONS: Options = Options { segment_bytes: 16 << 10, keep_all: false };
+const OPTIONS: Options = Options { segment_bytes: 16 << 10, keep_all: false, zero_ahead_bytes: 200 };
 
 /// What lies on the disk, and from where on it is wanted.
 struct Plan {

@@ -43,11 +43,23 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Never delete a segment.
     pub keep_all: bool,
+    /// So many zeros are written ahead of the records, whenever these come to the end of the last ones. Preallocation alone leaves a file's
+    /// blocks marked as never written. The first write to each changes that, so that each sync has to commit the file system's journal as
+    /// well: 1 ms instead of half of that, a third more processor time, and another two threads to wait for.
+    pub zero_ahead_bytes: u64,
+}
+
+impl Options {
+    /// Segments of this size.
+    pub fn of(segment_bytes: u64, keep_all: bool) -> Options {
+        // A sync that has to write half a megabyte more is not noticed, and 127 of 128 bytes come without it.
+        Options { segment_bytes, keep_all, zero_ahead_bytes: segment_bytes / 128 }
+    }
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 64 << 20, keep_all: false }
+        Options::of(64 << 20, false)
     }
 }
 
@@ -117,6 +129,8 @@ pub struct Wal<D: Disk> {
     terms: Terms,
     /// Up to where `file` is on the medium.
     synced: u64,
+    /// Up to where zeros were written ahead.
+    zeroed: u64,
     /// Appended since the log was opened, in all segments.
     written_bytes: u64,
     /// Whether the next batch must start with a barrier: a sync came after the last one.

@@ -58,6 +58,7 @@ pub(super) fn open<D: Disk>(disk: D, dir: &Path, from: Index, options: Options) 
         // The state machine may be ahead of the log: a state was taken over and its mark not yet written.
         terms: if terms.last() < from { Terms::ending_at(from) } else { terms },
         synced: offset,
+        zeroed: offset,
         written_bytes: 0,
         barrier_due: true,
         prepared: None,

@@ -52,6 +52,7 @@ pub(super) fn create<D: Disk>(disk: D, dir: &Path, metadata: &[u8], options: Opt
         conf_state: ConfState::default(),
         terms: Terms::default(),
         synced: offset,
+        zeroed: offset,
         written_bytes: 0,
         barrier_due: true,
         prepared: None,
@@ -211,6 +212,8 @@ impl<D: Disk> Wal<D> {
     }
 
     fn write_batch(&mut self) -> Result<(), Fault> {
+        let zeroed = self.zero_ahead();
+        self.break_on(zeroed, "a write failed")?;
         let written = self
             .file
             .write_at(self.offset, &self.encoder.buffer)
@@ -226,6 +229,21 @@ impl<D: Disk> Wal<D> {
             self.break_on(cut, "starting a segment failed")?;
         }
         Ok(())
+    }
+
+    /// Writes zeros behind the batch, if it goes beyond those that were written before. To a reader that changes nothing: what is
+    /// preallocated reads as zeros.
+    fn zero_ahead(&mut self) -> Result<(), Fault> {
+        let end = self.offset + self.encoder.buffer.len() as u64;
+        if end <= self.zeroed {
+            return Ok(());
+        }
+        self.zeroed = (end + self.options.zero_ahead_bytes).min(self.options.segment_bytes).max(end);
+        let zeros = vec![0; usize::try_from(self.zeroed - end).unwrap_or(0)];
+        if zeros.is_empty() {
+            return Ok(());
+        }
+        self.file.write_at(end, &zeros).map_err(|source| Fault::io("write", self.path(), source))
     }
 
     /// Seals the open segment and starts the next one.
@@ -255,7 +273,7 @@ impl<D: Disk> Wal<D> {
         self.segments.push(next);
         self.file = file;
         self.offset = self.encoder.buffer.len() as u64;
-        self.synced = self.offset;
+        (self.synced, self.zeroed) = (self.offset, self.offset);
         self.barrier_due = true;
         Ok(())
     }

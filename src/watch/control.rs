@@ -118,7 +118,10 @@ impl Control {
             None
         };
         self.hub.watchers.fetch_add(1, Ordering::Relaxed);
-        inner.watchers.insert(id, Local { serial, slot });
+        if wants.prev_kv {
+            self.hub.prev_watchers.fetch_add(1, Ordering::Relaxed);
+        }
+        inner.watchers.insert(id, Local { serial, slot, wants_prev: wants.prev_kv });
         let future = Some(start.0 - 1).filter(|before| *before > current.0);
         inner.progress.created(id, spec.progress_notify, future);
         let waker = inner.control(Item::Created { id, revision: current.0 });

@@ -203,6 +203,8 @@ struct Shared {
     level: AtomicI64,
     behind: AtomicUsize,
     watchers: AtomicUsize,
+    /// Those of them that want to know what events have replaced. The store reads that only for them.
+    prev_watchers: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
@@ -254,6 +256,14 @@ const ITEM_BYTES: usize = size_of::<Item>();
 impl Hub {
     /// A hub over the store of `reader`. From the current revision on, [`Hub::publish`] has to tell it of each.
     pub fn new(reader: Reader, options: Options) -> Hub {
+        Hub::on_demand(reader, options, Arc::default())
+    }
+
+    /// The same over a store that reads what puts replace only while `prev_watchers` is not 0: [`mvcc::Store::prevs_on_demand`]. Watchers
+    /// that want it and come while events without it are on their way read those from history.
+    ///
+    /// [`mvcc::Store::prevs_on_demand`]: crate::mvcc::Store::prevs_on_demand
+    pub fn on_demand(reader: Reader, options: Options, prev_watchers: Arc<AtomicUsize>) -> Hub {
         let level = AtomicI64::new(reader.current().0);
         let shared = Shared {
             reader,
@@ -261,6 +271,7 @@ impl Hub {
             level,
             behind: AtomicUsize::new(0),
             watchers: AtomicUsize::new(0),
+            prev_watchers,
             state: Mutex::default(),
         };
         Hub { shared: Arc::new(shared) }
@@ -349,6 +360,7 @@ impl State {
     /// Stages the events of one revision for those who want them.
     fn route(&mut self, revision: Revision, events: Vec<Event>, stream_bytes_max: usize) {
         let State { matcher, watchers, streams, touched, falling, events: number, .. } = self;
+        let lacks_prev = events.iter().any(Event::lacks_prev);
         for event in events {
             *number += 1;
             let (kind, key) = (event.kind, event.kv.key.clone());
@@ -364,7 +376,7 @@ impl State {
                     touched.push(watcher.stream);
                 }
                 // Decided once a revision, so that a watcher has all of it or nothing.
-                if outlet.is_full {
+                if outlet.is_full || (lacks_prev && watcher.wants.prev_kv) {
                     if !watcher.falling {
                         (watcher.falling, watcher.next) = (true, revision.0);
                         falling.push(slot);

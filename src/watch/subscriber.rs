@@ -50,6 +50,7 @@ pub(super) struct Local {
     pub(super) serial: u64,
     /// In the hub; `None` while it is behind.
     pub(super) slot: Option<u32>,
+    pub(super) wants_prev: bool,
 }
 
 /// What stands in a queue.
@@ -111,6 +112,9 @@ impl Inner {
             None => drop(hub.behind.fetch_sub(1, Ordering::Relaxed)),
         }
         hub.watchers.fetch_sub(1, Ordering::Relaxed);
+        if local.wants_prev {
+            hub.prev_watchers.fetch_sub(1, Ordering::Relaxed);
+        }
         self.progress.gone(id);
         true
     }

@@ -108,8 +108,8 @@ struct World {
 impl World {
     fn new(options: Options) -> World {
         let engine = Arc::new(Rows::default());
-        let store = Store::open(engine.clone()).unwrap();
-        let hub = Hub::new(store.reader(), options);
+        let mut store = Store::open(engine.clone()).unwrap();
+        let hub = Hub::on_demand(store.reader(), options, store.prevs_on_demand());
         World { engine, store, hub, unpublished: Vec::new() }
     }
 
@@ -119,7 +119,9 @@ impl World {
         let mut txn = self.store.begin();
         for write in writes {
             match write {
-                Write::Put(key, value) => drop(txn.put(key.clone(), value.clone(), LeaseId::NONE).unwrap()),
+                Write::Put(key, value) => {
+                    drop(txn.put_over(key.clone(), value.clone(), LeaseId::NONE, false).unwrap());
+                }
                 Write::Delete(range) => drop(txn.delete_range(range).unwrap()),
             }
         }

@@ -3,6 +3,7 @@
 use super::{super::model::Model, *};
 use crate::types::Key;
 use proptest::prelude::*;
+use std::sync::atomic::Ordering;
 
 fn keys() -> impl Strategy<Value = Key> {
     "[a-d]".prop_map(Bytes::from)
@@ -199,6 +200,28 @@ proptest! {
         prop_assert_eq!(facts(&one), facts(&other));
     }
 
+    #[test]
+    fn what_a_put_replaces_is_read_for_those_who_ask_and_makes_no_difference_otherwise(
+        commands in prop::collection::vec(commands(), 1..60),
+        sizes in prop::collection::vec(1..9usize, 1..5),
+        sweep in 0..4usize,
+        is_wanted in any::<bool>(),
+    ) {
+        let log = log(&commands);
+        let (mut one, mut other) = (open(&Arc::default()), open(&Arc::default()));
+        other.prevs_on_demand().store(usize::from(is_wanted), Ordering::Relaxed);
+        let mut expected = apply(&mut one, &log, &[1], 0);
+        let outcome = apply(&mut other, &log, &sizes, sweep);
+        for ((_, events), (_, others)) in expected.events.iter_mut().zip(&outcome.events) {
+            for (event, other) in events.iter_mut().zip(others).filter(|(_, other)| other.lacks_prev()) {
+                prop_assert!(!is_wanted && !event.lacks_prev(), "{:?}", other);
+                event.prev = None;
+            }
+        }
+        prop_assert_eq!(outcome, expected);
+        prop_assert_eq!(facts(&one), facts(&other));
+    }
+
     /// etcd 13766: the applied index was saved before its data, and a crash between them lost the data on one member.
     #[test]
     fn etcd_13766_a_crash_at_any_write_loses_and_repeats_nothing(
@@ -209,10 +232,12 @@ proptest! {
         let log = log(&commands);
         let engine = Arc::new(Recording::default());
         let mut machine = open(&engine);
+        machine.prevs_on_demand();
         let expected = apply(&mut machine, &log, &sizes, sweep);
         let batches = engine.batches.lock().clone();
         for survived in 0..=batches.len() {
             let mut again = open(&Recording::after(&batches[..survived]));
+            again.prevs_on_demand();
             let applied = again.applied().0.0;
             let replies = apply(&mut again, &log, &sizes, 0).replies;
             let missing: Vec<_> = expected.replies.iter().filter(|reply| reply.index.0 > applied).cloned().collect();

@@ -228,7 +228,7 @@ impl Host {
 
     /// The entries that a founder has begun its log with.
     pub fn founding(&self) -> Vec<Entry> {
-        let options = wal::Options { segment_bytes: 1 << 16, keep_all: true };
+        let options = wal::Options::of(1 << 16, true);
         let opened = Wal::open(self.disk.disk.fork(0), Path::new(WAL_DIR), Index(0), options);
         opened.expect("a log that was just made").1.entries
     }

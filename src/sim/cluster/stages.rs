@@ -16,11 +16,15 @@ impl World {
         for (number, stage) in STAGES.into_iter().enumerate() {
             let host = &mut self.hosts[at];
             let Some(up) = &mut host.up else { return };
-            if up.due[number] || !has_work(up, stage) {
+            let waits_until = if stage == Stage::Run { up.parts.run.soon() } else { None };
+            if up.due[number] || (!has_work(up, stage) && waits_until.is_none()) {
                 continue;
             }
             up.due[number] = true;
             let mut delay = self.chance.between(0, self.plan.stage_delay_max);
+            if let Some(until) = waits_until.filter(|_| !has_work(up, stage)) {
+                delay += host.clock.world_us(until).saturating_sub(now);
+            }
             if stage == Stage::Persist {
                 up.parts.persist.begin();
                 let hangs = host.hangs_until_us.saturating_sub(now);

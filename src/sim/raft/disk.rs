@@ -14,7 +14,7 @@ use crate::{
 use std::{collections::VecDeque, path::Path};
 
 /// Small, so that a run fills several.
-const OPTIONS: Options = Options { segment_bytes: 4_096, keep_all: false };
+const OPTIONS: Options = Options { segment_bytes: 4_096, keep_all: false, zero_ahead_bytes: 200 };
 
 /// What one output of a node owes the disk, and what it may send afterwards.
 #[derive(Clone, Debug, Default)]

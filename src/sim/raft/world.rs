@@ -252,6 +252,10 @@ impl World {
 
     /// Does what the output says, in the order that its documentation asks for.
     fn act(&mut self, at: usize) -> Result<(), Violation> {
+        // Now and then what is committed has waited for company long enough.
+        if self.chance.hits(25, 100) {
+            self.step(at, Input::TellCommit)?;
+        }
         let member = &mut self.members[at];
         member.act_due = false;
         let Output { restore, send_now, hard_state, append, mut send_durable, committed, .. } =
