@@ -333,12 +333,13 @@ impl Task {
         }
     }
 
-    /// A link that is dead in one direction must be noticed in time for an election. A full bulk lane over a slow link may hold up
-    /// the answer for much longer than that without being dead.
+    /// A link that is dead in one direction must be noticed before an election has failed more than once. Between followers there is
+    /// nothing but these questions, and each wakes both ends: most of what an idle core does. A full bulk lane over a slow link may
+    /// hold up the answer for much longer than that without being dead.
     fn keep_alive(&self, lane: Lane) -> KeepAlive {
         match lane {
             Lane::Urgent => {
-                let interval = (self.election_timeout / 2).max(Duration::from_millis(100));
+                let interval = self.election_timeout.max(Duration::from_millis(100));
                 KeepAlive { interval, timeout: self.election_timeout }
             }
             // Nearly always it shares its fate with the other one, which asks.

@@ -25,19 +25,26 @@ pub(crate) struct Flush<D: Disk> {
     pub(super) released: Receiver<PathBuf>,
 }
 
+/// After a look that found nothing to do, the next one is so many intervals later. What is written meanwhile is in the log.
+const IDLE_INTERVALS: u32 = 5;
+
 impl<D: Disk> Flush<D> {
     /// Flushes every interval while there is anything to flush, until `stop` hangs up; then once more. `wake` says that much is waiting:
     /// do not sit out the interval.
     pub(super) fn run(self, stop: &Receiver<()>, wake: &Receiver<()>) {
+        let mut pause = self.interval;
         loop {
-            let last = match next(stop, wake, self.interval) {
+            let last = match next(stop, wake, pause) {
                 Call::Stop => true,
                 Call::Wake => false,
                 // Nobody will wake this thread: the interval alone counts.
-                Call::Alone => stop.recv_timeout(self.interval) != Err(RecvTimeoutError::Timeout),
+                Call::Alone => stop.recv_timeout(pause) != Err(RecvTimeoutError::Timeout),
             };
-            if let Err(fault) = self.flush() {
-                return self.shared.fail(&fault);
+            match self.flush() {
+                Ok(true) => pause = self.interval,
+                // An idle member is not to wake up ten times a second for nothing.
+                Ok(false) => pause = self.interval * IDLE_INTERVALS,
+                Err(fault) => return self.shared.fail(&fault),
             }
             if last {
                 return;
@@ -45,16 +52,17 @@ impl<D: Disk> Flush<D> {
         }
     }
 
-    /// One flush, if there is anything to flush.
-    pub(crate) fn flush(&self) -> Result<(), Fault> {
+    /// One flush, if there is anything to flush. Returns whether there was anything to do.
+    pub(crate) fn flush(&self) -> Result<bool, Fault> {
         self.note_distrust()?;
         // One at a time: each takes a while, and the store is not to wait for a hundred of them.
-        self.released.try_iter().take(1).try_for_each(|segment| wal::remove(&self.disk, &segment))?;
+        let released = self.released.try_recv().ok();
+        released.iter().try_for_each(|segment| wal::remove(&self.disk, segment))?;
         // Settled first: what the engine holds is never older.
         let covered = *self.shared.facts.settled.lock();
         let engine = self.shared.view.engine();
         if engine.pending() == 0 {
-            return Ok(());
+            return Ok(released.is_some());
         }
         // What is applied while it runs may or may not be in it.
         let began = self.shared.clock.now();
@@ -63,7 +71,7 @@ impl<D: Disk> Flush<D> {
         self.shared.view.measure()?;
         // The loop is gone only when the member stops.
         let _ = self.inbox.send(Inbox::Flushed(covered));
-        Ok(())
+        Ok(true)
     }
 
     /// A restart must not make a member trust a state that a majority has contradicted. Should a right one take its place in this very

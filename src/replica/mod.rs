@@ -9,7 +9,7 @@
 //!                ▲                 ▲   │                                                         │
 //!                │                 └───┼──────────────────── Persisted ◀─────────────────────────┘
 //!             replies                  └──▶ apply (owns machine) ──▶ hub, leases, waiting reads
-//!                └────────────────────────────┘        flush: the store to disk, ten times a second
+//!                └────────────────────────────┘        flush: the store to disk, ten times a second if written to
 //! ```
 //!
 //! The loop in `run` never waits for a disk. The threads hand each other batches: whatever has come in while one batch was on its way

@@ -182,7 +182,7 @@ async fn report_health<B: Backend>(backend: B, reporter: HealthReporter, mut sto
     }
 }
 
-const FAULT_CHECK: Duration = Duration::from_millis(500);
+const FAULT_CHECK: Duration = Duration::from_secs(1);
 
 type Protocol = auto::Builder<runtime::Executor>;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Between two looks.
-const PERIOD: Duration = Duration::from_millis(500);
+const PERIOD: Duration = Duration::from_secs(1);
 /// The store must have been below the mark for so long: one delete in a stream of puts is no relief.
 const RELIEF: Duration = Duration::from_secs(5);
 /// The mark is the quota less this part of it. At the quota itself the next puts would raise the alarm again.

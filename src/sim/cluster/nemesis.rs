@@ -136,7 +136,7 @@ impl World {
         while let Ok(work) = up.parts.committed.try_recv() {
             up.parts.apply.turn(work)?;
         }
-        up.parts.flush.flush()
+        up.parts.flush.flush().map(drop)
     }
 
     /// Two groups that can't hear each other, drawn around a leader most of the time; or all but one member, who hears both.
