@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 /// Batches that go while one is being agreed upon, about.
-const BATCHES: u32 = 4;
+const BATCHES: u32 = 2;
 /// The longest wait, as a part of the heartbeats' interval.
 const WAIT_MAX_PART: u32 = 20;
 
@@ -45,7 +45,7 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.next(8 * MS, HEARTBEAT), Duration::ZERO);
         pace.goes(1_000 * MS);
-        assert_eq!(pace.next(8 * MS, HEARTBEAT), 1_002 * MS);
+        assert_eq!(pace.next(8 * MS, HEARTBEAT), 1_004 * MS);
         assert_eq!(pace.next(Duration::ZERO, HEARTBEAT), 1_000 * MS, "nothing is known yet");
         assert_eq!(pace.next(900 * MS, HEARTBEAT), 1_005 * MS, "members may be a sea apart");
     }
