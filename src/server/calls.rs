@@ -3,12 +3,17 @@
 //! A call pays for a few relaxed atomics: what it is called is looked up once, in a short list that begins with those that are called
 //! often. Its body is looked at as it passes, a frame at a time, for where messages begin; nothing is copied.
 
+use super::{
+    listen::Peer,
+    spans::{CallSpan, Spans},
+};
 use crate::metrics::{Histogram, Kind, Source, Text};
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, request::Parts};
 use hyper::body::{Body, Frame, SizeHint};
 use std::{
     array,
+    borrow::Cow,
     pin::Pin,
     sync::{
         Arc,
@@ -125,6 +130,8 @@ struct Counts {
     sent_bytes: AtomicU64,
     /// Whether the time of each call is measured (`--metrics extensive`).
     times: bool,
+    /// `None`: nobody wants spans.
+    spans: Option<Spans>,
 }
 
 struct Method {
@@ -136,8 +143,8 @@ struct Method {
 }
 
 impl Calls {
-    /// None so far; with `times` each is measured.
-    pub(super) fn new(times: bool) -> Calls {
+    /// None so far; with `times` each is measured, and with `spans` each has one.
+    pub(super) fn new(times: bool, spans: Option<Spans>) -> Calls {
         let method = |_| Method {
             started: AtomicU64::default(),
             handled: array::from_fn(|_| AtomicU64::default()),
@@ -146,16 +153,26 @@ impl Calls {
             time: Histogram::of_seconds(BOUNDS_S),
         };
         let methods = METHODS.iter().map(method).collect();
-        let counts = Counts { methods, received_bytes: AtomicU64::default(), sent_bytes: AtomicU64::default(), times };
+        let counts =
+            Counts { methods, received_bytes: AtomicU64::default(), sent_bytes: AtomicU64::default(), times, spans };
         Calls { counts: Arc::new(counts) }
     }
 
-    /// A call begins; `None` if it is of nothing that is counted.
-    pub(super) fn begin(&self, path: &str) -> Option<Call> {
+    /// Whether there are spans, which say where a call comes from.
+    pub(super) fn has_spans(&self) -> bool {
+        self.counts.spans.is_some()
+    }
+
+    /// A call begins, whose head this is; `None` if it is of nothing that is counted.
+    pub(super) fn begin(&self, head: &Parts) -> Option<Call> {
+        let path = head.uri.path();
         let method = METHODS.iter().position(|(known, _)| *known == path)?;
         self.counts.methods[method].started.fetch_add(1, Relaxed);
         let began = self.counts.times.then(Instant::now);
-        Some(Call { counts: Arc::clone(&self.counts), method, began, messages: Messages::default(), is_over: false })
+        let span = self.counts.spans.as_ref();
+        let span = span.and_then(|spans| spans.begin(METHODS[method].0, &head.headers, head.extensions.get::<Peer>()));
+        let (counts, span) = (Arc::clone(&self.counts), span.map(Box::new));
+        Some(Call { counts, method, began, span, messages: Messages::default(), is_over: false })
     }
 }
 
@@ -164,6 +181,7 @@ pub(crate) struct Call {
     counts: Arc<Counts>,
     method: usize,
     began: Option<Instant>,
+    span: Option<Box<CallSpan>>,
     /// Of the answer.
     messages: Messages,
     is_over: bool,
@@ -179,16 +197,19 @@ impl Call {
     pub(super) fn look(&mut self, headers: &HeaderMap) {
         if let Some(status) = headers.get("grpc-status") {
             let code = status.to_str().ok().and_then(|code| code.parse().ok()).filter(|code| *code < CODES.len());
-            self.end(code.unwrap_or(UNKNOWN));
+            self.end(code.unwrap_or(UNKNOWN), || reason(headers));
         }
     }
 
-    fn end(&mut self, code: usize) {
+    fn end(&mut self, code: usize, why: impl FnOnce() -> Cow<'static, str>) {
         if !std::mem::replace(&mut self.is_over, true) {
             let method = &self.counts.methods[self.method];
             method.handled[code].fetch_add(1, Relaxed);
             if let Some(began) = self.began {
                 method.time.observe(began.elapsed());
+            }
+            if let Some(span) = self.span.take() {
+                span.end(code, why());
             }
         }
     }
@@ -202,8 +223,13 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.end(CANCELED);
+        self.end(CANCELED, || "the client went away".into());
     }
+}
+
+/// What a header or a trailer says to the client beside the code.
+fn reason(headers: &HeaderMap) -> Cow<'static, str> {
+    tonic::Status::from_header_map(headers).map_or(Cow::Borrowed(""), |status| status.message().to_owned().into())
 }
 
 /// Where messages begin and end in what passes.
@@ -303,7 +329,7 @@ impl Body for Sent {
                     frame.data_ref().into_iter().for_each(|data| call.sent(data));
                     frame.trailers_ref().into_iter().for_each(|trailers| call.look(trailers));
                 }
-                Some(Err(_)) | None => call.end(UNKNOWN),
+                Some(Err(_)) | None => call.end(UNKNOWN, || "the answer has no end".into()),
             }
         }
         Poll::Ready(frame)
@@ -422,18 +448,19 @@ mod tests {
 
     #[test]
     fn a_call_ends_once_and_without_an_end_it_was_cancelled() {
-        let calls = Calls::new(false);
-        let mut call = calls.begin("/etcdserverpb.KV/Put").unwrap();
+        let calls = Calls::new(false, None);
+        let begin = |path: &str| calls.begin(&http::Request::builder().uri(path).body(()).unwrap().into_parts().0);
+        let mut call = begin("/etcdserverpb.KV/Put").unwrap();
         let mut trailers = HeaderMap::new();
         call.look(&trailers);
         trailers.insert("grpc-status", "14".parse().unwrap());
         call.look(&trailers);
         drop(call);
-        drop(calls.begin("/etcdserverpb.KV/Put"));
+        drop(begin("/etcdserverpb.KV/Put"));
         let handled = &calls.counts.methods[0].handled;
         let counts = handled.iter().map(|count| count.load(Relaxed)).collect::<Vec<_>>();
         let expected = (0..CODES.len()).map(|code| u64::from(code == 14 || code == CANCELED)).collect::<Vec<_>>();
         assert_eq!(counts, expected);
-        assert!(calls.begin("/etcdserverpb.KV/Nothing").is_none());
+        assert!(begin("/etcdserverpb.KV/Nothing").is_none());
     }
 }

@@ -8,6 +8,7 @@ use super::{
     gauges::{EdgeCounts, EdgeSource},
     identity::{Identity, RingProxies},
     keeper::Found,
+    spans::Spans,
     trace::{SlowCalls, Trace},
 };
 use crate::{
@@ -54,6 +55,8 @@ pub struct Settings {
     pub slow_call: Duration,
     /// `--metrics extensive`: the time of each call is measured, too.
     pub times_calls: bool,
+    /// `enable-distributed-tracing`: what makes spans of calls.
+    pub spans: Option<Spans>,
     /// How long a stream with `hasleader` lives on without a leader: etcd's three election timeouts.
     pub leaderless_max: Duration,
     /// `watch-progress-notify-interval`: at least 100 ms.
@@ -75,6 +78,7 @@ impl Default for Settings {
             version: Version::claiming("3.7.1"),
             slow_call: Duration::from_millis(300),
             times_calls: false,
+            spans: None,
             leaderless_max: Duration::from_secs(3),
             watch_progress_interval: Duration::from_secs(600),
             proposals_max: 20_000,
@@ -114,7 +118,7 @@ impl<B: Backend> Edge<B> {
         let roster = Roster::new(backend.header().member_id.0, 0);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let history_readers = Arc::new(Semaphore::new(processors.div_ceil(2)));
-        let calls = Calls::new(settings.times_calls);
+        let calls = Calls::new(settings.times_calls, settings.spans.clone());
         let slow_calls = Arc::new(SlowCalls::new(settings.slow_call));
         let metrics = Registry::default();
         let counts = Arc::new(EdgeCounts::default());

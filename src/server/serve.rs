@@ -6,7 +6,7 @@
 use super::{
     Backend, Edge, Services,
     calls::{Call, Calls, Sent},
-    listen::{Arrival, Caller, Listener},
+    listen::{Arrival, Caller, Listener, Peer},
     services::{Reply, spell_too_large},
 };
 use crate::{runtime, tls::Turn};
@@ -96,7 +96,13 @@ pub(crate) async fn serve_connection(
     settings: &ConnectionSettings,
 ) {
     let (_never, stop) = watch::channel(None);
-    hold(Box::pin(connection), Known { front, caller: Caller::default() }, Arc::new(protocol(settings)), stop).await;
+    hold(
+        Box::pin(connection),
+        Known { front, caller: Caller::default(), peer: None },
+        Arc::new(protocol(settings)),
+        stop,
+    )
+    .await;
 }
 
 /// Serves plain HTTP alone, as `listen-client-http-urls` and `listen-metrics-urls` ask for.
@@ -262,7 +268,7 @@ async fn converse(
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
-    let remote_addr = arrival.remote();
+    let (remote_addr, peer) = (arrival.remote(), arrival.peer());
     let greeting = tokio::select! {
         biased;
         _ = told_to_stop(&mut stop) => return,
@@ -275,7 +281,8 @@ async fn converse(
             return;
         }
     };
-    hold(connection, Known { front, caller }, protocol, stop).await;
+    let peer = peer.filter(|_| front.wants_peer());
+    hold(connection, Known { front, caller, peer }, protocol, stop).await;
 }
 
 /// In the extensions of requests that came over TLS.
@@ -286,6 +293,8 @@ pub(crate) struct OverTls;
 struct Known<F> {
     front: F,
     caller: Caller,
+    /// Where it comes from, if the front wants to know.
+    peer: Option<Peer>,
 }
 
 impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
@@ -299,6 +308,9 @@ impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
         }
         if self.caller.has_tls {
             request.extensions_mut().insert(OverTls);
+        }
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
         }
         self.front.call(request)
     }
@@ -332,9 +344,17 @@ async fn hold(
 pub(crate) trait Front:
     HyperService<Request<Incoming>, Response = Response<Sent>, Error = Infallible, Future = Answer> + Clone + Send + 'static
 {
+    /// Whether requests are to say where their connection comes from.
+    fn wants_peer(&self) -> bool {
+        false
+    }
 }
 
-impl<B: Backend> Front for Both<B> {}
+impl<B: Backend> Front for Both<B> {
+    fn wants_peer(&self) -> bool {
+        self.calls.has_spans()
+    }
+}
 impl Front for HttpOnly {}
 
 /// Plain HTTP alone.
@@ -373,10 +393,10 @@ impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
         if !is_grpc(&request) {
             return self.gateway.call(request);
         }
-        let Some(call) = self.calls.begin(request.uri().path()) else {
-            return Answer { reply: self.services.begin(request), call: None };
-        };
         let (head, body) = request.into_parts();
+        let Some(call) = self.calls.begin(&head) else {
+            return Answer { reply: self.services.begin(Request::from_parts(head, body)), call: None };
+        };
         let request = Request::from_parts(head, call.request(body));
         Answer { reply: self.services.begin(request), call: Some(call) }
     }
