@@ -121,6 +121,47 @@ fn every_call_of_the_api_has_a_row() {
     no_more_than(&missing.collect::<Vec<_>>());
 }
 
+/// The calls of a script's steps, and whether henge's answer differs from etcd's.
+fn steps(script: &str) -> Vec<(&str, bool)> {
+    let mut opened = BTreeMap::new();
+    let mut steps: Vec<(&str, bool)> = Vec::new();
+    for line in script.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        match words[..] {
+            ["call", call, ..] | ["await", _, call, ..] => steps.push((call, false)),
+            ["open", name, call] => {
+                opened.insert(name, call);
+                steps.push((call, false));
+            }
+            ["send" | "recv" | "all" | "quiet" | "half-close" | "close", name, ..] => steps.push((opened[name], false)),
+            ["!", ..] => steps.last_mut().expect("a step before its answer").1 = true,
+            _ => {}
+        }
+    }
+    steps
+}
+
+#[test]
+fn rows_say_where_the_recorded_answers_differ() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/surface");
+    let scripts = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("a file").path());
+    let scripts = scripts.filter(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    let scripts: Vec<_> = scripts.map(|path| std::fs::read_to_string(path).expect("a script")).collect();
+    let steps: Vec<_> = scripts.iter().flat_map(|script| steps(script)).collect();
+    assert!(steps.len() > 500, "only {} steps: has the form of the scripts changed?", steps.len());
+    let named = named();
+    let differing: BTreeSet<_> = steps.iter().filter(|(_, differs)| *differs).map(|(call, _)| *call).collect();
+    let unsaid = differing.iter().filter(|call| !named[**call].here.starts_with("differs: "));
+    let mut wrong: Vec<_> =
+        unsaid.map(|call| format!("line {}: {call} was answered otherwise", named[*call].line)).collect();
+    let played: BTreeSet<_> = steps.iter().map(|(call, _)| *call).collect();
+    let claimed = named.iter().filter(|(name, row)| name.contains('/') && row.shown_by.contains("tests/surface.rs"));
+    let idle = claimed
+        .filter(|(name, _)| name.chars().next().is_some_and(char::is_uppercase) && !played.contains(name.as_str()));
+    wrong.extend(idle.map(|(name, row)| format!("line {}: no script calls {name}", row.line)));
+    no_more_than(&wrong);
+}
+
 /// What a program prints for `--help`, behind more words.
 fn help(program: &str, words: &[&str]) -> String {
     let printed = Command::new(program).args(words).arg("--help").output().expect("the program runs");
