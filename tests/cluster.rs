@@ -75,6 +75,11 @@ fn without_a_quorum_nothing_is_acknowledged() {
     let mut cluster = Cluster::start_with(3, &["--max-txn-ops=7"]);
     cluster.members[1].kill();
     cluster.members[2].kill();
+    let refused = cluster.ask_of(&[0], async |client| {
+        Ok(tokio::time::timeout(Duration::from_secs(5), client.member_add(["http://127.0.0.1:1"])).await)
+    });
+    let refused = refused.expect("it was tried").expect("by what is known, before any time runs out");
+    assert!(refused.expect_err("nobody agrees").is(&Refusal::Unhealthy), "another reason");
     let alone = cluster.ask_of(&[0], async |client| {
         let patience = Duration::from_secs(2);
         Ok(tokio::time::timeout(patience, put(&client, "k", "v")).await.map(|done| done.is_ok()).unwrap_or(false))

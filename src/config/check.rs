@@ -470,7 +470,7 @@ const FEATURE_GATES: &[&str] = &[
 ];
 
 /// Whether two texts mean the same value.
-fn same(kind: Kind, a: &str, b: &str) -> bool {
+pub(super) fn same(kind: Kind, a: &str, b: &str) -> bool {
     match kind {
         Kind::Bool => go_bool(a).is_ok() && go_bool(a) == go_bool(b),
         Kind::Duration => duration(a).is_ok() && duration(a) == duration(b),

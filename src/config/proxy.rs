@@ -198,6 +198,8 @@ const CACHE_AUTO: Flag = flag(
     Works,
 );
 const UNDECODED: &str = "messages pass through without being looked at";
+const PROBED: &str =
+    "connections to the cluster are probed while they carry calls, and given up when that stays without an answer";
 
 #[rustfmt::skip]
 const PROXY: &[Flag] = &[
@@ -232,6 +234,11 @@ const GRPC_PROXY: &[Flag] = &[
     flag("debug", Bool, "false", "Proxy", "Logs more, as --log-level=debug.", Works),
     flag("max-send-bytes", Int, "1572864", "Proxy", "Largest message to the cluster.", Meaningless(UNDECODED)),
     flag("max-recv-bytes", Int, "2147483647", "Proxy", "Largest message from the cluster.", Meaningless(UNDECODED)),
+    flag("dial-keepalive-time", Duration, "0s", "Cluster", "Time between two pings to a silent cluster.", Meaningless(PROBED)),
+    flag("dial-keepalive-timeout", Duration, "20s", "Cluster", "Time to wait for the answer to a ping.", Meaningless(PROBED)),
+    flag("permit-without-stream", Bool, "false", "Cluster", "Pings without calls as well.", Meaningless(PROBED)),
+    flag("endpoints-auto-sync-interval", Duration, "0s", "Cluster", "Time between two looks at who the members are.", Meaningless("the proxy follows the members by itself")),
+    flag("enable-grpc-logging", Bool, "false", "Proxy", "Logs requests and answers.", Meaningless("calls are counted in /metrics; what they carry is in no log")),
     flag("serializable-ordering", Bool, "false", "Proxy", "Serializable reads never go back in time.", Later("sessions that never go back are not there yet")),
     flag("leasing-prefix", Text, "", "Proxy", "Prefix for the metadata of leased keys.", Later("the proxy writes nothing of its own into the cluster")),
     flag("namespace", Text, "", "Proxy", "Prefix that is put before all keys.", Later("keys pass through as they are")),

@@ -162,6 +162,22 @@ mod tests {
     }
 
     #[test]
+    fn every_command_says_what_it_does() {
+        fn look(command: &clap::Command, words: &[&str], left_out: &mut Vec<String>) {
+            let words = [words, &[command.get_name()]].concat();
+            let below = command.get_subcommands().filter(|below| below.get_name() != "help");
+            below.for_each(|below| look(below, &words, left_out));
+            let asked =
+                super::super::command(Name::Hengectl).try_get_matches_from(words.iter().chain(&["--help"]).copied());
+            let kind = asked.map(|_| ()).map_err(|error| error.kind());
+            left_out.extend((kind != Err(clap::error::ErrorKind::DisplayHelp)).then(|| format!("{words:?}: {kind:?}")));
+        }
+        let mut left_out = Vec::new();
+        look(&super::super::command(Name::Hengectl), &[], &mut left_out);
+        assert_eq!(left_out, Vec::<String>::new());
+    }
+
+    #[test]
     fn every_shell_and_every_command_is_told() {
         let command = super::super::command(Name::Hengectl);
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell] {

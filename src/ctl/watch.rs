@@ -16,7 +16,7 @@ use crate::{
         mvccpb::{Event, event::EventType},
     },
 };
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use std::{ffi::OsString, os::unix::ffi::OsStrExt as _};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -26,7 +26,7 @@ use tokio::{
 
 /// Watches keys.
 #[derive(Parser, Debug)]
-#[command(no_binary_name = true, disable_help_flag = true, args_override_self = true)]
+#[command(args_override_self = true)]
 pub struct Args {
     /// The key, the end of the range (exclusive), and after `--` a command to run for each event
     #[arg(value_name = "KEY [RANGE_END] [-- COMMAND...]")]
@@ -52,6 +52,12 @@ pub struct Args {
 }
 
 impl Args {
+    /// What follows `watch` in a line that was typed in.
+    fn of_words(words: &[OsString]) -> Result<Args, clap::Error> {
+        let command = Args::command().no_binary_name(true).disable_help_flag(true);
+        Args::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
+
     /// The key and the end of its range: given here, or in the environment, but not in both.
     fn keys(&mut self) -> Result<Vec<OsString>, Failure> {
         let keys = std::mem::take(&mut self.keys);
@@ -198,7 +204,7 @@ fn parse_line(line: &str) -> Line {
             if let Err(failure) = ends_in_separator(rest.last().cloned()) {
                 return Line::Fatal(failure);
             }
-            match Args::try_parse_from(rest) {
+            match Args::of_words(rest) {
                 Ok(args) => Line::Watch(Box::new(args)),
                 Err(error) => Line::Fatal(Failure::args(usage::complaint(&error, "watch"))),
             }
@@ -276,6 +282,6 @@ mod tests {
             assert!(matches!(parse_line(line), Line::Ignored(text) if text.contains(line)), "{line}");
         }
         let fatal = |line| matches!(parse_line(line), Line::Fatal(failure) if failure != Failure::args(""));
-        assert!(fatal("watch a --bogus") && fatal("watch a --"));
+        assert!(fatal("watch a --bogus") && fatal("watch a --help") && fatal("watch a --"));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     auth::Author,
     machine::{Command, RequestId, codec},
     raft::{Input, Proposal, ReadId, Role},
-    types::{EntryKind, Error, MemberId, Term},
+    types::{ConfState, EntryKind, Error, MemberId, Term},
 };
 use bytes::Bytes;
 use std::{sync::atomic::Ordering, time::Duration};
@@ -26,6 +26,43 @@ enum Way {
     To(MemberId, Term),
     /// Nobody leads, or whoever does is about to hand over.
     Nowhere,
+}
+
+/// What decides in which words a proposal is given up.
+struct Circumstances<'a> {
+    own: MemberId,
+    leader: Option<MemberId>,
+    /// When this leader was first heard of; 0: never.
+    led_since: Duration,
+    election: Duration,
+    members: &'a ConfState,
+    connected_for: &'a dyn Fn(MemberId) -> Option<Duration>,
+}
+
+impl Circumstances<'_> {
+    /// Why what has waited from `since` until `now` was in vain: etcd's reasons. Without a leader etcd names none.
+    fn reason(&self, since: Duration, now: Duration) -> Error {
+        let lost_at = self.led_since.saturating_sub(self.election * 2);
+        let waited = now.saturating_sub(since);
+        let stood = |id: &MemberId| (self.connected_for)(*id).is_some_and(|time| time >= waited);
+        match self.leader {
+            // Who began while a leader was being lost was hit by that.
+            _ if self.led_since > Duration::ZERO && (lost_at..=self.led_since).contains(&since) => {
+                Error::TimeoutDueToLeaderFail
+            }
+            Some(leader) if leader == self.own => {
+                let is_there = |id: &&MemberId| **id == self.own || stood(id);
+                let is_majority = |half: &[MemberId]| half.iter().filter(is_there).count() * 2 > half.len();
+                let outgoing = &self.members.voters_outgoing;
+                match is_majority(&self.members.voters) && (outgoing.is_empty() || is_majority(outgoing)) {
+                    true => Error::Timeout,
+                    false => Error::TimeoutDueToConnectionLost,
+                }
+            }
+            Some(leader) if !stood(&leader) => Error::TimeoutDueToConnectionLost,
+            _ => Error::Timeout,
+        }
+    }
 }
 
 impl Run {
@@ -197,16 +234,16 @@ impl Run {
 
     /// Ends what has waited too long.
     pub(super) fn expire(&mut self, now: Duration) {
-        let led_since = Duration::from_micros(self.shared.facts.led_since_us.load(Ordering::Relaxed));
-        let lost_at = led_since.saturating_sub(self.election * 2);
-        let has_leader = self.node.status().leader.is_some();
-        // etcd's reasons: who began while a leader was being lost was hit by that.
-        let why = |since: Duration| match () {
-            () if since >= lost_at && since <= led_since && led_since > Duration::ZERO => Error::TimeoutDueToLeaderFail,
-            () if !has_leader => Error::TimeoutDueToConnectionLost,
-            () => Error::Timeout,
+        let own = self.shared.member_id;
+        let circumstances = Circumstances {
+            own,
+            leader: self.node.status().leader,
+            led_since: Duration::from_micros(self.shared.facts.led_since_us.load(Ordering::Relaxed)),
+            election: self.election,
+            members: &self.node.members().conf_state(),
+            connected_for: &|id| self.shared.transport.connected_for(id),
         };
-        self.shared.proposals.expire(now, why);
+        self.shared.proposals.expire(now, |since| circumstances.reason(since, now));
         self.shared.reads.expire(now);
         self.desk.expire(now);
         let late = self.parked_reads.extract_if(.., |read| read.deadline <= now).collect();
@@ -305,4 +342,36 @@ fn packs(proposals: Vec<Forwarded>) -> impl Iterator<Item = Vec<Forwarded>> {
         }
         Some(pack)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In a cluster of 1, 2 and 3, of which this is 1: after seven seconds of waiting, since when `connected` are.
+    fn reason(leader: Option<u64>, led_since_s: u64, connected: &[u64]) -> Error {
+        let members = ConfState { voters: [1, 2, 3].map(MemberId).to_vec(), ..ConfState::default() };
+        let connected_for = |id: MemberId| Some(Duration::from_secs(if connected.contains(&id.0) { 60 } else { 6 }));
+        let circumstances = Circumstances {
+            own: MemberId(1),
+            leader: leader.map(MemberId),
+            led_since: Duration::from_secs(led_since_s),
+            election: Duration::from_secs(1),
+            members: &members,
+            connected_for: &connected_for,
+        };
+        circumstances.reason(Duration::from_secs(100), Duration::from_secs(107))
+    }
+
+    #[test]
+    fn what_was_in_vain_is_given_up_in_the_words_that_etcd_has_for_it() {
+        assert_eq!(reason(None, 50, &[2, 3]), Error::Timeout);
+        assert_eq!(reason(None, 0, &[]), Error::Timeout);
+        assert_eq!(reason(Some(1), 50, &[2]), Error::Timeout);
+        assert_eq!(reason(Some(1), 50, &[]), Error::TimeoutDueToConnectionLost);
+        assert_eq!(reason(Some(2), 50, &[2]), Error::Timeout);
+        assert_eq!(reason(Some(2), 50, &[3]), Error::TimeoutDueToConnectionLost);
+        assert_eq!(reason(Some(2), 101, &[2]), Error::TimeoutDueToLeaderFail);
+        assert_eq!(reason(Some(2), 103, &[2]), Error::Timeout);
+    }
 }

@@ -106,11 +106,18 @@ impl MemberBackend {
     /// a time that has run out; etcd always goes by what the member knows.
     async fn judge_anew(&self, verdict: impl Fn(&Rules, &Situation<'_>) -> Result<(), Error>) -> Result<(), Error> {
         let by_what_is_known = || self.judge(|rules, now| verdict(&rules, now));
-        let has_leader = self.handle.leader().borrow().is_some();
-        if !has_leader {
-            by_what_is_known()?;
-        }
-        let is_current = self.handle.read_index().await;
+        let mut leader = self.handle.leader();
+        let read = self.handle.read_index();
+        tokio::pin!(read);
+        let is_current = tokio::select! {
+            biased;
+            is_current = &mut read => is_current,
+            // From the start, or when whoever leads has heard of no quorum for as long as an election takes.
+            () = async { drop(leader.wait_for(Option::is_none).await) } => {
+                by_what_is_known()?;
+                read.await
+            }
+        };
         by_what_is_known()?;
         is_current.map(|_| ())
     }

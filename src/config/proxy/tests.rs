@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::{check::same, said::Meant};
 
 fn parse(words: &str) -> Result<Invocation, Vec<String>> {
     super::super::parse(words.split(' ').map(str::to_owned), [("ETCD_NAME".to_owned(), "x".to_owned())])
@@ -110,6 +111,43 @@ fn each_has_help_and_the_members_help_names_them() {
         let Ok(Invocation::Print(text)) = parse(words) else { panic!("{words}") };
         let expected = if words == "--help" { "henge gateway" } else { "--endpoints" };
         assert!(text.contains(expected), "{words}: {text}");
+    }
+}
+
+/// The flags of etcd's own `grpc-proxy start` and `gateway start`.
+const ETCDS: &str = include_str!("../testdata/etcd_proxy_flags.txt");
+const PAGE: &str = include_str!("../../../docs/compatibility.md");
+
+#[test]
+fn every_flag_of_etcds_is_known_and_the_page_says_which_have_no_effect_and_which_are_refused() {
+    let (mut program, mut count, mut differ) = (None, 0, Vec::new());
+    for line in ETCDS.lines().filter(|line| !line.starts_with('#')) {
+        if let Some(heading) = line.strip_prefix('[') {
+            program = heading.split(' ').next().and_then(Program::named);
+            continue;
+        }
+        let (name, default) = line.split_once('=').unwrap_or((line, ""));
+        let flags = program.expect("a heading").flags();
+        let meant = Said::default().meant(&flags, name, str::to_owned);
+        let Some(Meant::Flag(flag)) = meant else { panic!("--{name} is not known") };
+        let is_other = !default.is_empty() && !same(flag.kind, flag.default, default);
+        differ.extend(is_other.then_some(name));
+        count += 1;
+    }
+    assert_eq!(count, 46);
+    // etcd's registers only with a prefix, too.
+    assert_eq!(differ, ["advertise-client-url"]);
+
+    for (program, flags) in [("grpc-proxy", GRPC_PROXY), ("gateway", GATEWAY)] {
+        for flag in flags {
+            let verdict = match flag.standing {
+                Standing::Works => continue,
+                Standing::Meaningless(reason) => format!("accepted: {reason}"),
+                Standing::Later(reason) => format!("refused: {reason}"),
+            };
+            let row = format!("| `{program} --{}` | {verdict} |", flag.name);
+            assert!(PAGE.contains(&row), "docs/compatibility.md has no row {row}");
+        }
     }
 }
 
