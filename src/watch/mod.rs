@@ -70,6 +70,9 @@ use subscriber::{Item, Subscriber};
 pub struct Options {
     /// What a stream may hold back, in bytes, before its watchers fall behind. One revision always fits.
     pub stream_bytes_max: usize,
+    /// What all streams together may hold back, in bytes. Beyond it each has an equal part, and watchers of streams that hold back more fall
+    /// behind.
+    pub bytes_max: usize,
     /// `max-request-bytes`: replies above it are split for watchers that ask for fragments.
     pub reply_bytes_max: usize,
     /// About the most bytes of history that a stream has in hand at once.
@@ -89,6 +92,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             stream_bytes_max: 4 << 20,
+            bytes_max: 512 << 20,
             reply_bytes_max: 3 << 19,
             history_bytes_max: 1 << 20,
             near_revisions: 1_000,
@@ -203,6 +207,8 @@ struct Shared {
     level: AtomicI64,
     behind: AtomicUsize,
     watchers: AtomicUsize,
+    /// What all streams hold back.
+    queued_bytes: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
@@ -261,6 +267,7 @@ impl Hub {
             level,
             behind: AtomicUsize::new(0),
             watchers: AtomicUsize::new(0),
+            queued_bytes: Arc::default(),
             state: Mutex::default(),
         };
         Hub { shared: Arc::new(shared) }
@@ -303,7 +310,8 @@ impl Hub {
                 if !self.shared.options.is_partial {
                     state.miss(level + 1, revision.0 - 1);
                 }
-                state.route(revision, events, self.shared.options.stream_bytes_max);
+                let room = self.shared.options.stream_bytes_now(self.shared.held(), state.streams.len());
+                state.route(revision, events, room);
                 level = revision.0;
             }
             if !self.shared.options.is_partial {
@@ -321,7 +329,7 @@ impl Hub {
 
     /// What all streams together hold back, in bytes; of each at most [`Options::stream_bytes_max`] and one revision.
     pub fn held_bytes(&self) -> usize {
-        self.shared.state.lock().streams.iter().map(|(_, outlet)| outlet.subscriber.queued_bytes()).sum()
+        self.shared.held()
     }
 
     /// What waits to be sent. Takes time for each stream, not under the hub's lock.
@@ -341,6 +349,22 @@ impl Hub {
             streams: self.shared.state.lock().streams.len(),
             watchers: self.shared.watchers.load(Ordering::Relaxed),
             behind: self.shared.behind.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Shared {
+    fn held(&self) -> usize {
+        self.queued_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Options {
+    /// What each of `streams` may hold back when all together hold back `held` bytes.
+    fn stream_bytes_now(&self, held: usize, streams: usize) -> usize {
+        match held < self.bytes_max {
+            true => self.stream_bytes_max,
+            false => self.stream_bytes_max.min(self.bytes_max / streams.max(1)),
         }
     }
 }

@@ -21,6 +21,8 @@ use std::{
 pub(super) struct Subscriber {
     /// What the queue holds, and what was taken from it and is not sent.
     queued_bytes: AtomicUsize,
+    /// The same of all streams of the hub.
+    all_queued_bytes: Arc<AtomicUsize>,
     pub(super) inner: Mutex<Inner>,
 }
 
@@ -66,6 +68,14 @@ impl Subscriber {
         self.queued_bytes.load(Ordering::Relaxed)
     }
 
+    /// So much is not held back any more.
+    fn let_go(&self, bytes: usize) {
+        if bytes > 0 {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.all_queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
     /// Events in the queue.
     pub(super) fn queued_events(&self) -> usize {
         let inner = self.inner.lock();
@@ -75,6 +85,7 @@ impl Subscriber {
     /// Appends what a publish has for this stream; returns whom to wake.
     pub(super) fn push(&self, staged: &mut Vec<Item>, bytes: usize, fallen: &mut Vec<Member>) -> Option<Waker> {
         self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.all_queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let mut inner = self.inner.lock();
         if inner.items.is_empty() {
             std::mem::swap(&mut inner.items, staged);
@@ -134,7 +145,9 @@ impl Inner {
 }
 
 pub(super) fn open(hub: &Arc<Shared>) -> (Control, Deliveries) {
-    let subscriber = Arc::new(Subscriber { queued_bytes: AtomicUsize::new(0), inner: Mutex::default() });
+    let all_queued_bytes = Arc::clone(&hub.queued_bytes);
+    let subscriber = Subscriber { queued_bytes: AtomicUsize::new(0), all_queued_bytes, inner: Mutex::default() };
+    let subscriber = Arc::new(subscriber);
     let stream = hub.state.lock().streams.insert(Outlet::new(Arc::clone(&subscriber)));
     let control = Control { hub: Arc::clone(hub), subscriber: Arc::clone(&subscriber), stream };
     let hub = Arc::clone(hub);
@@ -177,7 +190,7 @@ impl Deliveries {
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
         loop {
             if let Some((delivery, cost)) = self.ready.pop_front() {
-                self.subscriber.queued_bytes.fetch_sub(cost, Ordering::Relaxed);
+                self.subscriber.let_go(cost);
                 return Poll::Ready(Turn::Deliver(delivery));
             }
             // An idle stream keeps no memory for busy times.
@@ -373,7 +386,7 @@ impl Deliveries {
             }
             _ => true,
         });
-        self.subscriber.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.subscriber.let_go(bytes);
     }
 
     /// Whether there is nothing to do; then `context` is woken when there is.
@@ -413,6 +426,8 @@ impl Drop for Deliveries {
             state.waiting.remove(&(target, self.stream));
         }
         state.streams.remove(self.stream);
+        // Nothing is pushed from here on.
+        self.subscriber.let_go(self.subscriber.queued_bytes());
     }
 }
 
