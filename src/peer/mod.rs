@@ -38,6 +38,7 @@ pub use tls::{Tls, TlsSettings};
 
 use crate::{
     membership::Member,
+    places::Places,
     replica::{Letter, Outgoing, PeerMessage, Transport},
     types::{ClusterId, MemberId},
 };
@@ -111,6 +112,8 @@ struct Inner {
     /// Taken by the snapshot that is arriving.
     arriving: Arc<tokio::sync::Mutex<()>>,
     stopping: watch::Sender<bool>,
+    /// Of those who dial this member.
+    places: Places,
 }
 
 #[derive(Default)]
@@ -146,6 +149,7 @@ impl Network {
             tallies: Tallies::default(),
             arriving: Arc::default(),
             stopping: watch::Sender::new(false),
+            places: Places::new(listen::PLACES),
         };
         Network { inner: Arc::new(inner) }
     }
