@@ -4,6 +4,7 @@ use super::auth::AuthFlags;
 use super::bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
 use super::flags::{FLAGS, Flag, Kind, Standing};
 use super::http::HttpFlags;
+use super::limits::LimitFlags;
 use super::tls::TlsFlags;
 use super::value::{Url, duration, url};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -25,6 +26,7 @@ pub struct Config {
     pub client_tls: TlsFlags,
     pub auth: AuthFlags,
     pub http: HttpFlags,
+    pub limits: LimitFlags,
     pub listen_client_urls: Vec<Url>,
     pub listen_client_http_urls: Vec<Url>,
     pub listen_metrics_urls: Vec<Url>,
@@ -168,6 +170,7 @@ impl<'a> Reader<'a> {
             client_tls: TlsFlags::of_clients(self),
             auth: AuthFlags::of(self),
             http: HttpFlags::of(self),
+            limits: LimitFlags::of(self),
             listen_client_urls: self.urls("listen-client-urls"),
             listen_client_http_urls: self.urls("listen-client-http-urls"),
             listen_metrics_urls: self.urls("listen-metrics-urls"),

@@ -3,6 +3,7 @@
 //! A call pays for a few relaxed atomics: what it is called is looked up once, in a short list that begins with those that are called
 //! often. Its body is looked at as it passes, a frame at a time, for where messages begin; nothing is copied.
 
+use super::{Admission, admission::Sending};
 use crate::metrics::{Histogram, Kind, Source, Text};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -123,6 +124,8 @@ struct Counts {
     sent_bytes: AtomicU64,
     /// Whether the time of each call is measured (`--metrics extensive`).
     times: bool,
+    /// What is sent counts there until it is.
+    admission: Admission,
 }
 
 struct Method {
@@ -134,8 +137,8 @@ struct Method {
 }
 
 impl Calls {
-    /// None so far; with `times` each is measured.
-    pub(super) fn new(times: bool) -> Calls {
+    /// None so far; with `times` each is measured. Answers count in `admission` until they are sent.
+    pub(super) fn new(times: bool, admission: Admission) -> Calls {
         let method = |_| Method {
             started: AtomicU64::default(),
             handled: array::from_fn(|_| AtomicU64::default()),
@@ -144,7 +147,13 @@ impl Calls {
             time: Histogram::of_seconds(BOUNDS_S),
         };
         let methods = METHODS.iter().map(method).collect();
-        let counts = Counts { methods, received_bytes: AtomicU64::default(), sent_bytes: AtomicU64::default(), times };
+        let counts = Counts {
+            methods,
+            received_bytes: AtomicU64::default(),
+            sent_bytes: AtomicU64::default(),
+            times,
+            admission,
+        };
         Calls { counts: Arc::new(counts) }
     }
 
@@ -153,7 +162,8 @@ impl Calls {
         let method = METHODS.iter().position(|(known, _)| *known == path)?;
         self.counts.methods[method].started.fetch_add(1, Relaxed);
         let began = self.counts.times.then(Instant::now);
-        Some(Call { counts: Arc::clone(&self.counts), method, began, messages: Messages::default(), is_over: false })
+        let (counts, messages) = (Arc::clone(&self.counts), Messages::default());
+        Some(Call { counts, method, began, messages, sending: Sending::default(), is_over: false })
     }
 }
 
@@ -164,6 +174,8 @@ pub(crate) struct Call {
     began: Option<Instant>,
     /// Of the answer.
     messages: Messages,
+    /// What of the answer has been given to the connection and may still be there.
+    sending: Sending,
     is_over: bool,
 }
 
@@ -195,12 +207,17 @@ impl Call {
         let (messages, bytes) = self.messages.pass(data);
         self.counts.methods[self.method].sent.fetch_add(messages, Relaxed);
         self.counts.sent_bytes.fetch_add(bytes, Relaxed);
+        // Streams have bounds of their own for what nobody reads.
+        if METHODS[self.method].1 == Unary {
+            self.sending.add(&self.counts.admission, data.len());
+        }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         self.end(CANCELED);
+        self.sending.end(&self.counts.admission);
     }
 }
 
@@ -277,11 +294,33 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
 pub(crate) struct Sent {
     body: tonic::body::Body,
     call: Option<Call>,
+    /// Of an answer that is no call's.
+    plain: Option<Plain>,
 }
 
 impl Sent {
-    pub(super) fn new(body: tonic::body::Body, call: Option<Call>) -> Sent {
-        Sent { body, call }
+    /// `plain`: where an answer counts that is no call's.
+    pub(super) fn new(body: tonic::body::Body, call: Option<Call>, plain: Option<Admission>) -> Sent {
+        Sent { body, call, plain: plain.map(|admission| Plain { admission, sending: Sending::default() }) }
+    }
+}
+
+/// What of an answer over plain HTTP has been given to the connection. It asks for the next piece when it has room: then the last one is sent.
+struct Plain {
+    admission: Admission,
+    sending: Sending,
+}
+
+impl Plain {
+    fn sends(&mut self, data: &[u8]) {
+        self.sending.end(&self.admission);
+        self.sending.add(&self.admission, data.len());
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        self.sending.end(&self.admission);
     }
 }
 
@@ -303,6 +342,11 @@ impl Body for Sent {
                 }
                 Some(Err(_)) | None => call.end(UNKNOWN),
             }
+        }
+        if let Some(plain) = &mut this.plain
+            && let Some(Ok(frame)) = &frame
+        {
+            frame.data_ref().into_iter().for_each(|data| plain.sends(data));
         }
         Poll::Ready(frame)
     }
@@ -362,6 +406,7 @@ fn labels((path, shape): (&'static str, Shape)) -> [(&'static str, &'static str)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::Bounds;
     use std::collections::BTreeSet;
 
     /// What a file in `proto/` says: each call, and what is streamed.
@@ -419,8 +464,28 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_counts_until_it_is_sent() {
+        let admission = Admission::new(Bounds::within(1 << 30));
+        let calls = Calls::new(false, admission.clone());
+        let mut call = calls.begin("/etcdserverpb.KV/Range").unwrap();
+        call.sent(&[0; 1_000]);
+        call.sent(&[0; 500]);
+        let mut stream = calls.begin("/etcdserverpb.Watch/Watch").unwrap();
+        stream.sent(&[0; 1_000]);
+        assert_eq!(admission.sending_bytes(), 1_500);
+        drop(call);
+        assert_eq!(admission.sending_bytes(), 0);
+        let mut plain = Plain { admission: admission.clone(), sending: Sending::default() };
+        plain.sends(&[0; 1_000]);
+        plain.sends(&[0; 500]);
+        assert_eq!(admission.sending_bytes(), 500, "the first piece is sent");
+        drop(plain);
+        assert_eq!(admission.sending_bytes(), 0);
+    }
+
+    #[test]
     fn a_call_ends_once_and_without_an_end_it_was_cancelled() {
-        let calls = Calls::new(false);
+        let calls = Calls::new(false, Admission::new(Bounds::within(1 << 30)));
         let mut call = calls.begin("/etcdserverpb.KV/Put").unwrap();
         let mut trailers = HeaderMap::new();
         call.look(&trailers);

@@ -1,6 +1,6 @@
 //! What an edge and its member have to tell of themselves: counted beside the work, or read when somebody asks.
 
-use super::{Admission, Backend, MemberBackend, Version, downgrade};
+use super::{Admission, Backend, MemberBackend, Version, admission::Standing, downgrade, rates::Rates};
 use crate::{
     machine::AlarmKind,
     metrics::{Histogram, Kind, Source, Text, doubling},
@@ -36,6 +36,7 @@ pub struct EdgeCounts {
 pub(super) struct EdgeSource {
     pub(super) counts: Arc<EdgeCounts>,
     pub(super) admission: Admission,
+    pub(super) rates: Option<Arc<Rates>>,
     pub(super) version: Version,
 }
 
@@ -56,13 +57,44 @@ impl Source for EdgeSource {
         let help = "Which version henge itself has. 1 for the label 'version'.";
         let mut family = text.family("henge_build_info", Kind::Gauge, help);
         family.sample(&[("version", env!("CARGO_PKG_VERSION"))], true);
-        let (requests, bytes) = self.admission.under_way();
-        text.gauge("henge_server_requests_admitted", "Requests that write and are under way.", requests);
-        text.gauge(
-            "henge_server_requests_admitted_bytes",
-            "Bytes of the requests that write and are under way.",
-            bytes,
-        );
+        self.write_admission(text);
+        self.rates.iter().for_each(|rates| rates.write(text));
+    }
+}
+
+impl EdgeSource {
+    /// What is under way, of what may be.
+    fn write_admission(&self, text: &mut Text) {
+        let standings = self.admission.standings().collect::<Vec<_>>();
+        let of_classes: [(_, _, _, fn(&Standing) -> u64); 5] = [
+            ("henge_server_requests_admitted", Kind::Gauge, "Requests under way, by class.", |class| class.calls),
+            ("henge_server_requests_admitted_bytes", Kind::Gauge, "Bytes of them and of their answers.", |class| {
+                class.bytes
+            }),
+            (
+                "henge_server_requests_max",
+                Kind::Gauge,
+                "Requests of all classes at which those of this class are shed.",
+                |class| class.calls_max,
+            ),
+            (
+                "henge_server_requests_bytes_max",
+                Kind::Gauge,
+                "Bytes of all classes at which those of this class are shed.",
+                |class| class.bytes_max,
+            ),
+            ("henge_server_requests_shed_total", Kind::Counter, "Requests that were shed.", |class| class.shed),
+        ];
+        for (name, kind, help, number) in of_classes {
+            let mut family = text.family(name, kind, help);
+            standings.iter().for_each(|class| family.sample(&[("class", class.class)], number(class)));
+        }
+        let help = "Bytes of answers that connections have been given and clients may not have read.";
+        text.gauge("henge_server_answers_unsent_bytes", help, self.admission.sending_bytes());
+        let (open, most, shed) = self.admission.streams();
+        text.gauge("henge_server_streams", "Streams that are open: watches, keep-alives, ranges in pieces.", open);
+        text.gauge("henge_server_streams_max", "Streams that may be open.", most);
+        text.counter("henge_server_streams_shed_total", "Streams that were refused.", shed);
     }
 }
 
@@ -102,7 +134,9 @@ impl MemberCounts {
 
     /// Counts an outcome that is not known, or a proposal that was not made. What was refused because it was too much never was one.
     pub(super) fn proposed<T>(&self, result: &Result<T, Error>) {
-        let is_shed = |error: &Error| matches!(error, Error::RequestTooManyRequests | Error::RequestTooLarge);
+        let is_shed = |error: &Error| {
+            matches!(error, Error::RequestTooManyRequests | Error::RequestTooLarge | Error::TooOften { .. })
+        };
         if result.as_ref().is_err_and(|error| !is_shed(error)) {
             self.proposals_failed.fetch_add(1, Relaxed);
         }

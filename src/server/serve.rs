@@ -4,12 +4,16 @@
 //! that is called often there is one match on the path, and no other layer.
 
 use super::{
-    Backend, Edge, Services,
+    Admission, Backend, Edge, Services,
     calls::{Call, Calls, Sent},
     listen::{Arrival, Caller, Listener},
     services::{Reply, spell_too_large},
 };
-use crate::{runtime, tls::Turn};
+use crate::{
+    places::{Bounds, Place, Places},
+    runtime,
+    tls::Turn,
+};
 use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::Service as HyperService};
 use hyper_util::{
@@ -20,10 +24,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -45,6 +46,10 @@ pub struct ConnectionSettings {
     pub keepalive_interval: Duration,
     /// `grpc-keepalive-timeout`: how long its answer may take.
     pub keepalive_timeout: Duration,
+    /// How many there may be, of all listeners that are served together.
+    pub places: Bounds,
+    /// Where answers over plain HTTP count until they are sent ([`Edge::admission`]).
+    pub admission: Option<Admission>,
 }
 
 impl Default for ConnectionSettings {
@@ -53,6 +58,8 @@ impl Default for ConnectionSettings {
             streams_max: u32::MAX,
             keepalive_interval: Duration::from_secs(2 * 3600),
             keepalive_timeout: Duration::from_secs(20),
+            places: Bounds::NONE,
+            admission: None,
         }
     }
 }
@@ -60,7 +67,7 @@ impl Default for ConnectionSettings {
 /// Listeners that are being served.
 pub struct Serving {
     stop: watch::Sender<Option<Instant>>,
-    connections: Arc<AtomicUsize>,
+    places: Places,
     listeners: Vec<JoinHandle<()>>,
 }
 
@@ -96,7 +103,10 @@ pub(crate) async fn serve_connection(
     settings: &ConnectionSettings,
 ) {
     let (_never, stop) = watch::channel(None);
-    hold(Box::pin(connection), Known { front, caller: Caller::default() }, Arc::new(protocol(settings)), stop).await;
+    let places = Places::new(settings.places);
+    let Ok(place) = places.enter(None) else { return };
+    let known = Known { front, caller: Caller::default(), place: Arc::new(place), admission: None };
+    hold(Box::pin(connection), known, Arc::new(protocol(settings)), stop).await;
 }
 
 /// Serves plain HTTP alone, as `listen-client-http-urls` and `listen-metrics-urls` ask for.
@@ -115,35 +125,22 @@ fn start(
     settings: &ConnectionSettings,
     stop: watch::Sender<Option<Instant>>,
 ) -> Serving {
-    let protocol = Arc::new(protocol(settings));
-    let connections = Arc::default();
-    let accept = |listener| {
-        accept_all(listener, front.clone(), Arc::clone(&protocol), stop.subscribe(), Arc::clone(&connections))
-    };
+    let places = Places::new(settings.places);
+    let hall = Hall { front, protocol: Arc::new(protocol(settings)), admission: settings.admission.clone() };
+    let accept = |listener| accept_all(listener, hall.clone(), stop.subscribe(), places.clone());
     let listeners = listeners.into_iter().map(|listener| tokio::spawn(accept(listener))).collect();
-    Serving { stop, connections, listeners }
-}
-
-/// A connection, as long as it is counted.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn among(all: &Arc<AtomicUsize>) -> Counted {
-        all.fetch_add(1, Relaxed);
-        Counted(Arc::clone(all))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
+    Serving { stop, places, listeners }
 }
 
 impl Serving {
     /// How many connections there are; the number goes on changing.
     pub fn connections(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.connections)
+        self.places.all()
+    }
+
+    /// How many there are, and may be, and what becomes of those who are too many.
+    pub fn places(&self) -> Places {
+        self.places.clone()
     }
 
     /// Stops accepting at once, lets calls in flight end, and cuts those that are not done after `patience`.
@@ -180,6 +177,14 @@ const FAULT_CHECK: Duration = Duration::from_millis(500);
 
 type Protocol = auto::Builder<runtime::Executor>;
 
+/// What is the same for all connections.
+#[derive(Clone)]
+struct Hall<F> {
+    front: F,
+    protocol: Arc<Protocol>,
+    admission: Option<Admission>,
+}
+
 fn protocol(settings: &ConnectionSettings) -> Protocol {
     let mut protocol = auto::Builder::new(runtime::Executor);
     protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -204,10 +209,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn accept_all(
     listener: Listener,
-    front: impl Front,
-    protocol: Arc<Protocol>,
+    hall: Hall<impl Front>,
     mut stop: watch::Receiver<Option<Instant>>,
-    count: Arc<AtomicUsize>,
+    places: Places,
 ) {
     let mut connections = JoinSet::new();
     let for_connections = stop.clone();
@@ -219,6 +223,16 @@ async fn accept_all(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok(arrival) => {
+                    let place = match places.enter(arrival.address()) {
+                        Ok(place) => place,
+                        Err(full) => {
+                            if places.is_news() {
+                                let (remote_addr, open) = (arrival.remote(), places.counts().all);
+                                tracing::warn!(remote_addr, open, ?full, "rejected connection on client endpoint: too many");
+                            }
+                            continue;
+                        }
+                    };
                     // Not beside the other branches: whoever has been accepted must not be lost.
                     let turn = tokio::select! {
                         biased;
@@ -226,12 +240,7 @@ async fn accept_all(
                         turn = arrival.enter() => turn,
                     };
                     let stop = for_connections.clone();
-                    let conversing = converse(arrival, turn, front.clone(), Arc::clone(&protocol), stop);
-                    let counted = Counted::among(&count);
-                    connections.spawn(async move {
-                        conversing.await;
-                        drop(counted);
-                    });
+                    connections.spawn(converse(arrival, turn, place, hall.clone(), stop));
                 }
                 Err(error) => {
                     tracing::warn!(url = listener.url(), %error, "rejected connection on client endpoint");
@@ -258,14 +267,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 async fn converse(
     arrival: Arrival,
     turn: Option<Turn>,
-    front: impl Front,
-    protocol: Arc<Protocol>,
+    place: Place,
+    hall: Hall<impl Front>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
     let remote_addr = arrival.remote();
     let greeting = tokio::select! {
         biased;
         _ = told_to_stop(&mut stop) => return,
+        () = place.taken_away() => return,
         greeting = arrival.greet(turn) => greeting,
     };
     let (connection, caller) = match greeting {
@@ -275,7 +285,8 @@ async fn converse(
             return;
         }
     };
-    hold(connection, Known { front, caller }, protocol, stop).await;
+    let Hall { front, protocol, admission } = hall;
+    hold(connection, Known { front, caller, place: Arc::new(place), admission }, protocol, stop).await;
 }
 
 /// In the extensions of requests that came over TLS.
@@ -286,6 +297,8 @@ pub(crate) struct OverTls;
 struct Known<F> {
     front: F,
     caller: Caller,
+    place: Arc<Place>,
+    admission: Option<Admission>,
 }
 
 impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
@@ -294,13 +307,18 @@ impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
     type Future = Answer;
 
     fn call(&self, mut request: Request<Incoming>) -> Answer {
+        self.place.speaks();
         if let Some(name) = &self.caller.name {
             request.extensions_mut().insert(name.clone());
         }
         if self.caller.has_tls {
             request.extensions_mut().insert(OverTls);
         }
-        self.front.call(request)
+        let mut answer = self.front.call(request);
+        if answer.call.is_none() {
+            answer.plain.clone_from(&self.admission);
+        }
+        answer
     }
 }
 
@@ -311,11 +329,14 @@ async fn hold(
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
+    let place = Arc::clone(&front.place);
     let conversation = protocol.serve_connection(TokioIo::new(connection), front);
     tokio::pin!(conversation);
     let result = tokio::select! {
         biased;
         result = conversation.as_mut() => result,
+        // It has asked for nothing yet, and others want to.
+        () = place.taken_away() => return,
         _ = told_to_stop(&mut stop) => {
             conversation.as_mut().graceful_shutdown();
             conversation.await
@@ -373,11 +394,11 @@ impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
             return self.gateway.call(request);
         }
         let Some(call) = self.calls.begin(request.uri().path()) else {
-            return Answer { reply: self.services.begin(request), call: None };
+            return Answer { reply: self.services.begin(request), call: None, plain: None };
         };
         let (head, body) = request.into_parts();
         let request = Request::from_parts(head, call.request(body));
-        Answer { reply: self.services.begin(request), call: Some(call) }
+        Answer { reply: self.services.begin(request), call: Some(call), plain: None }
     }
 }
 
@@ -392,11 +413,13 @@ pub(crate) struct Answer {
     reply: Reply,
     /// That it answers, if it is one that is counted.
     call: Option<Call>,
+    /// Where it counts otherwise.
+    plain: Option<Admission>,
 }
 
 impl Answer {
     pub(crate) fn new(reply: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static) -> Answer {
-        Answer { reply: Box::pin(reply), call: None }
+        Answer { reply: Box::pin(reply), call: None, plain: None }
     }
 }
 
@@ -409,6 +432,7 @@ impl Future for Answer {
         if let Some(call) = &mut call {
             call.look(response.headers());
         }
-        Poll::Ready(Ok(response.map(|body| Sent::new(body, call))))
+        let plain = self.plain.take();
+        Poll::Ready(Ok(response.map(|body| Sent::new(body, call, plain))))
     }
 }
