@@ -72,6 +72,11 @@ pub mod process;
 #[cfg(feature = "ctl")]
 pub mod ctl;
 
+// Arbitrary bytes for whatever takes some: for tests and for `tests/fuzz`, never in a release.
+#[cfg(all(any(test, feature = "fuzzing"), feature = "server", feature = "ctl"))]
+#[doc(hidden)]
+pub mod fuzz;
+
 // The simulated world: for tests, never in a release.
 #[cfg(all(test, feature = "server"))]
 mod sim;

@@ -260,7 +260,13 @@ fn a_proxy_that_is_killed_and_finds_no_core_serves_what_it_knew_and_goes_on_when
     let written = proxy.runtime().block_on(client.put("jobs/a", "1", PutOptions::default())).expect("a put");
     let written = written.header.expect("a header").revision;
     let copies = data.path().join("copies");
-    let saved = || std::fs::read_dir(&copies).ok()?.next().map(drop);
+    // What is still being written has another name, and the first that is saved may be older than the key.
+    let has_the_key = |file: std::fs::DirEntry| {
+        let path = file.path();
+        let is_whole = path.extension().is_some_and(|end| end == "copy");
+        is_whole && std::fs::read(path).is_ok_and(|bytes| bytes.windows(6).any(|part| part == b"jobs/a"))
+    };
+    let saved = || std::fs::read_dir(&copies).ok()?.flatten().any(has_the_key).then_some(());
     eventually("a saved copy", saved);
     proxy.runtime().block_on(client.put("jobs/b", "1", PutOptions::default())).expect("a put");
     server.kill();

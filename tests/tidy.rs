@@ -62,7 +62,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("client", &["types", "pb", "runtime", "tls"]),
     (
         "proxy",
-        &["types", "metrics", "engine", "mvcc", "watch", "ring", "server", "gateway", "client", "pb", "runtime", "tls"],
+        &[
+            "types", "metrics", "engine", "mvcc", "auth", "machine", "watch", "ring", "server", "gateway", "client",
+            "pb", "runtime", "tls",
+        ],
     ),
     (
         "process",
@@ -88,6 +91,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ctl", &["types", "pb", "client", "backup", "engine", "config", "dns", "tls"]),
+    ("fuzz", &["bolt", "wal", "machine", "backup", "peer", "ring", "server", "gateway", "proxy", "config", "ctl"]),
     (
         "sim",
         &[

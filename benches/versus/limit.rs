@@ -79,6 +79,8 @@ pub async fn run(args: Args) -> Result<(), String> {
     let service = Service(Arc::new(limit));
     let server = tonic::transport::Server::builder()
         .tcp_nodelay(true)
+        // As henge and etcd have it. With a bound, clients that keep to it are cut off when they are quicker than its account.
+        .max_concurrent_streams(u32::MAX)
         .add_service(KvServer::new(service.clone()).max_decoding_message_size(usize::MAX))
         .add_service(WatchServer::new(service.clone()))
         .add_service(LeaseServer::new(service));

@@ -28,7 +28,7 @@ pub use password::{COST_DEFAULT, COST_MAX, COST_MIN, hash, matches};
 pub use permission::{Kind, Permission, Ranges};
 pub use request::{Reply, Request};
 pub use rows::{AUTH_REVISION, since_row};
-pub use table::{Permits, Table};
+pub use table::{Facts, Permits, Table, UserFacts};
 pub use token::{SimpleTokens, index_of, prefix};
 
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub enum Author {
     Nobody,
     /// A member, on its own account: a lease that has run out, an alarm.
     Member,
+    /// A proxy that the core trusts, for its copies: it may read everything, and do nothing.
+    Proxy,
     /// A user.
     User {
         /// By this name.
@@ -62,7 +64,8 @@ impl Author {
     /// As two fields of a command in the log. A member writes what etcd's members write: root.
     pub fn to_header(&self) -> (&str, u64) {
         match self {
-            Author::Nobody => ("", 0),
+            // Nothing that a proxy's copies need is done by the log: what got there all the same is nobody's.
+            Author::Nobody | Author::Proxy => ("", 0),
             Author::Member => (ROOT, u64::MAX),
             Author::User { name, revision } => (name, *revision),
         }

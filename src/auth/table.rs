@@ -1,5 +1,9 @@
 //! What the log says about users and roles.
 
+mod facts;
+
+pub use facts::{Facts, UserFacts};
+
 use super::{
     Author, Kind, Permission, ROOT, Ranges, Reply, Request,
     rows::{self, UserOptions, UserRow},
@@ -57,6 +61,8 @@ impl User {
 pub enum Permits<'a> {
     /// Everything.
     All,
+    /// Read everything, and nothing else.
+    Reads,
     /// Read and write these keys.
     Keys {
         /// To read.
@@ -73,7 +79,7 @@ impl Permits<'_> {
     /// [`Error::PermissionDenied`] unless all of `range` may be read.
     pub fn read(self, range: &KeyRange) -> Result<(), Error> {
         match self {
-            Permits::All => Ok(()),
+            Permits::All | Permits::Reads => Ok(()),
             Permits::Keys { reads, .. } if reads.cover(range) => Ok(()),
             Permits::Keys { .. } | Permits::Unknown => Err(Error::PermissionDenied),
         }
@@ -85,7 +91,7 @@ impl Permits<'_> {
         match self {
             Permits::All => Ok(()),
             Permits::Keys { writes, .. } if writes.cover(range) => Ok(()),
-            Permits::Keys { .. } | Permits::Unknown => Err(Error::PermissionDenied),
+            Permits::Reads | Permits::Keys { .. } | Permits::Unknown => Err(Error::PermissionDenied),
         }
     }
 
@@ -96,7 +102,7 @@ impl Permits<'_> {
     pub fn admin(self) -> Result<(), Error> {
         match self {
             Permits::All => Ok(()),
-            Permits::Keys { .. } => Err(Error::PermissionDenied),
+            Permits::Reads | Permits::Keys { .. } => Err(Error::PermissionDenied),
             Permits::Unknown => Err(Error::UserNotFound),
         }
     }
@@ -177,6 +183,7 @@ impl Table {
         let (name, revision) = match author {
             Author::Nobody => return Err(Error::UserEmpty),
             Author::Member => return Ok(Permits::All),
+            Author::Proxy => return Ok(Permits::Reads),
             Author::User { name, revision } => (&**name, *revision),
         };
         match self.users.get(name) {

@@ -4,7 +4,7 @@ use super::{AUTH_BUCKETS, Error, Progress, bucket, file::Database, rows};
 use crate::{
     alarm, auth,
     engine::{Batch, Engine, Table},
-    lease::Terms,
+    lease::{TTL_MAX_S, Terms},
     machine::Standing,
     membership::{self, Member},
     mvcc::{self, EventKind, KeyValue, Marks, RangeQuery, read_row, write_row},
@@ -21,6 +21,8 @@ use std::{
 const BATCH_BYTES: usize = 8 << 20;
 /// What a row costs beside its bytes, about.
 const ROW_BYTES: usize = 100;
+/// No history counts so far, be it revisions, versions, or entries of a log. A member that began there would run out of numbers.
+const NUMBER_MAX: i64 = i64::MAX / 2;
 
 /// What a database says beside keys and leases.
 #[derive(Clone, Debug, Default)]
@@ -69,9 +71,10 @@ impl Head {
         let mut head = Head::default();
         database.scan(bucket::META, &mut |key, value| {
             let wrong = |what| database.wrong_row(bucket::META, key, what);
-            let number = || {
-                let bytes = value.try_into().map_err(|_| wrong("is no number"))?;
-                Ok::<_, Error>(u64::from_be_bytes(bytes))
+            let number = || match value.try_into().map(u64::from_be_bytes) {
+                Ok(number) if number <= NUMBER_MAX.unsigned_abs() => Ok(number),
+                Ok(_) => Err(wrong("is a number that no log comes to")),
+                Err(_) => Err(wrong("is no number")),
             };
             let revision = || {
                 let main = rows::parse_revision(value).ok_or_else(|| wrong("is no revision"))?;
@@ -143,6 +146,7 @@ pub(super) fn import(
     membership::Table::adopt(plan.members, plan.removed, plan.conf_state, &mut import.batch);
     import.flush()?;
     // What a member builds in memory when it starts: whoever can't build it should hear of it now.
+    auth::Table::load(&**engine)?;
     let mut store = mvcc::Store::open(Arc::clone(engine))?;
     let keys_without_lease = import.let_go(&mut store, &leases)?;
     let reader = store.reader();
@@ -206,6 +210,9 @@ impl Import<'_> {
         database.scan(bucket::LEASE, &mut |key, value| {
             let lease = rows::parse_lease(key, value);
             let terms: Terms = lease.ok_or_else(|| database.wrong_row(bucket::LEASE, key, "is no lease"))?;
+            if terms.ttl_s.max(terms.remaining_s) > TTL_MAX_S {
+                return Err(database.wrong_row(bucket::LEASE, key, "is a lease that is longer than any can be"));
+            }
             ids.insert(terms.id);
             let (key, row) = terms.to_row();
             self.put(Table::Leases, key, row)
@@ -223,9 +230,13 @@ impl Import<'_> {
                 return Ok(());
             }
             let (key, row) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-            let (revision, _, kv) = read_row(&key, &row).ok_or_else(|| wrong("is no version of a key"))?;
+            let (revision, kind, kv) = read_row(&key, &row).ok_or_else(|| wrong("is no version of a key"))?;
             if kv.key.is_empty() {
                 return Err(wrong("is a version without a key"));
+            }
+            let counts = [kv.version, kv.create_revision.0].iter().all(|count| (1..=NUMBER_MAX).contains(count));
+            if kind == EventKind::Put && (!counts || kv.create_revision > revision) {
+                return Err(wrong("is a version that no history can have"));
             }
             last.row = revision;
             self.put(Table::Versions, key, row)
@@ -248,7 +259,10 @@ impl Import<'_> {
             if key == b"authRevision" {
                 revision = u64::from_be_bytes(value.try_into().unwrap_or_default());
             }
-            Ok(())
+            match revision > NUMBER_MAX.unsigned_abs() {
+                true => Err(self.database.wrong_row(bucket::AUTH, key, "is a number that no history comes to")),
+                false => Ok(()),
+            }
         })?;
         self.database.scan(bucket::AUTH_USERS, &mut |name, _| {
             let (key, since) = auth::since_row(name, revision);
@@ -274,9 +288,10 @@ impl Import<'_> {
     fn marks(&mut self, marks: Marks, last: Last, bump: i64) -> Result<(), Error> {
         let compacted = marks.compacted.max(last.bump);
         let latest = last.row.max(compacted.unwrap_or_default()).max(Revision(1));
-        let bumped = latest.0.checked_add(bump).map(Revision).ok_or_else(|| {
-            Error::unusable(self.database.path(), format!("its revision {latest} can't be raised by {bump}"))
-        })?;
+        let bumped =
+            latest.0.checked_add(bump).filter(|bumped| *bumped <= NUMBER_MAX).map(Revision).ok_or_else(|| {
+                Error::unusable(self.database.path(), format!("its revision {latest} can't be raised by {bump}"))
+            })?;
         let compacted = if bump > 0 { Some(bumped) } else { compacted };
         Marks { compacted, ..marks }.save(&mut self.batch);
         Ok(())

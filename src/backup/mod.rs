@@ -20,6 +20,8 @@ mod adopt;
 mod defragment;
 mod export;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod golden;
 mod hash;

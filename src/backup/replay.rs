@@ -53,7 +53,7 @@ fn decided(view: &View, entry: &Entry) -> Entry {
 fn etcd_permits(view: &View, author: &Author, command: &Command) -> bool {
     // Users that were known before a change of any of them have to come again, but root may always change them.
     let is_current = match author {
-        Author::Nobody => false,
+        Author::Nobody | Author::Proxy => false,
         Author::Member => true,
         Author::User { revision, .. } => *revision >= view.auth_revision(),
     };

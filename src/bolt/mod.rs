@@ -1,8 +1,8 @@
 //! bbolt's file format: reading a database, and writing one in bulk.
 //!
 //! **Promises.** A file from [`Writer`] passes bbolt's own check and can be opened by it for reading and writing. [`Reader`] checks
-//! every page before it looks inside: damage gives an [`Error`] with an offset, never a panic, and no page is believed to be larger than
-//! the file. Both work with a few pages in memory, however large the database is.
+//! every page before it looks inside: damage gives an [`Error`] with an offset, never a panic, no page is believed to be larger than
+//! the file, and no walk reads more than the file has. Both work with a few pages in memory, however large the database is.
 //! **May not know** what the buckets mean, or where the bytes are: they come through [`ReadAt`], [`std::io::Write`] and [`std::io::Seek`].
 //!
 //! ```text
@@ -16,6 +16,8 @@
 //! ```
 //! Numbers are little endian. (bbolt writes those of its machine; nobody runs etcd on a big-endian one and moves the file.)
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod page;
 mod read;
 #[cfg(test)]

@@ -72,7 +72,7 @@ impl Meta {
     }
 }
 
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
@@ -158,6 +158,11 @@ impl Page {
     /// Which page element `at` of a branch leads to; `at < count`.
     pub(super) fn child(&self, at: usize) -> u64 {
         u64_at(&self.bytes, HEADER + ELEMENT * at + 8)
+    }
+
+    /// Bytes of the page, with all that overflows from it.
+    pub(super) fn len(&self) -> u64 {
+        self.bytes.len() as u64
     }
 
     pub(super) fn offset(&self) -> u64 {

@@ -139,8 +139,12 @@ impl<'a, R: ReadAt + ?Sized> Reader<'a, R> {
         })
     }
 
-    /// Visits all items below a page. Keys must ascend, which also ends any walk through pages that refer to each other in a circle.
+    /// Visits all items below a page. Keys must ascend, which also ends any walk through pages that refer to each other in a circle. In a
+    /// sound tree neither pages nor items overlap, so all of them together are no larger than the file: that bounds what a walk holds, what it
+    /// reads, and what it shows.
     fn walk(&self, root: Page, visit: VisitItem<'_>) -> Result<()> {
+        let mut pages_left = self.database_bytes().saturating_sub(root.len());
+        let mut items_left = self.database_bytes();
         let mut stack = vec![(root, 0)];
         let mut last_key = Vec::new();
         while let Some((page, at)) = stack.last_mut() {
@@ -152,6 +156,10 @@ impl<'a, R: ReadAt + ?Sized> Reader<'a, R> {
             let at = *at - 1;
             if page.is_branch {
                 let child = self.page(page.child(at))?;
+                pages_left = match pages_left.checked_sub(child.len()) {
+                    Some(left) => left,
+                    None => return Err(child.damaged(0, "pages that overlap")),
+                };
                 if stack.len() == DEPTH_MAX {
                     return Err(child.damaged(0, "a tree that is deeper than any can be"));
                 }
@@ -165,6 +173,10 @@ impl<'a, R: ReadAt + ?Sized> Reader<'a, R> {
             if item.key <= &last_key[..] {
                 return Err(page.damaged(HEADER + at * 16, "a key that is not greater than the one before"));
             }
+            items_left = match items_left.checked_sub((item.key.len() + item.value.len()) as u64) {
+                Some(left) => left,
+                None => return Err(page.damaged(HEADER + at * 16, "items that overlap")),
+            };
             last_key.clear();
             last_key.extend_from_slice(item.key);
             if visit(page, at, item)?.is_break() {

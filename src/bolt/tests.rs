@@ -1,6 +1,9 @@
 //! Files of bbolt and our own: read as they were written, and refused when damaged.
 
-use super::{page::META, *};
+use super::{
+    page::{Kind, META, Meta, put_header},
+    *,
+};
 use proptest::prelude::*;
 use std::{collections::BTreeMap, io::Cursor, ops::ControlFlow};
 
@@ -220,4 +223,44 @@ proptest! {
         file.truncate(end.index(file.len()));
         let _ = read(&file);
     }
+}
+
+/// Branches that each go on to the end of the file, one below the other: a walk held 60 times the file, and would have read it as often.
+#[test]
+fn pages_that_overlap_are_damage_before_they_take_more_than_the_file() {
+    const DEPTH: u64 = 60;
+    let page_bytes = PAGE_BYTES as u64;
+    let pages = DEPTH + 3;
+    let mut file = vec![0; (pages * page_bytes) as usize];
+    let meta = Meta { page_bytes: PAGE_BYTES as u32, root: 2, freelist: 2, pages, transaction: 1 };
+    for id in 0..2 {
+        let mut page = Vec::new();
+        put_header(&mut page, id, Kind::Meta, 0, 0);
+        page.extend_from_slice(&meta.encode());
+        file[(id * page_bytes) as usize..][..page.len()].copy_from_slice(&page);
+    }
+    for id in 2..pages {
+        let mut page = Vec::new();
+        put_header(&mut page, id, Kind::Branch, 1, (pages - id - 1) as u32);
+        page.extend_from_slice(&[0; 8]);
+        page.extend_from_slice(&(id + 1).min(pages - 1).to_le_bytes());
+        file[(id * page_bytes) as usize..][..page.len()].copy_from_slice(&page);
+    }
+    let refused = read(&file).expect_err("no tree is like that").to_string();
+    assert!(refused.contains("pages that overlap"), "{refused}");
+}
+
+/// A leaf whose values all go on to its end: a file of some kilobytes would be shown as hundreds of them.
+#[test]
+fn items_that_share_their_bytes_are_damage_before_they_are_more_than_the_file() {
+    const ROWS: u32 = 140;
+    let mut file = write(&Buckets::from([(b"key".to_vec(), numbered(ROWS, &[b'v'; 5]))]));
+    for at in 0..ROWS as usize {
+        let (element, leaf) = (16 + 16 * at, &mut file[2 * PAGE_BYTES..3 * PAGE_BYTES]);
+        let position = u32::from_le_bytes(leaf[element + 4..][..4].try_into().unwrap()) as usize;
+        let rest = PAGE_BYTES - (element + position + 4);
+        leaf[element + 12..][..4].copy_from_slice(&(rest as u32).to_le_bytes());
+    }
+    let refused = read(&file).expect_err("no leaf is like that").to_string();
+    assert!(refused.contains("items that overlap"), "{refused}");
 }

@@ -185,6 +185,7 @@ pub const FLAGS: &[Flag] = &[
     flag("unsafe-no-fsync", Bool, "false", "Unsafe", "Never waits for the disk: a crash of the machine loses acknowledged writes.", Works),
     flag("client-cert-allowed-cn", Text, "", "henge", "Common names of which clients must have one in their certificates, separated by commas.", Works),
     flag("config-file", Text, "", "henge", "YAML file with etcd's keys; all other flags and variables are then ignored.", Works),
+    flag("ring-proxy-cn", Text, "", "henge", "Common names of proxies that are trusted, separated by commas: they may know users and roles, read everything for their copies, and say which client a call is from (their --ring-identity). Needs certificates of clients.", Works),
     flag("core-size", Int, "0", "henge", "Voters that the core is to have: one that is away for --core-heal-after is replaced by a proxy that volunteers (its --standby-peer-url). Odd, and at least 3; 0: the core does not heal itself. The same for all members.", Works),
     flag("core-heal-after", Duration, "5m0s", "henge", "How long a voter must have been away for --core-size to replace it.", Works),
     flag("auto-promote", Bool, "false", "henge", "A learner gets a vote by itself as soon as it has caught up.", Works),

@@ -12,6 +12,8 @@ mod auth;
 mod bootstrap;
 mod check;
 mod flags;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod http;
 mod limits;
 mod log;

@@ -167,9 +167,14 @@ fn value_name(kind: Kind) -> &'static str {
 }
 
 fn from_file(path: &Path) -> Result<BTreeMap<&'static str, String>, Vec<String>> {
-    let whole = |what: String| vec![format!("config file {}: {what}", path.display())];
-    let text = std::fs::read_to_string(path).map_err(|error| whole(error.to_string()))?;
-    let tree: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).map_err(|error| whole(error.to_string()))?;
+    let named = |what: String| format!("config file {}: {what}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| vec![named(error.to_string())])?;
+    from_text(&text).map_err(|mistakes| mistakes.into_iter().map(named).collect())
+}
+
+/// What a file says.
+pub(super) fn from_text(text: &str) -> Result<BTreeMap<&'static str, String>, Vec<String>> {
+    let tree: serde_yaml_ng::Value = serde_yaml_ng::from_str(text).map_err(|error| vec![error.to_string()])?;
     let (mut settings, mut mistakes) = (BTreeMap::new(), Vec::new());
     match tree {
         serde_yaml_ng::Value::Null => {}
@@ -191,7 +196,7 @@ fn from_file(path: &Path) -> Result<BTreeMap<&'static str, String>, Vec<String>>
         }
         _ => mistakes.push("must be a mapping of flag names to values".to_owned()),
     }
-    if mistakes.is_empty() { Ok(settings) } else { Err(mistakes.into_iter().flat_map(whole).collect()) }
+    if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
 }
 
 /// Key in a section of etcd's file, and the flag that it stands for.

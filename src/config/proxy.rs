@@ -85,6 +85,8 @@ pub struct UpstreamTls {
     pub trusted_ca_file: Option<PathBuf>,
     /// `insecure-skip-tls-verify`
     pub skip_verify: bool,
+    /// `ring-identity`
+    pub is_ring_identity: bool,
     /// `tls-min-version`, `tls-max-version` and `cipher-suites`, of both sides.
     pub protocol: Protocol,
 }
@@ -118,9 +120,24 @@ pub(super) enum Program {
 }
 
 const NO_SRV: Standing = Later("a gateway does not look for its endpoints in DNS yet; name them with --endpoints");
-const UPSTREAM: [Flag; 7] = [
-    flag("cert", Text, "", "Cluster", "Certificate to show to the cluster; it must have no common name.", Works),
+const UPSTREAM: [Flag; 8] = [
+    flag(
+        "cert",
+        Text,
+        "",
+        "Cluster",
+        "Certificate to show to the cluster; it must have no common name, unless there is --ring-identity.",
+        Works,
+    ),
     flag("key", Text, "", "Cluster", "Key of that certificate.", Works),
+    flag(
+        "ring-identity",
+        Bool,
+        "false",
+        "Cluster",
+        "The cluster, or the proxy behind this one, trusts this proxy by the common name of --cert (its --ring-proxy-cn): this proxy then answers users from its copies, each what they may read, and tells the cluster whose certificate a call came with.",
+        Works,
+    ),
     flag("cacert", Text, "", "Cluster", "CA of the cluster, instead of those that the system trusts.", Works),
     flag(
         "insecure-skip-tls-verify",
@@ -251,6 +268,7 @@ const CONNECTIONS: &[&str] = &[
     "client-crl-file",
     "client-cert-allowed-cn",
     "client-cert-allowed-hostname",
+    "ring-proxy-cn",
     "auto-tls",
     "self-signed-cert-validity",
     "cipher-suites",
@@ -382,8 +400,12 @@ impl Reader<'_> {
             identity: pair(self, "cert", "key", ""),
             trusted_ca_file: self.path("cacert"),
             skip_verify: self.bool("insecure-skip-tls-verify"),
+            is_ring_identity: self.bool("ring-identity"),
             protocol: client_tls.protocol.clone(),
         };
+        if upstream_tls.is_ring_identity && upstream_tls.identity.is_none() {
+            self.wrong("--ring-identity needs --cert and --key: by them the cluster knows this proxy".to_owned());
+        }
         let scheme = if upstream_tls.is_wanted() { "https" } else { "http" };
         let endpoints = self.endpoints(|text| match text.split_once("://") {
             None => url(&format!("{scheme}://{text}")),

@@ -181,9 +181,11 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a word of a command line is the flag `name`.
+/// Whether a word of a command line is the flag `name`, by its old spelling too.
 fn names(word: &str, name: &str) -> bool {
-    word.starts_with('-') && word.trim_start_matches('-').split('=').next() == Some(name)
+    let word = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
+    let flag = word.and_then(|word| word.strip_prefix("experimental-").unwrap_or(word).split('=').next());
+    flag == Some(name)
 }
 
 #[cfg(test)]
@@ -258,6 +260,7 @@ mod tests {
             (secure.into(), "the member of --standby-peer-url: cannot listen on TLS"),
             (extra("--core-size=4"), "the member of --standby-peer-url: invalid value for --core-size"),
             (extra("-name=x"), "--standby-flags must not have --name"),
+            (extra("--experimental-name=x"), "--standby-flags must not have --name"),
             (extra("--help"), "these are no flags of a member"),
         ] {
             let mistakes = parsed(&words).expect_err(&words);

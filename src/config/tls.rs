@@ -22,6 +22,8 @@ pub struct TlsFlags {
     pub cert_allowed_cn: Vec<String>,
     /// `client-cert-allowed-hostname`
     pub cert_allowed_hostname: Vec<String>,
+    /// `ring-proxy-cn`: only of clients.
+    pub ring_proxy_cn: Vec<String>,
     pub auto_tls: bool,
     /// Only between members: whoever is a client may come from anywhere.
     pub skip_client_san_verification: bool,
@@ -81,7 +83,7 @@ impl TlsFlags {
         if read.knows("client-cert-file") {
             pair(read, "client-cert-file", "client-key-file", "Client");
         }
-        TlsFlags::read(read, &CLIENTS)
+        TlsFlags { ring_proxy_cn: read.list("ring-proxy-cn"), ..TlsFlags::read(read, &CLIENTS) }
     }
 
     fn read(read: &mut Reader<'_>, kind: &'static Kind) -> TlsFlags {
@@ -94,6 +96,7 @@ impl TlsFlags {
             crl_file: read.path(kind.crl),
             cert_allowed_cn: read.list(kind.allowed_cn),
             cert_allowed_hostname: read.list(kind.allowed_hostname),
+            ring_proxy_cn: Vec::new(),
             auto_tls: read.bool(kind.auto_tls),
             skip_client_san_verification: false,
             validity_years: read.int("self-signed-cert-validity", 1, 100) as u32,
@@ -109,6 +112,11 @@ impl TlsFlags {
         self.identity.is_some() || self.auto_tls
     }
 
+    /// Whether whoever comes has to show a certificate.
+    fn asks_for_certificates(&self) -> bool {
+        self.client_cert_auth || self.trusted_ca_file.is_some()
+    }
+
     /// What is wrong with serving `listen` with it.
     pub(super) fn mistakes(&self, listen: &[Url]) -> Vec<String> {
         let mut mistakes = Vec::new();
@@ -117,6 +125,10 @@ impl TlsFlags {
             mistakes.push(format!(
                 "AllowedCNs and AllowedHostnames are mutually exclusive (cns={cns:?}, hostnames={hosts:?})"
             ));
+        }
+        if !self.ring_proxy_cn.is_empty() && !self.asks_for_certificates() {
+            let (auth, ca) = (self.kind.client_cert_auth, self.kind.trusted_ca);
+            mistakes.push(format!("--ring-proxy-cn needs --{auth} or --{ca}: a name counts only if it was checked"));
         }
         for url in listen.iter().filter(|url| url.is_secure() && !self.has_identity()) {
             mistakes.push(match self.kind.is_for_members {
@@ -154,7 +166,7 @@ impl TlsFlags {
             warnings.extend(weak.map(|name| format!("--cipher-suites: {name} is too weak to be spoken")));
         }
         // Nobody is asked for a certificate, so nothing is looked at.
-        if !self.client_cert_auth && self.trusted_ca_file.is_none() {
+        if !self.asks_for_certificates() {
             let names = [
                 (kind.crl, self.crl_file.is_some()),
                 (kind.allowed_cn, !self.cert_allowed_cn.is_empty()),

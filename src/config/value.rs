@@ -48,10 +48,13 @@ pub fn url(text: &str) -> Result<Url, String> {
     Ok(Url { scheme: scheme.to_owned(), address: address.to_owned() })
 }
 
+/// The longest duration that Go has, 292 years: no clock overflows if it is added.
+const DURATION_MAX: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
+
 /// Reads a duration in Go's spelling: numbers with units, one after the other, such as `1h30m` or `1.5s`; `0` needs no unit.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// A sentence that says what is wrong; as in Go, more than 292 years are.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration such as 100ms or 1h30m");
     if text == "0" {
@@ -78,7 +81,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         total += number.parse::<f64>().map_err(|_| wrong())? * unit_s;
         rest = tail;
     }
-    Duration::try_from_secs_f64(total).map_err(|_| wrong())
+    Duration::try_from_secs_f64(total).ok().filter(|duration| *duration <= DURATION_MAX).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -92,6 +95,15 @@ mod tests {
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
         for wrong in ["", "5", "s", "1x", "-1s"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    /// A member added such an interval to the time of now, and stopped.
+    #[test]
+    fn a_duration_beyond_all_clocks_is_none() {
+        assert!(duration("2562047h").is_ok());
+        for wrong in ["2562048h", "5124095576030431h", "1e9h", &format!("{}s", "9".repeat(400))] {
             assert!(duration(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -17,6 +17,8 @@ mod check;
 mod endpoint;
 mod environment;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod global;
 mod kv;
 mod lead;

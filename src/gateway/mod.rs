@@ -14,6 +14,8 @@
 mod access;
 mod call;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod health;
 mod json;
 mod reply;

@@ -25,6 +25,8 @@ pub(super) const METADATA: &str = "grpc-metadata-";
 /// By this the services know that the certificate of the connection is none of the caller's; as etcd's gateway passes on `Accept`.
 const ACCEPT: HeaderName = HeaderName::from_static("grpcgateway-accept");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// A limit that is longer is none.
+const LIMIT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 /// Longest wait for the next piece of a request that must be whole before it is sent on.
 const PIECE_MAX: Duration = Duration::from_secs(30);
 /// Most bytes of a request that are read for nothing, and the longest time.
@@ -57,7 +59,8 @@ fn is_of_the_connection(name: &str) -> bool {
     name.starts_with("grpc-") || NAMES.contains(&name)
 }
 
-/// How long the call may take, if its headers say so.
+/// How long the call may take, if its headers say so. None at all is no limit, as in etcd, and neither is one beyond all patience: clocks end
+/// somewhere.
 ///
 /// # Errors
 /// `InvalidArgument`, if it is no time.
@@ -76,8 +79,7 @@ pub(super) fn time_limit(headers: &HeaderMap) -> Result<Option<Duration>, Status
         'n' => Duration::from_nanos(count),
         _ => return Err(invalid()),
     };
-    // As in etcd, none at all is no limit.
-    Ok(Some(time).filter(|time| !time.is_zero()))
+    Ok(Some(time).filter(|time| !time.is_zero() && *time <= LIMIT_MAX))
 }
 
 /// Reads what is left of a body, within bounds. An answer that meets a request which is still on its way makes HTTP/2 reset the stream, and

@@ -19,7 +19,7 @@ pub trait Disk: Clone + Send + 'static {
     fn open(&self, path: &Path) -> io::Result<Self::File>;
     /// Renames within one file system, replacing `to`. Durable only after [`Disk::sync_dir`] of both folders.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
+    /// Removes a file. It may take its time, to spare others that write: a crash may leave the file's beginning.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Names in a folder, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;

@@ -11,6 +11,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Space that is given back at once, and the pause after it. A file of 64 MiB that goes in one step makes whoever syncs meanwhile wait for
+/// 10 to 20 ms (ext4, mounted with `discard`); in steps of this size, for one at most.
+const SHRINK_BYTES: u64 = 4 << 20;
+const SHRINK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Cuts the file down step by step.
+fn shrink(path: &Path, mut len: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    while len > SHRINK_BYTES {
+        len -= SHRINK_BYTES;
+        file.set_len(len)?;
+        std::thread::sleep(SHRINK_PAUSE);
+    }
+    Ok(())
+}
+
 /// The file system of this machine. Files get mode 0600, folders 0700.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk {
@@ -54,6 +70,11 @@ impl Disk for RealDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        // A link is removed, not what it leads to.
+        let metadata = std::fs::symlink_metadata(path)?;
+        if metadata.is_file() && metadata.len() > SHRINK_BYTES {
+            shrink(path, metadata.len())?;
+        }
         std::fs::remove_file(path)
     }
 
@@ -202,6 +223,18 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_removed_in_steps_is_gone_and_a_links_target_is_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, link) = (temp.path().join("large"), temp.path().join("link"));
+        RealDisk::default().create(&path).unwrap().allocate(2 * SHRINK_BYTES + 1).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        RealDisk::default().remove(&link).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 2 * SHRINK_BYTES + 1);
+        RealDisk::default().remove(&path).unwrap();
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -50,6 +50,23 @@ pub(super) fn authorize(
     }
 }
 
+/// Whether `author` may read all of `range`, by `auth`: for whoever answers reads, be it a member from its state or a proxy from what it was
+/// told of that.
+///
+/// # Errors
+/// As [`authorize`] of a read.
+pub fn authorize_read(auth: &auth::Table, author: &Author, range: &KeyRange) -> Result<(), Error> {
+    auth.permits(author)?.read(range)
+}
+
+/// Whether `author` may do what only root may, by `auth`.
+///
+/// # Errors
+/// As [`authorize`] of a change of users.
+pub fn authorize_admin(auth: &auth::Table, author: &Author) -> Result<(), Error> {
+    auth.permits(author)?.admin()
+}
+
 /// [`authorize`] of a transaction that is no command, for it only reads.
 pub(super) fn authorize_txn(
     auth: &auth::Table,

@@ -18,6 +18,8 @@ pub mod command;
 mod alarm;
 mod auth;
 mod authorize;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hash;
 mod kv;
 mod lease;
@@ -33,6 +35,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+pub use authorize::{authorize_admin, authorize_read};
 pub use command::{
     AlarmAction, AlarmKind, Applied, Command, Compare, CompareResult, CompareTarget, DeleteRange, Effect, Op, OpReply,
     Outcome, Put, Reply, RequestId, Txn, TxnReply,

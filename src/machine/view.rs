@@ -191,6 +191,11 @@ impl View {
         self.shared.state.read().auth.revision()
     }
 
+    /// Users, roles and permissions, without passwords: for somebody else who has to decide by them.
+    pub fn auth_facts(&self) -> auth::Facts {
+        self.shared.state.read().auth.facts()
+    }
+
     /// Whether `author` may have `command` done, as this member's state is now. It is asked again when the command is applied.
     ///
     /// # Errors
@@ -223,7 +228,7 @@ impl View {
         if !self.auth_enabled() {
             return Ok(());
         }
-        self.shared.state.read().auth.permits(author)?.read(range)
+        authorize::authorize_read(&self.shared.state.read().auth, author, range)
     }
 
     /// Whether `author` may see all leases: as in etcd, who may read all keys that have one.
@@ -252,7 +257,7 @@ impl View {
         if !self.auth_enabled() {
             return Ok(());
         }
-        self.shared.state.read().auth.permits(author)?.admin()
+        authorize::authorize_admin(&self.shared.state.read().auth, author)
     }
 
     /// Whether `author` is somebody.

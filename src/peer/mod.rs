@@ -19,6 +19,8 @@
 mod client;
 mod convert;
 mod dial;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod inbound;
 mod join;
 mod listen;

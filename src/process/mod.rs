@@ -25,7 +25,7 @@ use crate::{
     },
     peer::Network,
     replica::{self, AutoCompaction, Handle, Settings, StartAs},
-    server::{self, ConnectionSettings, Edge, Healing, Listener, MemberBackend, Rules, Services, Version},
+    server::{self, ConnectionSettings, Edge, Healing, Listener, MemberBackend, RingProxies, Rules, Services, Version},
     tls::ServerTls,
     types::{Fault, Sabotage},
     watch as hub,
@@ -312,6 +312,7 @@ fn edge_settings(config: &Config, limits: &Limits) -> server::Settings {
         leaderless_max: config.election_timeout * 3,
         // Beside the store: the same disk, and nobody else's.
         spool_dir: config.data_dir.clone(),
+        ring_proxies: RingProxies::new(config.client_tls.ring_proxy_cn.iter().cloned()),
         ..server::Settings::default()
     }
 }

@@ -12,8 +12,8 @@ use crate::{
         Disk,
         real::{DirLock, RealDisk, lock_dir},
     },
-    proxy::{self, Own, Resolver, Ring, Shelf, Standby, Upstream, WatchSettings, tcp::Gateway},
-    server::ConnectionSettings,
+    proxy::{self, Own, Resolver, Ring, Shelf, Standby, Trusted, Upstream, WatchSettings, tcp::Gateway},
+    server::{ConnectionSettings, RingProxies},
 };
 use std::{path::Path, process::ExitCode, sync::Arc};
 use tokio::{net::TcpListener, sync::watch};
@@ -66,6 +66,10 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
         ranges: config.cache,
         hunger: config.cache_auto.then(proxy::Hunger::default),
         bytes_max: config.cache_bytes_max,
+        trust: Trusted {
+            has_identity: config.upstream_tls.is_ring_identity,
+            proxies: RingProxies::new(config.client_tls.ring_proxy_cn),
+        },
         sabotage: sabotage()?,
         ..proxy::Settings::default()
     };

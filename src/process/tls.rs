@@ -51,12 +51,19 @@ pub(super) fn identity(flags: &TlsFlags, urls: &[&Url], dir: &Path) -> Result<Id
 /// How a proxy speaks with what stands behind it. If DNS named that, certificates are made out to `domain`.
 ///
 /// # Errors
-/// A text that names the file: its certificate names somebody, whom all clients of the proxy would then be taken for.
+/// A text that names the file: its certificate names somebody, whom all clients of the proxy would then be taken for; or nobody, where the
+/// cluster is to trust it by its name.
 pub(super) fn for_upstream(flags: &UpstreamTls, domain: Option<&str>) -> Result<TlsOptions, String> {
-    if let Some((cert, _)) = &flags.identity
-        && let Some(name) = common_name(cert)?
-    {
-        return Err(format!("cert has non empty Common Name ({name}): {}", cert.display()));
+    if let Some((cert, _)) = &flags.identity {
+        match (common_name(cert)?, flags.is_ring_identity) {
+            (Some(name), false) => {
+                return Err(format!("cert has non empty Common Name ({name}): {}", cert.display()));
+            }
+            (None, true) => {
+                return Err(format!("cert has no Common Name, which --ring-identity needs: {}", cert.display()));
+            }
+            (None, false) | (Some(_), true) => {}
+        }
     }
     Ok(TlsOptions {
         identity: flags.identity.clone(),

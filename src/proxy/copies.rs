@@ -11,6 +11,7 @@ use super::{
     ranges::{covers, hulls},
     shelf::{Keeper, Shelf},
     tend::Tender,
+    trust::{Trust, Trusted},
 };
 use crate::{
     runtime,
@@ -37,6 +38,8 @@ pub struct Settings {
     pub wait_max: Duration,
     /// Upstream is asked this often whether it is still what it was; a little more, by chance.
     pub pulse: Duration,
+    /// Who trusts this proxy with users and permissions, and whom it trusts.
+    pub trust: Trusted,
     /// A rule that this proxy is to break, to prove that somebody notices.
     pub sabotage: Option<Sabotage>,
 }
@@ -51,6 +54,7 @@ impl Default for Settings {
             rules: Rules::default(),
             wait_max: Duration::from_secs(5),
             pulse: Duration::from_secs(5),
+            trust: Trusted::default(),
             sabotage: None,
         }
     }
@@ -71,6 +75,8 @@ pub(super) struct Shared {
 /// What the copies stand on. The tasks that keep them hold it too.
 pub(super) struct Ground {
     pub(super) fence: Fence,
+    /// What is known of users.
+    pub(super) trust: Trust,
     pub(super) budget: Arc<Budget>,
     places: RwLock<Vec<Arc<Place>>>,
     /// Where copies are saved, if at all.
@@ -90,13 +96,16 @@ impl Drop for Shared {
 impl Copies {
     /// Begins to copy. What is not there yet is not covered.
     pub fn start(source: Arc<dyn Source>, settings: Settings) -> Copies {
-        let Settings { ranges, hunger, shelf, bytes_max, rules, wait_max, pulse, sabotage } = settings;
+        let Settings { ranges, hunger, shelf, bytes_max, rules, wait_max, pulse, trust, sabotage } = settings;
         let fence = Fence::new(Arc::clone(&source), wait_max);
-        let ground = Arc::new(Ground::new(fence, bytes_max, ranges, hunger.clone(), shelf.clone()).broken(sabotage));
+        let trust = Trust::new(trust, Arc::clone(&source));
+        let ground = Ground::new(fence, bytes_max, ranges, hunger.clone(), shelf.clone());
+        let ground = Arc::new(Ground { trust, sabotage, ..ground });
         let feed = |place: &Arc<Place>| Feed::new(place, &ground, &source, &rules);
         let feeds: Vec<Feed> = ground.places().iter().map(feed).collect();
         let mut tasks: Vec<AbortHandle> =
             feeds.into_iter().map(|feed| runtime::spawn(feed.run()).abort_handle()).collect();
+        tasks.extend(ground.trust.start(&ground));
         if ground.answers_anything() {
             tasks.push(runtime::spawn(feel(Arc::clone(&ground), pulse)).abort_handle());
         }
@@ -133,6 +142,11 @@ impl Copies {
     /// The fence of this upstream.
     pub fn fence(&self) -> &Fence {
         &self.shared.ground.fence
+    }
+
+    /// What is known of users.
+    pub(super) fn trust(&self) -> &Trust {
+        &self.shared.ground.trust
     }
 
     /// Memory that the copies take, about.
@@ -176,6 +190,7 @@ impl Ground {
         shelf: Option<Arc<Shelf>>,
     ) -> Ground {
         Ground {
+            trust: Trust::new(Trusted::default(), Arc::clone(fence.source())),
             fence,
             shelf,
             budget: Budget::new(bytes_max),
@@ -183,11 +198,6 @@ impl Ground {
             demand: hunger.map(|hunger| Mutex::new(Demand::new(hunger))),
             sabotage: None,
         }
-    }
-
-    /// The same with a rule that is to be broken.
-    fn broken(self, sabotage: Option<Sabotage>) -> Ground {
-        Ground { sabotage, ..self }
     }
 
     fn answers_anything(&self) -> bool {

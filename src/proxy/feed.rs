@@ -21,6 +21,7 @@ use super::{
     fence::{Fence, Refusal, asks_who, ended_by_asking_who, header},
     place::Place,
     shelf::Shelf,
+    source::own,
 };
 use crate::{
     client::Policy,
@@ -34,7 +35,7 @@ use replies::{Inbox, News};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Streaming, metadata::MetadataValue};
+use tonic::{Streaming, metadata::MetadataValue};
 
 /// How a feed behaves.
 #[derive(Clone, Debug)]
@@ -310,7 +311,7 @@ impl Feed {
         let (requests, stream) = mpsc::channel(4);
         // It waits in the queue before the call: members answer the call itself only after it.
         let _ = requests.try_send(pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
-        let mut request = Request::new(ReceiverStream::new(stream));
+        let mut request = own(&*self.source, ReceiverStream::new(stream));
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         let (_, channel) = self.source.pick();
         let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);

@@ -6,7 +6,7 @@
 //!
 //! The read is the cheapest that etcd has too: it counts one key that nobody has.
 
-use super::{Source, age::Proofs};
+use super::{Source, age::Proofs, source::own};
 use crate::{
     client::{self, retry},
     pb::etcdserverpb::{self as pb, kv_client::KvClient},
@@ -35,7 +35,7 @@ const WAITING_MAX: usize = 200_000;
 /// The next read is sent so much later than the last for each caller that the last one was for,
 const REST_EACH: Duration = Duration::from_micros(40);
 /// but by no more than that, however many they were.
-const REST_MAX: Duration = Duration::from_millis(20);
+const REST_MAX: Duration = Duration::from_millis(40);
 /// A shorter rest is none: timers count milliseconds.
 const REST_MIN: Duration = Duration::from_millis(1);
 
@@ -119,6 +119,11 @@ impl Fence {
                 calls: AtomicU64::new(0),
             }),
         }
+    }
+
+    /// Whom it asks.
+    pub(super) fn source(&self) -> &Arc<dyn Source> {
+        &self.shared.source
     }
 
     /// Now, since the ring began.
@@ -251,7 +256,7 @@ impl Shared {
         let mut client = KvClient::new(self.source.lead()?);
         self.calls.fetch_add(1, Relaxed);
         let attempt_max = self.call_max / (self.source.ways() + 1).clamp(2, 4) as u32;
-        let reply = tokio::time::timeout(attempt_max, client.range(request(at))).await;
+        let reply = tokio::time::timeout(attempt_max, client.range(own(&*self.source, request(at)))).await;
         let answer = match reply {
             Ok(Ok(reply)) => header(reply.into_inner().header).map(Ok),
             Ok(Err(status)) => upstreams_word(&status, at).map(Err),
@@ -279,7 +284,7 @@ impl Shared {
             self.calls.fetch_add(1, Relaxed);
             left -= 1;
             let mut client = KvClient::new(channel);
-            let status = match tokio::time::timeout(attempt_max, client.range(request(at))).await {
+            let status = match tokio::time::timeout(attempt_max, client.range(own(&*self.source, request(at)))).await {
                 Ok(Ok(reply)) => return header(reply.into_inner().header).ok_or_else(nothing),
                 Ok(Err(status)) => status,
                 Err(_) => Error::Timeout.into(),

@@ -3,7 +3,7 @@
 //! A member may advertise what leads nowhere from here, or to somebody else: `http://localhost:2379` leads to this proxy itself if it
 //! listens there. So each address is tried, and taken only if the member that was listed for it answers.
 
-use super::{Upstream, VIA};
+use super::{Upstream, VIA, source::own};
 use crate::{
     client::endpoints::endpoint,
     pb::etcdserverpb::{
@@ -54,7 +54,7 @@ struct Listing {
 async fn look(upstream: &Upstream, verified: &mut BTreeSet<String>) {
     for _ in 0..upstream.len() {
         let (turn, channel) = upstream.pick();
-        match list(channel).await {
+        match list(upstream, channel).await {
             // A proxy lists members that are its own business: whoever put this one behind it wanted a tree.
             Ok(listing) if listing.is_proxy => return,
             Ok(listing) => {
@@ -76,15 +76,16 @@ async fn look(upstream: &Upstream, verified: &mut BTreeSet<String>) {
 }
 
 /// Which member leads, and in which term.
-async fn leader(channel: Channel) -> Option<(u64, Term)> {
-    let mut client = MaintenanceClient::new(channel);
-    let answer = timeout(ANSWER_MAX, client.status(StatusRequest {})).await.ok()?.ok()?.into_inner();
+async fn leader(upstream: &Upstream) -> Option<(u64, Term)> {
+    let mut client = MaintenanceClient::new(upstream.pick().1);
+    let request = own(upstream, StatusRequest {});
+    let answer = timeout(ANSWER_MAX, client.status(request)).await.ok()?.ok()?.into_inner();
     Some((answer.leader, Term(answer.raft_term))).filter(|(leader, _)| *leader != 0)
 }
 
-async fn list(channel: Channel) -> Result<Listing, String> {
+async fn list(upstream: &Upstream, channel: Channel) -> Result<Listing, String> {
     // Not linearizable: a member without a leader still knows where the others are.
-    let request = MemberListRequest { linearizable: false };
+    let request = own(upstream, MemberListRequest { linearizable: false });
     let mut client = ClusterClient::new(channel);
     let answer = timeout(ANSWER_MAX, client.member_list(request)).await;
     let answer = answer.map_err(|_| "no answer in time".to_owned())?.map_err(|status| status.message().to_owned())?;
@@ -99,7 +100,7 @@ type Reached = (Duration, String, u64);
 
 /// Notes where the leader is, if it is one of `reached`.
 async fn find_lead(upstream: &Upstream, reached: &[Reached]) {
-    if let Some((leader, term)) = leader(upstream.pick().1).await
+    if let Some((leader, term)) = leader(upstream).await
         && let Some((_, address, _)) = reached.iter().filter(|(_, _, member)| *member == leader).min()
     {
         upstream.set_lead(term, address);
@@ -115,12 +116,12 @@ async fn take(upstream: &Upstream, asked: &str, listing: Listing, verified: &mut
     let listed = listed.filter(|(_, address)| !upstream.is_secure() || address.starts_with("https://"));
     let listed = listed.take(ADDRESSES_MAX).collect::<Vec<_>>();
     let trials = listed.clone().into_iter().map(|(member, address)| {
-        let endpoint = endpoint(&address, upstream.options());
+        let (endpoint, upstream) = (endpoint(&address, upstream.options()), upstream.clone());
         runtime::spawn(async move {
             let started = Instant::now();
             let channel = timeout(ANSWER_MAX, endpoint.ok()?.connect()).await.ok()?.ok()?;
             let away = started.elapsed();
-            let answer = list(channel).await.ok()?;
+            let answer = list(&upstream, channel).await.ok()?;
             let is_it = !answer.is_proxy && (answer.cluster, answer.member) == (listing.cluster, member);
             is_it.then_some((away, address, member))
         })

@@ -1,6 +1,6 @@
 //! One match on the path: what the proxy answers itself, and what passes through.
 
-use super::{Ring, VIA, local, members, metrics, pass::said, watch};
+use super::{Caller, Ring, VIA, local, members, metrics, pass::said, source::own, watch};
 use crate::{
     gateway::{self, Access, Calls, Json},
     pb::etcdserverpb::{RangeRequest, kv_client::KvClient},
@@ -14,7 +14,7 @@ use http::{
     header::{ALLOW, CONTENT_TYPE},
 };
 use hyper::{body::Incoming, service::Service};
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Status, body::Body};
 
@@ -92,6 +92,7 @@ impl Service<Request<Incoming>> for Front {
 impl Ring {
     async fn call<R: CallBody>(&self, request: Request<R>) -> Response<Body> {
         let shared = &self.shared;
+        let request = shared.copies.trust().receive(request);
         match request.uri().path() {
             "/etcdserverpb.KV/Range" => match local::range(&shared.copies, request).await {
                 Ok(answer) => {
@@ -115,13 +116,19 @@ impl Ring {
                 }
                 Err(status) => status.into_http(),
             },
-            "/etcdserverpb.Watch/Watch" if shared.copies.answers_anything() && watch::takes(request.headers()) => {
+            "/etcdserverpb.Watch/Watch"
+                if shared.copies.answers_anything()
+                    && (watch::takes(request.headers()) || shared.copies.trust().is_guarded()) =>
+            {
                 match shared.watch.clone().call(request).await {
                     Ok(answer) => answer,
                     Err(never) => match never {},
                 }
             }
-            "/etcdserverpb.Lease/LeaseKeepAlive" if shared.renewals.may_merge(request.headers()) => {
+            // While users count a renewal is somebody's, whom upstream has to know.
+            "/etcdserverpb.Lease/LeaseKeepAlive"
+                if shared.renewals.may_merge(request.headers()) && shared.copies.trust().is_open() =>
+            {
                 shared.renewals.serve(request, shared.stopping.subscribe()).await
             }
             "/etcdserverpb.Cluster/MemberList" => {
@@ -146,7 +153,10 @@ impl Ring {
         }
     }
 
-    async fn pass(&self, request: Request<Body>) -> Response<Body> {
+    async fn pass(&self, mut request: Request<Body>) -> Response<Body> {
+        if let Some(caller) = request.extensions_mut().remove::<Arc<Caller>>() {
+            self.shared.copies.trust().convey(&caller, request.headers_mut());
+        }
         self.shared.passage.call(request).await.unwrap_or_else(|status| status.into_http())
     }
 
@@ -196,7 +206,7 @@ impl Ring {
                 limit: 1,
                 ..RangeRequest::default()
             };
-            match timeout_at(deadline, KvClient::new(channel).range(request)).await {
+            match timeout_at(deadline, KvClient::new(channel).range(own(upstream, request))).await {
                 Ok(Ok(_)) => return Ok(()),
                 // Who refuses for want of permission has asked a quorum first.
                 Ok(Err(status)) if status.message() == Error::PermissionDenied.text() => return Ok(()),

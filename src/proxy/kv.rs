@@ -1,7 +1,7 @@
 //! `Range`, answered from a copy: exactly what upstream would say, or nothing.
 
 use super::{
-    Copies, Copy,
+    Caller, Copies, Copy,
     age::{Staleness, Wishes},
     copies::Found,
     copy::Known,
@@ -13,7 +13,7 @@ use crate::{
     mvcc::{RangeQuery, RangeResult},
     pb::etcdserverpb as pb,
     runtime,
-    server::{Identity, check, convert},
+    server::{check, convert},
     types::{Error, Fault, KeyRange, Revision, Sabotage},
 };
 use std::{sync::Arc, time::Duration};
@@ -35,7 +35,20 @@ pub const FROM: &str = "henge-from";
 const KEYS_INLINE_MAX: i64 = 1_000;
 
 impl Copies {
-    /// Answers a range. `None`: pass the request on, as it came; nothing has happened.
+    /// [`Copies::range_for`] whoever the metadata say.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn range(
+        &self,
+        metadata: &MetadataMap,
+        request: pb::RangeRequest,
+    ) -> Option<Result<Response<pb::RangeResponse>, Status>> {
+        let caller = Caller::known_by(&Extensions::new(), metadata);
+        self.range_for(&caller, metadata, request).await
+    }
+
+    /// Answers a range for `caller`. `None`: pass the request on, as it came; nothing has happened.
     ///
     /// Linearizable reads wait for a fence. A caller that says how old an answer may be (`henge-max-age`) gets what is here, if that
     /// is fresh enough. Who brings a revision (`henge-min-revision`) gets no earlier one.
@@ -46,14 +59,16 @@ impl Copies {
     /// # Errors
     /// What upstream would say, if it refuses the fence; [`Error::FutureRev`] if it has not come to the revision that the caller
     /// brings; [`Error::Invalid`] for metadata of ours that cannot be read.
-    pub async fn range(
+    pub async fn range_for(
         &self,
+        caller: &Caller,
         metadata: &MetadataMap,
         request: pb::RangeRequest,
     ) -> Option<Result<Response<pb::RangeResponse>, Status>> {
         let checked = check::range(request).ok()?;
-        let range = &checked.query.range;
-        if self.may(&Identity::of(metadata, &Extensions::new())) == Verdict::Upstream {
+        let range = &checked.query.range.clone();
+        self.trust().meet(caller).await;
+        if self.may(caller, range) == Verdict::Upstream {
             return None;
         }
         let ground = &self.shared.ground;
@@ -68,6 +83,8 @@ impl Copies {
             }
             None => None,
         };
+        // A permission may have been taken back while it was waited for a fence.
+        let answer = answer.filter(|_| self.may(caller, range) == Verdict::Here);
         if answer.is_none() {
             found.place.passed(ground.fence.now());
         }

@@ -1,6 +1,6 @@
 //! Calls that the front decodes: `Range` is answered from a copy if one can, and otherwise passed on as it came.
 
-use super::{Copies, age::MIN_REVISION};
+use super::{Caller, Copies, age::MIN_REVISION};
 use crate::{
     pb::etcdserverpb::{CompactionRequest, RangeRequest},
     server::CallBody,
@@ -41,7 +41,8 @@ pub(super) async fn range<R: CallBody>(copies: &Copies, request: Request<R>) -> 
     let mut body = body;
     if let Some(asked) = message(&body).and_then(|message| RangeRequest::decode(message).ok()) {
         let serializable = asked.serializable.then(|| KeyRange::from_wire(asked.key.clone(), asked.range_end.clone()));
-        match copies.range(&metadata, asked).await {
+        let caller = Caller::known_by(&parts.extensions, &metadata);
+        match copies.range_for(&caller, &metadata, asked).await {
             Some(Ok(answer)) => return Ok(to_http(answer)),
             Some(Err(status)) => return Ok(status.into_http()),
             // A member that answers from what it has may be behind what the client has seen, and knows nothing of that if it is etcd's.

@@ -1,20 +1,21 @@
 //! Copies, as the Watch service sees them.
 
 use super::{
-    Copies, Copy,
+    Caller, Copies, Copy,
     permit::Verdict,
     watch::{Local, Locals},
 };
 use crate::{
     runtime,
-    server::Identity,
     types::{KeyRange, Revision},
 };
 use std::sync::Arc;
+use tokio::sync::watch;
+use tonic::metadata::MetadataMap;
 
 impl Locals for Copies {
-    fn local(&self, caller: &Identity, range: &KeyRange, start: Revision) -> Option<Local> {
-        if self.may(caller) == Verdict::Upstream {
+    fn local(&self, caller: &Caller, range: &KeyRange, start: Revision) -> Option<Local> {
+        if !self.allows(caller, range) {
             return None;
         }
         let copy = match self.shared.ground.find(range) {
@@ -29,6 +30,28 @@ impl Locals for Copies {
         let header = Arc::new(move || copy.header());
         let refresh = Arc::new(move || copies.ask(&asked));
         Some(Local { hub, header, refresh, ended })
+    }
+
+    fn allows(&self, caller: &Caller, range: &KeyRange) -> bool {
+        self.may(caller, range) == Verdict::Here
+    }
+
+    fn stamp(&self) -> u64 {
+        self.trust().stamp()
+    }
+
+    fn changed(&self) -> Option<watch::Receiver<u64>> {
+        self.trust().changed()
+    }
+
+    async fn meet(&self, caller: &Caller) {
+        self.trust().meet(caller).await;
+    }
+
+    fn convey(&self, caller: &Caller, metadata: MetadataMap) -> MetadataMap {
+        let mut headers = metadata.into_headers();
+        self.trust().convey(caller, &mut headers);
+        MetadataMap::from_headers(headers)
     }
 }
 

@@ -16,6 +16,8 @@ struct Shown {
     state: State,
     /// Of a host that volunteers: how often its member was started.
     starts: Option<u64>,
+    /// Of a proxy that is known to upstream by name: whether that trusts it.
+    is_trusted: Option<bool>,
 }
 
 impl Source for Shown {
@@ -39,6 +41,10 @@ impl Source for Shown {
         text.counter("henge_proxy_renewals_total", "Renewals of leases that were answered.", state.renewals);
         let help = "Linearizable reads of upstream on behalf of copies.";
         text.counter("henge_proxy_fences_total", help, state.fences);
+        if let Some(is_trusted) = self.is_trusted {
+            let help = "1 while upstream trusts this proxy with users and roles; else everything passes through.";
+            text.gauge("henge_proxy_trusted", help, is_trusted);
+        }
         if let Some(starts) = self.starts {
             let help = "1 while the core has asked for this host, and its member runs.";
             text.gauge("henge_proxy_standby_serves", help, state.duty() == Duty::Serves);
@@ -49,16 +55,16 @@ impl Source for Shown {
 }
 
 /// The numbers as text.
-fn text(state: State, starts: Option<u64>) -> String {
+fn text(state: State, starts: Option<u64>, is_trusted: Option<bool>) -> String {
     let registry = Registry::default();
     registry.add(Process);
-    registry.add(Shown { state, starts });
+    registry.add(Shown { state, starts, is_trusted });
     registry.text()
 }
 
 /// Answers a request for `/proxy/metrics`.
 pub(super) fn answer(sight: &Sight) -> Response<Body> {
-    let text = text(sight.state(), sight.own().standby.as_ref().map(Standby::starts));
+    let text = text(Site::state(sight), sight.own().standby.as_ref().map(Standby::starts), sight.is_trusted());
     let mut response = Response::new(Body::new(http_body_util::Full::new(Bytes::from(text))));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
     response
@@ -73,10 +79,12 @@ mod tests {
     fn the_numbers_are_those_of_the_state() {
         let copy = Copy { lag: 3, age_ms: 1_500, ..Copy::default() };
         let state = State { hits: 7, fences: 9, bytes: 11, copies: vec![Copy::default(), copy], ..State::default() };
-        let plain = text(state.clone(), None);
+        let plain = text(state.clone(), None, None);
         assert!(!plain.contains("standby"), "it does not volunteer: {plain}");
-        let text = text(State { duty: Duty::Serves.into(), ..state }, Some(2));
+        assert!(!plain.contains("trusted"), "nobody is to trust it: {plain}");
+        let text = text(State { duty: Duty::Serves.into(), ..state }, Some(2), Some(true));
         for line in [
+            "henge_proxy_trusted 1",
             "# TYPE etcd_grpc_proxy_cache_hits_total gauge",
             "etcd_grpc_proxy_cache_hits_total 7",
             "henge_proxy_fences_total 9",

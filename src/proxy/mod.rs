@@ -15,7 +15,7 @@
 //! ```
 //!
 //! What is copied: ranges that somebody named, and those that `demand` finds asked for often, which `tend` begins and drops. `shelf` is where
-//! copies lie on disk. Each answer that is given here has passed `permit`.
+//! copies lie on disk. Each answer that is given here has passed `permit`; `trust` is what it knows of users, where upstream trusts the proxy.
 //!
 //! `tcp` is the lesser sibling (`henge gateway`): it carries bytes, and knows nothing of HTTP.
 
@@ -45,17 +45,23 @@ mod sight;
 mod source;
 pub mod tcp;
 mod tend;
+mod trust;
 mod upstream;
 mod watch;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use shelf::fuzz;
 
 pub use copies::{Copies, Settings};
 pub use copy::{Copy, Keep};
 pub use demand::Hunger;
 pub use feed::Rules;
+pub use permit::Caller;
 pub use register::Resolver;
 pub use shelf::Shelf;
 pub use sight::{Own, Standby};
 pub use source::Source;
+pub use trust::Trusted;
 pub use upstream::Upstream;
 pub use watch::WatchSettings;
 

@@ -8,6 +8,8 @@
 //! All methods wait for the disk: they belong on threads that may.
 
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keep;
 mod stamp;
 
@@ -19,6 +21,7 @@ use super::{
     feed::replies::{by_revision, event, key_value},
 };
 use crate::{
+    mvcc::Event,
     server::Header,
     types::{ClusterId, KeyRange, MemberId, Revision, Term},
     watch as hub,
@@ -28,7 +31,7 @@ use sha2::{Digest, Sha256};
 use std::{
     ffi::OsStr,
     fs::{self, DirBuilder, File},
-    io::{self, BufReader},
+    io::{self, BufReader, Read},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -68,7 +71,7 @@ impl Shelf {
     fn ranges(&self) -> Vec<KeyRange> {
         let mut ranges = Vec::new();
         for path in self.copies() {
-            match head(&path) {
+            match opened(&path).and_then(|(file, bytes)| head(file, bytes)) {
                 Ok((_, head)) if self.path(&head.range()) == path => ranges.push(head.range()),
                 Ok(_) => self.set_aside(&path, &"it has the name of another"),
                 Err(why) => self.set_aside(&path, &why),
@@ -80,7 +83,7 @@ impl Shelf {
     /// The copy of `range`, if it is here and whole.
     pub(super) fn load(&self, range: &KeyRange, keep: Keep, options: hub::Options) -> Option<Writer> {
         let path = self.path(range);
-        match read(&path, range, keep, options) {
+        match opened(&path).and_then(|file| read(file, &path, range, keep, options)) {
             Ok(writer) => Some(writer),
             Err(Unreadable::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,
             Err(why) => {
@@ -152,10 +155,15 @@ impl Shelf {
     }
 }
 
-fn head(path: &Path) -> Result<(Decoder<BufReader<File>>, Head), Unreadable> {
+/// A file, and how many bytes it has.
+fn opened(path: &Path) -> Result<(BufReader<File>, u64), Unreadable> {
     let file = File::open(path)?;
     let bytes = file.metadata()?.len();
-    let mut decoder = Decoder::open(BufReader::with_capacity(1 << 18, file), bytes)?;
+    Ok((BufReader::with_capacity(1 << 18, file), bytes))
+}
+
+fn head<R: Read>(file: R, bytes: u64) -> Result<(Decoder<R>, Head), Unreadable> {
+    let mut decoder = Decoder::open(file, bytes)?;
     match decoder.next()? {
         Some(Record::Head(head)) if head.note.is_some() => Ok((decoder, head)),
         _ => Err(decoder.damaged("it has no head")),
@@ -172,10 +180,17 @@ fn header(note: &Note) -> Header {
     }
 }
 
-fn read(path: &Path, range: &KeyRange, keep: Keep, options: hub::Options) -> Result<Writer, Unreadable> {
-    let (mut decoder, head) = head(path)?;
+/// The copy of `range` in a file of so many bytes. `path` names it in the log.
+fn read<R: Read>(
+    (file, bytes): (R, u64),
+    path: &Path,
+    range: &KeyRange,
+    keep: Keep,
+    options: hub::Options,
+) -> Result<Writer, Unreadable> {
+    let (mut decoder, head) = head(file, bytes)?;
     let note = head.note.unwrap_or_default();
-    if head.range() != *range || note.revision <= 0 {
+    if head.range() != *range || !note.is_of_a_history() {
         return Err(decoder.damaged("it is the copy of something else"));
     }
     let now = Stamp::now();
@@ -202,6 +217,10 @@ fn read(path: &Path, range: &KeyRange, keep: Keep, options: hub::Options) -> Res
             Ok(None) => return Ok(writer),
             Ok(Some(Record::Events(more))) => events.extend(more.into_iter().map(event)),
             Ok(Some(Record::Note(note))) if note.cluster_id == writer.copy().header().cluster_id.0 => {
+                let is_later = |event: &Event| event.kv.mod_revision.0 > note.revision;
+                if !note.is_of_a_history() || events.iter().any(is_later) {
+                    return Err(decoder.damaged("a note is of before what it is about"));
+                }
                 if !matches!(writer.events(by_revision(std::mem::take(&mut events))), Ok(Ok(()))) {
                     return Err(decoder.damaged("its events make no sense"));
                 }

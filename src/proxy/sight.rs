@@ -1,10 +1,10 @@
 //! What a proxy shows of itself: to whoever stands before it, to people who ask, and on `/metrics`.
 
-use super::{Copies, Copy, ProxyWatch, Renewals, Resolver, Upstream, feed::to_wire};
+use super::{Caller, Copies, Copy, ProxyWatch, Renewals, Resolver, Upstream, feed::to_wire, trust::Word};
 use crate::runtime;
 use crate::{
-    pb::henge::ring::{self as wire, Duty, Identity, Listed, Proxy, Source, State},
-    ring::{Host, Roster, Site, Target},
+    pb::henge::ring::{self as wire, AuthState, Duty, Identity, Listed, Proxy, Source, State, WhoseResponse},
+    ring::{Host, Ledger, Roster, Site, Target},
     types::{Error, Revision},
 };
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
-use tonic::{Status, metadata::MetadataMap};
+use tonic::{Extensions, Status, metadata::MetadataMap};
 
 /// A copy that lacks what upstream has had for no longer than this does not lag: it is on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
@@ -129,6 +129,11 @@ impl Sight {
         &self.shared.roster
     }
 
+    /// Whether upstream trusts it with users; none if nobody said that it does.
+    pub(super) fn is_trusted(&self) -> Option<bool> {
+        self.shared.copies.trust().is_trusted()
+    }
+
     /// These connections are clients too.
     pub(super) fn add_connections(&self, count: Arc<AtomicUsize>) {
         self.shared.connections.lock().push(count);
@@ -220,11 +225,14 @@ impl Site for Sight {
 }
 
 impl Host for Sight {
-    fn admit(&self, _: &MetadataMap) -> Result<(), Status> {
-        // Only upstream knows who may know this, and it is not upstream's to tell.
-        match self.shared.copies.fence().is_locked() {
-            true => Err(Error::PermissionDenied.into()),
-            false => Ok(()),
+    async fn admit(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<(), Status> {
+        let (copies, caller) = (&self.shared.copies, Caller::known_by(extensions, metadata));
+        copies.trust().meet(&caller).await;
+        match copies.trust().may_admin(&caller) {
+            Word::Granted => Ok(()),
+            Word::Open if !copies.fence().is_locked() => Ok(()),
+            // If only upstream knows who may know this, it is not upstream's to tell.
+            Word::Open | Word::Withheld => Err(Error::PermissionDenied.into()),
         }
     }
 
@@ -242,7 +250,7 @@ impl Host for Sight {
     fn own(&self) -> Option<Listed> {
         let upstream_id = self.shared.roster.above();
         let identity = Some(Identity { upstream_id, ..Site::identity(self) });
-        let proxy = Proxy { id: self.shared.roster.id(), identity, state: Some(self.state()), is_lost: false };
+        let proxy = Proxy { id: self.shared.roster.id(), identity, state: Some(Site::state(self)), is_lost: false };
         Some(Listed { proxy: Some(proxy), heard_ms: 0 })
     }
 
@@ -252,6 +260,32 @@ impl Host for Sight {
 
     fn stopping(&self) -> watch::Receiver<bool> {
         self.shared.stopping.clone()
+    }
+}
+
+impl Ledger for Sight {
+    fn trust(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<(), Status> {
+        self.shared.copies.trust().admits(metadata, extensions)
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.shared.copies.trust().changes()
+    }
+
+    fn stamp(&self) -> u64 {
+        *self.shared.copies.trust().changes().borrow()
+    }
+
+    fn state(&self) -> Option<AuthState> {
+        self.shared.copies.trust().state()
+    }
+
+    async fn prove(&self) -> bool {
+        self.shared.copies.trust().is_still_so().await
+    }
+
+    async fn whose(&self, token: String) -> Result<WhoseResponse, Status> {
+        self.shared.copies.trust().whose(token).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where upstream is, as far as copies, fences and watchers need to know.
 
-use crate::{client::Endpoints, types::Term};
-use tonic::transport::Channel;
+use crate::{client::Endpoints, server::FOR_COPIES, types::Term};
+use tonic::{Request, metadata::MetadataValue, transport::Channel};
 
 /// Several ways to the same cluster, of which one is asked until it fails.
 pub trait Source: Send + Sync + 'static {
@@ -24,6 +24,24 @@ pub trait Source: Send + Sync + 'static {
 
     /// The member that [`Source::lead`] names did not answer.
     fn lost_lead(&self) {}
+
+    /// Whether users count there and this proxy, which is trusted with them, has to say of its own calls that they are its own.
+    fn is_guarded(&self) -> bool {
+        false
+    }
+
+    /// From now on [`Source::is_guarded`] says this.
+    fn set_guarded(&self, _is_guarded: bool) {}
+}
+
+/// A call for copies, which are to have everything: what of it is told to whom is decided when it is told. As long as users do not count it
+/// is a call like anybody's, so that whoever is upstream ends what goes on when they begin to.
+pub(super) fn own<T>(source: &dyn Source, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    if source.is_guarded() {
+        request.metadata_mut().insert(FOR_COPIES, MetadataValue::from_static("1"));
+    }
+    request
 }
 
 impl Source for Endpoints {

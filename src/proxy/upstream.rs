@@ -10,7 +10,10 @@ use http::uri::Authority;
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 use tonic::transport::Channel;
 
@@ -31,6 +34,8 @@ pub(super) struct Shared {
     lead: Mutex<Option<(Term, Channel)>>,
     /// What passes through undecoded has connections of its own, one an address.
     links: Mutex<BTreeMap<String, Link>>,
+    /// See [`Source::is_guarded`].
+    is_guarded: AtomicBool,
 }
 
 impl Upstream {
@@ -54,6 +59,7 @@ impl Upstream {
                 given,
                 lead: Mutex::default(),
                 links: Mutex::default(),
+                is_guarded: AtomicBool::new(false),
             }),
         })
     }
@@ -163,6 +169,14 @@ impl Source for Upstream {
 
     fn lost_lead(&self) {
         self.shared.lead.lock().take();
+    }
+
+    fn is_guarded(&self) -> bool {
+        self.shared.is_guarded.load(Relaxed)
+    }
+
+    fn set_guarded(&self, is_guarded: bool) {
+        self.shared.is_guarded.store(is_guarded, Relaxed);
     }
 }
 

@@ -15,7 +15,8 @@
 //! client that insists on a leader itself is cut off when upstream has said for [`WatchSettings::leaderless_max`] that there is none,
 //! whoever serves its watchers ([`leader`]).
 //!
-//! A stream with a token does not belong here: see [`takes`].
+//! A stream with a token does not belong here, unless the proxy knows what tokens are worth: see [`takes`]. Whether its watchers may be
+//! served by hubs is asked again whenever that may have changed; those that may not any more go upstream, which has the last word.
 
 mod answers;
 mod leader;
@@ -24,12 +25,12 @@ mod merge;
 mod round;
 mod session;
 
-use super::Source;
+use super::{Caller, Source};
 use crate::{
     client::Policy,
     pb::etcdserverpb::WatchRequest,
     runtime,
-    server::{CallBody, Header, Identity, WatchCodec, WatchReply},
+    server::{CallBody, Header, WatchCodec, WatchReply},
     types::{Error, KeyRange, Revision},
     watch::Hub,
 };
@@ -47,7 +48,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, watch};
 use tonic::{
-    Extensions, Request, Response, Status, Streaming,
+    Request, Response, Status, Streaming,
     body::Body,
     metadata::MetadataMap,
     server::{Grpc, StreamingService},
@@ -62,7 +63,32 @@ pub trait Locals: Clone + Send + Sync + 'static {
     /// and history. Cheap, and it must not wait: streams ask with a lock held.
     ///
     /// Streams ask again and again for what is not served here, each [`WatchSettings::home_every`].
-    fn local(&self, caller: &Identity, range: &KeyRange, start: Revision) -> Option<Local>;
+    fn local(&self, caller: &Caller, range: &KeyRange, start: Revision) -> Option<Local>;
+
+    /// Whether `caller` may be served here what is in `range`, if there is anything.
+    fn allows(&self, _caller: &Caller, _range: &KeyRange) -> bool {
+        true
+    }
+
+    /// Another number whenever [`Locals::allows`] may say something else. Asked before each reply, so it must be cheap.
+    fn stamp(&self) -> u64 {
+        0
+    }
+
+    /// A wake-up when the number is another one; none if it never is.
+    fn changed(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
+    /// Finds out who `caller` is, if that takes a question. Ends in bounded time.
+    fn meet(&self, _caller: &Caller) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// What a stream upstream for `caller` is to say of it, besides `metadata`.
+    fn convey(&self, _caller: &Caller, metadata: MetadataMap) -> MetadataMap {
+        metadata
+    }
 }
 
 /// A hub that serves watchers in place of upstream.
@@ -155,6 +181,9 @@ impl<L: Locals> ProxyWatch<L> {
             }
             request.extensions_mut().insert(leader);
         }
+        if let Some(caller) = request.extensions().get::<Arc<Caller>>().cloned() {
+            self.locals.meet(&caller).await;
+        }
         let mut grpc = Grpc::new(WatchCodec).apply_max_message_size_config(Some(self.settings.message_bytes_max), None);
         Ok(grpc.streaming(self, request).await)
     }
@@ -162,15 +191,15 @@ impl<L: Locals> ProxyWatch<L> {
     fn open(&self, request: Request<Streaming<WatchRequest>>) -> Answers<L> {
         let (metadata, mut extensions, requests) = request.into_parts();
         let leader = extensions.remove::<Arc<Looking>>();
-        // A certificate says who somebody is to this proxy alone: what passes through does not carry it.
-        let caller = Identity::of(&metadata, &Extensions::new());
+        let caller = Caller::known_by(&extensions, &metadata);
+        let metadata = self.locals.convey(&caller, passed_on(metadata));
         let session = Session::new(self.locals.clone(), caller, &self.settings, Arc::clone(&self.watchers));
         let session = Arc::new(session);
         let reading = runtime::spawn(read_requests(requests, Arc::clone(&session)));
         let link = link::Link {
             session: Arc::clone(&session),
             source: Arc::clone(&self.source),
-            metadata: passed_on(metadata),
+            metadata,
             settings: Arc::clone(&self.settings),
         };
         let linking = runtime::spawn(link.run());
@@ -201,8 +230,8 @@ async fn read_requests<L: Locals>(mut requests: Streaming<WatchRequest>, session
     }
 }
 
-/// Whether a call with these headers is one for [`ProxyWatch::call`]. Who may watch what only the core knows: a call that carries an
-/// identity must be passed through as it is.
+/// Whether a call with these headers is one for [`ProxyWatch::call`], if users are none of the proxy's business. Who may watch what only the core
+/// knows then: a call that carries an identity must be passed through as it is.
 pub fn takes(headers: &HeaderMap) -> bool {
     !headers.contains_key("token") && !headers.contains_key("authorization")
 }

@@ -48,7 +48,8 @@ impl<D: Disk> Flush<D> {
     /// One flush, if there is anything to flush.
     pub(crate) fn flush(&self) -> Result<(), Fault> {
         self.note_distrust()?;
-        self.released.try_iter().try_for_each(|segment| wal::remove(&self.disk, &segment))?;
+        // One at a time: each takes a while, and the store is not to wait for a hundred of them.
+        self.released.try_iter().take(1).try_for_each(|segment| wal::remove(&self.disk, &segment))?;
         // Settled first: what the engine holds is never older.
         let covered = *self.shared.facts.settled.lock();
         let engine = self.shared.view.engine();

@@ -152,7 +152,7 @@ impl Roster {
         drop(inner);
         self.pace_of(interval);
         self.shared.pace.send_if_modified(|pace| {
-            let tier = (above.tier + 1).min(TIER_MAX);
+            let tier = above.tier.saturating_add(1).min(TIER_MAX);
             let is_news = pace.tier != tier || pace.goal != goal.0;
             (pace.tier, pace.goal) = (tier, goal.0);
             is_news
@@ -321,6 +321,11 @@ impl Inner {
         if let Some(identity) = proxy.identity.map(bounded_identity)
             && identity != entry.identity
         {
+            let (left, found) = (place(&entry.identity), place(&identity));
+            if self.places.get(&left) == Some(&proxy.id) {
+                self.places.remove(&left);
+            }
+            self.places.insert(found, proxy.id);
             entry.identity = identity;
             entry.identity_version += 1;
         }
@@ -451,5 +456,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
 //! The Ring service: whoever is reported to, and asked, be it a member or a proxy.
 
-use super::Roster;
+use super::{Ledger, Roster, ledger};
 use crate::runtime;
 use crate::{
     pb::henge::ring::{
-        ListRequest, ListResponse, Listed, Pace, Reports, Source,
+        AuthNews, AuthTick, ListRequest, ListResponse, Listed, Pace, Reports, Source, WhoseRequest, WhoseResponse,
         ring_server::{Ring, RingServer},
     },
     types::{Error, Revision},
@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+use tonic::{Extensions, Request, Response, Status, Streaming, metadata::MetadataMap};
 
 /// A stream that says nothing for so many intervals is no more, and a little time on top.
 const SILENT_INTERVALS: u32 = 3;
@@ -26,12 +26,13 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 const LISTED_MAX: usize = 256;
 
 /// What the service asks of its member or proxy.
-pub trait Host: Clone + Send + Sync + 'static {
-    /// Whether a call with this metadata may see the list.
+pub trait Host: Ledger {
+    /// Whether a call that carries this may see the list.
     ///
     /// # Errors
     /// What the caller is told.
-    fn admit(&self, metadata: &MetadataMap) -> Result<(), Status>;
+    fn admit(&self, metadata: &MetadataMap, extensions: &Extensions)
+    -> impl Future<Output = Result<(), Status>> + Send;
     /// Who answers, but for what the roster knows.
     fn source(&self) -> Source;
     /// What a proxy says of itself; a member is not in the list.
@@ -58,6 +59,7 @@ impl<H: Host> RingService<H> {
 #[tonic::async_trait]
 impl<H: Host> Ring for RingService<H> {
     type ReportStream = ReceiverStream<Result<Pace, Status>>;
+    type AuthStream = ReceiverStream<Result<AuthNews, Status>>;
     type ListStream = tokio_stream::Iter<std::vec::IntoIter<Result<ListResponse, Status>>>;
 
     async fn report(&self, request: Request<Streaming<Reports>>) -> Result<Response<Self::ReportStream>, Status> {
@@ -96,10 +98,24 @@ impl<H: Host> Ring for RingService<H> {
         Ok(Response::new(ReceiverStream::new(paces)))
     }
 
+    async fn auth(&self, request: Request<Streaming<AuthTick>>) -> Result<Response<Self::AuthStream>, Status> {
+        let (metadata, extensions, ticks) = request.into_parts();
+        self.host.trust(&metadata, &extensions)?;
+        let (sender, news) = mpsc::channel(1);
+        runtime::spawn(ledger::tell(self.host.clone(), ticks, sender, self.host.stopping()));
+        Ok(Response::new(ReceiverStream::new(news)))
+    }
+
+    async fn whose(&self, request: Request<WhoseRequest>) -> Result<Response<WhoseResponse>, Status> {
+        let (metadata, extensions, WhoseRequest { token }) = request.into_parts();
+        self.host.trust(&metadata, &extensions)?;
+        Ok(Response::new(self.host.whose(token).await?))
+    }
+
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        self.host.admit(request.metadata())?;
+        let (metadata, extensions, ListRequest { goal }) = request.into_parts();
+        self.host.admit(&metadata, &extensions).await?;
         let source = self.host.source();
-        let goal = request.get_ref().goal;
         // What upstream has not come to nobody can have.
         if goal > 0 && goal <= source.revision {
             self.roster.aim(Revision(goal));

@@ -84,6 +84,8 @@ const METHODS: &[(&str, Shape)] = &[
     ("/grpc.health.v1.Health/Watch", ServerStream),
     ("/henge.ring.Ring/Report", BidiStream),
     ("/henge.ring.Ring/List", ServerStream),
+    ("/henge.ring.Ring/Auth", BidiStream),
+    ("/henge.ring.Ring/Whose", Unary),
 ];
 
 /// gRPC's codes by number, as Go names them.

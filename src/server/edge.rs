@@ -6,7 +6,7 @@ use super::{
     calls::Calls,
     check::Limits,
     gauges::{EdgeCounts, EdgeSource},
-    identity::Identity,
+    identity::{Identity, RingProxies},
     keeper::Found,
     rates::{RateSettings, Rates},
     trace::{SlowCalls, Trace},
@@ -65,6 +65,8 @@ pub struct Settings {
     pub rates: RateSettings,
     /// Where a snapshot is made before it is sent: a folder with room for another store.
     pub spool_dir: PathBuf,
+    /// `ring-proxy-cn`
+    pub ring_proxies: RingProxies,
 }
 
 impl Default for Settings {
@@ -79,6 +81,7 @@ impl Default for Settings {
             bounds: Bounds::within(4 << 30),
             rates: RateSettings::default(),
             spool_dir: std::env::temp_dir(),
+            ring_proxies: RingProxies::default(),
         }
     }
 }
@@ -168,7 +171,7 @@ impl<B: Backend> Edge<B> {
         if insists_on_leader(metadata) && self.backend.leader().borrow().is_none() {
             return Err(Error::NoLeader);
         }
-        Ok(Identity::of(metadata, extensions))
+        Ok(Identity::of(metadata, extensions, &self.settings.ring_proxies))
     }
 
     /// Who that is.

@@ -22,9 +22,19 @@ pub struct JwtOptions {
     pub ttl: Duration,
 }
 
+/// All that it takes to check tokens, and nothing that could sign one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtCheck {
+    /// As `RS256`.
+    pub sign_method: String,
+    /// PEM.
+    pub public_key: Vec<u8>,
+}
+
 /// Signs and checks tokens.
 pub struct Jwt {
     algorithm: Algorithm,
+    check: Option<JwtCheck>,
     /// `None`: it only checks.
     signs: Option<EncodingKey>,
     checks: DecodingKey,
@@ -73,7 +83,21 @@ impl Jwt {
         let mut validation = Validation::new(algorithm);
         (validation.validate_exp, validation.validate_nbf, validation.validate_aud) = (false, false, false);
         validation.required_spec_claims.clear();
-        Ok(Jwt { algorithm, signs, checks, validation, ttl: options.ttl })
+        Ok(Jwt { algorithm, check: options.to_check(algorithm), signs, checks, validation, ttl: options.ttl })
+    }
+
+    /// What somebody else needs to check tokens; `None` if that could sign as well, or there is no public key but the one in the private.
+    pub fn check(&self) -> Option<&JwtCheck> {
+        self.check.as_ref()
+    }
+
+    /// One that only checks.
+    ///
+    /// # Errors
+    /// As [`Jwt::new`].
+    pub fn of_check(check: JwtCheck) -> Result<Jwt, String> {
+        let JwtCheck { sign_method, public_key } = check;
+        Jwt::new(&JwtOptions { sign_method, public_key: Some(public_key), ..JwtOptions::default() })
     }
 
     /// A token for `user`, who was proven at the auth revision `revision`; `now` is since 1970.
@@ -84,7 +108,7 @@ impl Jwt {
         let signs = self.signs.as_ref();
         let signs =
             signs.ok_or_else(|| Error::Invalid("auth: token signing attempted with verify-only key".to_owned()))?;
-        let exp = Some((now + self.ttl).as_secs() as f64);
+        let exp = Some(now.saturating_add(self.ttl).as_secs() as f64);
         let claims = Claims { username: user.to_owned(), revision: revision as f64, exp, nbf: None };
         encode(&Header::new(self.algorithm), &claims, signs)
             .map_err(|error| Error::Invalid(format!("auth: failed to sign a token: {error}")))
@@ -98,6 +122,16 @@ impl Jwt {
         // Above that a float is no longer exact, and no revision comes so far.
         let is_revision = (1.0..=9e15).contains(&claims.revision);
         (is_now && is_revision).then(|| (claims.username.into(), claims.revision as u64))
+    }
+}
+
+impl JwtOptions {
+    /// What may leave this process.
+    fn to_check(&self, algorithm: Algorithm) -> Option<JwtCheck> {
+        let key = self.public_key.as_ref().filter(|_| algorithm.family() != AlgorithmFamily::Hmac)?;
+        // Whoever has put a private key into the file of the public one meant it no less to be private.
+        let is_private = String::from_utf8_lossy(key).contains("PRIVATE");
+        (!is_private).then(|| JwtCheck { sign_method: self.sign_method.clone(), public_key: key.clone() })
     }
 }
 

@@ -3,7 +3,7 @@
 //! What a user may do is asked of the state ([`View`]). Passwords are compared and hashed on threads that may block, few at once: each
 //! takes tens of milliseconds of a processor.
 
-use super::{Identity, Jwt};
+use super::{Identity, Jwt, JwtCheck};
 use crate::{
     auth::{self, Author},
     machine::View,
@@ -90,6 +90,10 @@ impl Keeper {
         if !view.auth_enabled() {
             return Ok(Found::Author(Author::Nobody));
         }
+        // The one place where it is decided what a trusted proxy is for itself: somebody who may read everything, and do nothing.
+        if identity.for_copies {
+            return Ok(Found::Author(Author::Proxy));
+        }
         let Some(token) = &identity.token else {
             let name = identity.common_name.as_ref().filter(|_| settings.names_are_users);
             return Ok(Found::Author(match name {
@@ -131,6 +135,13 @@ impl Keeper {
             true => Ok(Author::user(name, revision)),
             false => Err(Error::AuthFailed),
         }
+    }
+
+    /// How somebody else can tell whose token one is: whether names in certificates are users, and how signed tokens are checked; `None` if
+    /// only this keeper can, because tokens are simple, or signed with a secret.
+    pub(super) fn proofs(&self) -> (bool, Option<JwtCheck>) {
+        let AuthSettings { jwt, names_are_users, .. } = &self.shared.settings;
+        (*names_are_users, jwt.as_ref().and_then(|jwt| jwt.check().cloned()))
     }
 
     /// The hash of a new password.

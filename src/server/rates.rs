@@ -111,8 +111,8 @@ impl Rates {
         let name = match author {
             Author::User { name, .. } => Some(name),
             Author::Nobody => None,
-            // What members do by themselves nobody has asked for.
-            Author::Member => return Ok(()),
+            // What members do by themselves nobody has asked for, and a proxy copies for all who ask it.
+            Author::Member | Author::Proxy => return Ok(()),
         };
         match name.and_then(|name| self.users.get(&**name)) {
             Some(bucket) => bucket.take(now_ns).map_err(too_often)?,

@@ -14,6 +14,8 @@
 //! `crc` record. Such a *barrier* proves that all before it was synced, so that a record which does not check out in front of
 //! one is known to be damaged, however much it looks like a torn write.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod reader;
 mod record;
 mod recover;

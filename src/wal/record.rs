@@ -81,6 +81,12 @@ impl Encoder {
         self.record(Kind::Mark, head.bytes(), &body);
     }
 
+    /// A record of any kind, with any data.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn any(&mut self, kind: Kind, data: &[u8]) {
+        self.record(kind, data, &[]);
+    }
+
     /// One frame; its data is `head` followed by `body`, so that an entry's bytes are copied once.
     fn record(&mut self, kind: Kind, head: &[u8], body: &[u8]) {
         self.crc = crc32c::crc32c_append(crc32c::crc32c_append(self.crc, head), body);

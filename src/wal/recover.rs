@@ -41,7 +41,7 @@ pub(super) fn open<D: Disk>(disk: D, dir: &Path, from: Index, options: Options) 
     // What was read may still be in memory alone: the process may have died, but not the machine. The barrier before the
     // next batch says that it is not.
     file.sync_data().map_err(|source| Fault::io("fdatasync", &path, source))?;
-    remove_leftover(&disk, dir)?;
+    remove_leftovers(&disk, dir)?;
 
     let wal = Wal {
         disk,
@@ -212,13 +212,14 @@ fn earlier_mark<D: Disk>(
     Ok((Mark::default(), ConfState::default()))
 }
 
-/// A next segment that was made ready and not used.
-fn remove_leftover<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fault> {
-    let leftover = dir.join(segment::NEXT);
-    match disk.remove(&leftover) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Fault::io("remove", leftover, source)),
-        _ => Ok(()),
-    }
+/// A next segment that was made ready and not used, and one whose space was being given back.
+fn remove_leftovers<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fault> {
+    [segment::NEXT, segment::GONE].map(|name| dir.join(name)).into_iter().try_for_each(|leftover| {
+        match disk.remove(&leftover) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Fault::io("remove", leftover, source)),
+            _ => Ok(()),
+        }
+    })
 }
 
 fn damaged(dir: &Path, segment: Segment, offset: usize, what: String) -> Fault {
@@ -287,7 +288,7 @@ impl Found {
 
     fn entry(&mut self, entry: Entry) -> Result<(), String> {
         let (base, last) = (self.terms.base(), self.terms.last());
-        if entry.index > last.next() {
+        if entry.index.previous() > Some(last) {
             return Err(format!("entry {} follows entry {last}: those between are missing", entry.index));
         }
         if entry.index <= base {

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// Where the next segment is made ready. Names that end in `.tmp` are leftovers for every reader, etcd's tools included.
 pub(super) const NEXT: &str = "next.tmp";
 
+/// What a segment is called while its space is given back. Under its own name it would have to be whole.
+pub(super) const GONE: &str = "gone.tmp";
+
 /// A segment's name: `{sequence:016x}-{first index:016x}.wal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Segment {
@@ -42,7 +45,7 @@ pub(super) fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Segment>, Fault>
 /// A hole in the sequence means that a file was removed behind our back, and with it entries.
 pub(super) fn check_chain(dir: &Path, segments: &[Segment]) -> Result<(), Fault> {
     for pair in segments.windows(2) {
-        if pair[1].sequence != pair[0].sequence + 1 {
+        if Some(pair[1].sequence) != pair[0].sequence.checked_add(1) {
             let what = format!("the segment after {} is missing; restore it or this member", pair[0].name());
             return Err(Fault::Damaged { path: path(dir, pair[1]), offset: None, what });
         }

@@ -193,6 +193,20 @@ fn what_is_released_and_not_removed_is_part_of_the_log_after_a_restart() {
 }
 
 #[test]
+fn a_crash_while_a_segments_space_is_given_back_leaves_a_log_that_opens() {
+    let disk = disk(1);
+    let mut wal = long_log(&disk, 20);
+    wal.save_mark(&Mark { index: Index(18), term: Term(1) }, &ConfState::default()).unwrap();
+    let gone = dir().join(super::segment::GONE);
+    disk.rename(&wal.release(Index(18)).unwrap()[0], &gone).unwrap();
+    disk.sync_dir(&dir()).unwrap();
+    disk.open(&gone).unwrap().truncate(100).unwrap();
+    let (_, recovered) = Wal::open(disk.clone(), dir(), Index(18), SMALL).unwrap();
+    assert_eq!(indexes(&recovered), vec![19, 20]);
+    assert!(!paths(&disk).contains(&gone), "what was left of it is removed");
+}
+
+#[test]
 fn segments_below_are_released_and_the_rest_opens_from_there() {
     let disk = disk(1);
     let mut wal = long_log(&disk, 20);

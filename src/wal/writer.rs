@@ -76,9 +76,12 @@ fn allocated<D: Disk>(disk: &D, path: &Path, options: Options) -> Result<D::File
 /// # Errors
 /// [`Fault::Io`] from the disk.
 pub fn remove<D: Disk>(disk: &D, segment: &Path) -> Result<(), Fault> {
-    disk.remove(segment).map_err(|source| Fault::io("remove", segment, source))?;
-    // One at a time: a crash that kept only a later removal would leave a hole.
-    sync_dir(disk, segment.parent().unwrap_or(segment))
+    let dir = segment.parent().unwrap_or(segment);
+    let gone = dir.join(segment::GONE);
+    disk.rename(segment, &gone).map_err(|source| Fault::io("rename to", &gone, source))?;
+    // One at a time: a crash that kept only a later removal would leave a hole. And before any of its bytes go.
+    sync_dir(disk, dir)?;
+    disk.remove(&gone).map_err(|source| Fault::io("remove", gone, source))
 }
 
 fn sync_dir<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fault> {

@@ -93,6 +93,8 @@ fn all_mistakes_are_reported_at_once_and_what_cannot_be_honoured_is_one() {
         "proxy start",
         "proxy --resolver-prefix=p",
         "proxy --resolver-ttl=5",
+        "proxy --ring-identity",
+        "proxy --ring-proxy-cn=host",
         "proxy --resolver-prefix=p --resolver-ttl=5",
         "grpc-proxy",
         "gateway --endpoints 127.0.0.1:23790",

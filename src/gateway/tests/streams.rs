@@ -96,6 +96,18 @@ async fn a_stream_has_the_time_that_its_caller_gives() {
     assert!(status == 200 || (status == 504 && text.lines().count() == 1), "{status} {text}");
 }
 
+/// A limit in the header of any caller ended the whole member: it was added to the time of now, and no clock goes so far.
+#[tokio::test]
+async fn a_time_limit_beyond_all_clocks_is_no_limit() {
+    let world = world().await;
+    for limit in ["18446744073709551615H", "18446744073709551615S", "9223372036854775807S", "9223372036000000000S"] {
+        let mut request = post("/v3/kv/range", r#"{"key":"YQ=="}"#);
+        request.headers_mut().insert("grpc-timeout", limit.parse().unwrap());
+        let (status, text) = whole(send(&world.url, Spoken::One, request).await).await;
+        assert_eq!(status, 200, "{limit}: {text}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_too_large_is_not_read() {
     let world = world().await;

@@ -11,6 +11,7 @@ use crate::{
         budget::Held,
         copy::{Loading, Writer},
         fence::{asks_who, header},
+        source::own,
     },
 };
 use tonic::{Code, Status, transport::Channel};
@@ -72,7 +73,7 @@ impl Feed {
         loading: &mut Loading,
         held: &mut Held,
     ) -> Result<bool, Part> {
-        let request = rest_of(loading, 0);
+        let request = own(&*self.source, rest_of(loading, 0));
         let mut chunks = self.in_time(client.range_stream(request)).await?.into_inner();
         let mut is_of_cluster = false;
         while let Some(chunk) = self.in_time(chunks.message()).await? {
@@ -94,7 +95,7 @@ impl Feed {
         held: &mut Held,
         limit: &mut usize,
     ) -> Result<bool, Part> {
-        let page = self.in_time(client.range(rest_of(loading, *limit))).await?.into_inner();
+        let page = self.in_time(client.range(own(&*self.source, rest_of(loading, *limit)))).await?.into_inner();
         if header(page.header).is_none_or(|header| !loading.is_of(&header)) {
             return Err(Part::Ends(End::Over("pages came from several clusters".into())));
         }

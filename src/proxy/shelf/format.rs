@@ -105,6 +105,11 @@ impl Note {
         }
     }
 
+    /// Whether a history can be at its revision, and go on from there.
+    pub(super) fn is_of_a_history(&self) -> bool {
+        (1..i64::MAX / 2).contains(&self.revision)
+    }
+
     pub(super) fn at(self, stamp: Stamp) -> Note {
         let Stamp { wall_ms, boot_ms, boot_id } = stamp;
         Note { wall_ms, boot_ms, boot_high: (boot_id >> 64) as u64, boot_low: boot_id as u64, ..self }
@@ -159,7 +164,7 @@ impl Record {
 }
 
 /// What precedes a record: its length without this, and its checksum.
-const PREFIX_BYTES: usize = 8;
+pub(super) const PREFIX_BYTES: usize = 8;
 
 /// Makes the bytes of a file.
 #[derive(Clone, Copy, Debug)]
@@ -195,7 +200,7 @@ fn preface(version: u32) -> [u8; 12] {
     preface
 }
 
-fn sum(chain: u32, kind: u8, body: &[u8]) -> u32 {
+pub(super) fn sum(chain: u32, kind: u8, body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(chain, &[kind]), body)
 }
 

@@ -92,7 +92,7 @@ impl Keeper {
         let mut was_locked = false;
         loop {
             tokio::time::sleep(LOCK_EVERY).await;
-            let is_locked = self.ground.fence.is_locked();
+            let is_locked = self.ground.fence.is_locked() || self.ground.trust.is_guarded();
             if is_locked && !was_locked {
                 tracing::warn!("upstream has authentication enabled: saved copies are removed");
             }

@@ -73,12 +73,12 @@ async fn one_watched_range_is_enough_and_nothing_is_copied_that_nobody_asked_for
     for _ in 0..3 {
         assert!(copies.range(&MetadataMap::new(), range("other/", "other0")).await.is_none());
     }
-    assert!(copies.local(&Identity::default(), &jobs(), Revision(0)).is_none());
+    assert!(copies.local(&Caller::default(), &jobs(), Revision(0)).is_none());
     until("a copy", || copies.covering(&jobs())).await;
-    assert!(copies.local(&Identity::default(), &jobs(), Revision(0)).is_some());
+    assert!(copies.local(&Caller::default(), &jobs(), Revision(0)).is_some());
     assert!(copies.covering(&KeyRange::One(b("other/a"))).is_none());
     // Who has a token is nobody to copy for.
-    let token = Identity { token: Some("t".into()), ..Identity::default() };
+    let token = Caller::of(Identity { token: Some("t".into()), ..Identity::default() });
     assert!(copies.local(&token, &KeyRange::prefix(b("secret/")), Revision(0)).is_none());
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(copies.covering(&KeyRange::prefix(b("secret/"))).is_none());
@@ -90,7 +90,7 @@ async fn ranges_that_overlap_share_one_copy() {
     put(&world, "jobs/a/1", "1").await;
     put(&world, "jobs/b/1", "1").await;
     let copies = Copies::start(Wire::to(&world).await.source(), settings(hungry()));
-    let watch = |range: &KeyRange| copies.local(&Identity::default(), range, Revision(0));
+    let watch = |range: &KeyRange| copies.local(&Caller::default(), range, Revision(0));
     let [one, whole] = [KeyRange::prefix(b("jobs/a/")), jobs()];
     watch(&one);
     let narrow = until("the narrow one", || copies.covering(&one)).await;
@@ -129,10 +129,10 @@ async fn what_is_much_hotter_takes_the_memory_of_what_is_colder_and_a_named_rang
     let copies = Copies::start(Wire::to(&world).await.source(), settings);
     until("the named one", || copies.covering(&jobs())).await;
     let [cold, hot] = ["cold/", "hot/"].map(|prefix| KeyRange::prefix(b(prefix)));
-    copies.local(&Identity::default(), &cold, Revision(0));
+    copies.local(&Caller::default(), &cold, Revision(0));
     until("the cold one", || copies.covering(&cold)).await;
     for _ in 0..10 {
-        copies.local(&Identity::default(), &hot, Revision(0));
+        copies.local(&Caller::default(), &hot, Revision(0));
     }
     until("the hot one", || copies.covering(&hot)).await;
     assert!(copies.covering(&cold).is_none());

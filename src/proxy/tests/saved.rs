@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     pb::etcdserverpb as pb,
-    server::{Identity, tests::world},
+    server::tests::world,
     types::{Error, Revision},
     watch::{Delivery, Turn, WatchSpec},
 };
@@ -77,7 +77,7 @@ async fn without_upstream_what_was_known_last_is_served_and_says_so_and_when_it_
     }
 
     // Somebody watches from now, which is what the copy has; upstream goes on, and comes back.
-    let local = copies.local(&Identity::default(), &jobs(), Revision(0)).expect("served here");
+    let local = copies.local(&Caller::default(), &jobs(), Revision(0)).expect("served here");
     let (control, mut deliveries) = local.hub.open();
     control.create(watch_all()).unwrap();
     let mut last = 0;

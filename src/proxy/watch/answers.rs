@@ -28,6 +28,18 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 type Event = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Done at a change; gives back what to wait for the next one with.
+type Change = Pin<Box<dyn Future<Output = watch::Receiver<u64>> + Send>>;
+
+fn changed(mut count: watch::Receiver<u64>) -> Change {
+    Box::pin(async move {
+        if count.changed().await.is_err() {
+            // Nobody is left to change anything.
+            std::future::pending::<()>().await;
+        }
+        count
+    })
+}
 
 /// A hub's replies to this stream.
 pub(super) struct Part {
@@ -76,6 +88,10 @@ pub struct Answers<L: Locals> {
     home_every: Duration,
     /// When watchers upstream look for a home here; there only while there are some.
     look_home: Option<Pin<Box<Sleep>>>,
+    /// Who may watch what here may be another matter.
+    change: Option<Change>,
+    /// [`Locals::stamp`] when all watchers were last looked at.
+    stamp: u64,
     stopping: Event,
     /// For a client that insists on a leader: there is none any more.
     leaderless: Option<(Event, Arc<Looking>)>,
@@ -100,6 +116,9 @@ impl<L: Locals> Answers<L> {
     ) -> Answers<L> {
         let interval = interval(settings.progress_interval);
         Answers {
+            change: session.changed().map(changed),
+            // Requests may have been read already: it looks once in any case.
+            stamp: u64::MAX,
             session,
             tasks,
             parts: Vec::new(),
@@ -124,6 +143,7 @@ impl<L: Locals> Answers<L> {
             }
             let has_looked = self.since_look == 0;
             self.since_look = (self.since_look + 1) % LOOK_EVERY;
+            self.reconsider();
             // One delivery at a time goes behind what is there, so nobody keeps the others from their turn.
             let has_more = self.take_delivery(context);
             match self.session.poll(context, has_looked && !has_more) {
@@ -145,6 +165,16 @@ impl<L: Locals> Answers<L> {
         }
     }
 
+    /// Has watchers go that may not be served here any more, before anything is made for them.
+    fn reconsider(&mut self) {
+        let stamp = self.session.stamp();
+        if stamp != self.stamp {
+            // Before the look: what changes meanwhile has the next one look again.
+            self.stamp = stamp;
+            self.session.with_polled(|merger| merger.reconsider());
+        }
+    }
+
     /// Asks everybody but hubs and the session.
     fn look_around(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
         if self.stopping.as_mut().poll(context).is_ready() {
@@ -162,6 +192,11 @@ impl<L: Locals> Answers<L> {
         while self.probe.as_mut().poll(context).is_ready() {
             self.session.with_polled(|merger| merger.probe());
             self.probe.as_mut().reset(Instant::now() + PROBE_EVERY);
+        }
+        while let Some(change) = &mut self.change
+            && let Poll::Ready(count) = change.as_mut().poll(context)
+        {
+            self.change = Some(changed(count));
         }
         self.look_home(context);
         let mut at = 0;

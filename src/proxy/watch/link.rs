@@ -30,6 +30,8 @@ pub(super) struct Link<L> {
 enum End {
     /// The client does not read: what is in flight must not hold up others on the same connection.
     Slow,
+    /// The client has to begin another stream.
+    Unproven,
     Lost(Status),
 }
 
@@ -53,7 +55,15 @@ impl<L: Locals> Link<L> {
             if has_replied {
                 pauses.reset();
             }
-            let End::Lost(status) = end else { continue };
+            let status = match end {
+                End::Lost(status) => status,
+                End::Slow => continue,
+                // As if its connection had broken, which clients know how to take.
+                End::Unproven => {
+                    let text = "henge proxy: upstream has to be asked again, and does not take the token any more";
+                    return self.session.fail(Status::unavailable(text));
+                }
+            };
             self.source.leave(turn);
             if is_lasting(&status) {
                 return self.session.fail(status);
@@ -94,6 +104,9 @@ impl<L: Locals> Link<L> {
             if let Err(nonsense) = self.session.with(|merger| merger.replied(reply)) {
                 tracing::warn!(reason = nonsense.0, "upstream breaks the rules of a watch stream");
                 return End::Lost(Status::unavailable(nonsense.0));
+            }
+            if self.session.with(|merger| merger.is_unproven()) {
+                return End::Unproven;
             }
             if self.session.is_full() && timeout(PATIENCE, self.session.has_drained()).await.is_err() {
                 return End::Slow;

@@ -41,6 +41,10 @@ pub(super) trait Homes {
     fn find(&mut self, range: &KeyRange, start: Revision) -> Option<Home>;
     /// Whether a hub has everything of `range` from now on.
     fn has(&self, range: &KeyRange) -> bool;
+    /// Whether this stream may be served by hubs what is in `range`.
+    fn allows(&self, _range: &KeyRange) -> bool {
+        true
+    }
     /// Creates a watcher whose id is in the spec.
     fn attach(&mut self, home: Home, spec: WatchSpec) -> Result<(), Error>;
     /// Ends a watcher; that it does is not waited for.
@@ -72,6 +76,8 @@ pub(super) struct Merger<H> {
     crowds: BTreeMap<Place, usize>,
     progress: Progress,
     link: Link,
+    /// Upstream does not take what proves whose the stream is.
+    is_unproven: bool,
     out: VecDeque<(WatchReply, usize)>,
     /// The header of the last reply.
     told: Option<ResponseHeader>,
@@ -125,6 +131,7 @@ impl<H: Homes> Merger<H> {
             crowds: BTreeMap::new(),
             progress: Progress::default(),
             link: Link::default(),
+            is_unproven: false,
             out: VecDeque::new(),
             told: None,
             out_bytes: 0,

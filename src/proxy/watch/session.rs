@@ -6,7 +6,8 @@ use super::{
     merge::{Home, Homes, Merger},
 };
 use crate::{
-    server::{Header, Identity},
+    proxy::Caller,
+    server::Header,
     types::{Error, KeyRange, Revision},
     watch::{Control, WatchSpec},
 };
@@ -19,12 +20,13 @@ use std::{
     },
     task::{Context, Poll, Waker},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tonic::Status;
 
 /// See the module.
 pub(super) struct Session<L> {
     inner: Mutex<Inner<L>>,
+    locals: L,
     requests_max: usize,
     backlog_bytes_max: usize,
     /// There may be room for requests again.
@@ -58,7 +60,7 @@ pub(super) struct Inner<L> {
 pub(super) struct Hubs<L> {
     locals: L,
     /// Whose stream it is.
-    caller: Identity,
+    caller: Arc<Caller>,
     opened: BTreeMap<Home, Opened>,
     next: u64,
     /// The other halves of those that were opened last, for whoever polls them.
@@ -79,10 +81,11 @@ pub(super) enum Next<T> {
 
 impl<L: Locals> Session<L> {
     /// A stream of `caller` without watchers; those to come are counted in `open`.
-    pub(super) fn new(locals: L, caller: Identity, settings: &WatchSettings, open: Arc<AtomicUsize>) -> Session<L> {
-        let hubs = Hubs { locals, caller, opened: BTreeMap::new(), next: 0, parts: Vec::new() };
+    pub(super) fn new(locals: L, caller: Arc<Caller>, settings: &WatchSettings, open: Arc<AtomicUsize>) -> Session<L> {
+        let hubs = Hubs { locals: locals.clone(), caller, opened: BTreeMap::new(), next: 0, parts: Vec::new() };
         Session {
             inner: Mutex::new(Inner { merger: Merger::new(hubs), counted: 0, failed: None, waker: None }),
+            locals,
             requests_max: settings.requests_max,
             backlog_bytes_max: settings.backlog_bytes_max,
             room: Notify::new(),
@@ -90,6 +93,16 @@ impl<L: Locals> Session<L> {
             drained: Notify::new(),
             open,
         }
+    }
+
+    /// What [`Locals::stamp`] says.
+    pub(super) fn stamp(&self) -> u64 {
+        self.locals.stamp()
+    }
+
+    /// What [`Locals::changed`] gives.
+    pub(super) fn changed(&self) -> Option<watch::Receiver<u64>> {
+        self.locals.changed()
     }
 
     /// Does something with the merger, and wakes all for whom something follows.
@@ -214,6 +227,10 @@ impl<L: Locals> Hubs<L> {
 impl<L: Locals> Homes for Hubs<L> {
     fn has(&self, range: &KeyRange) -> bool {
         self.local(range, Revision(0)).is_some()
+    }
+
+    fn allows(&self, range: &KeyRange) -> bool {
+        self.locals.allows(&self.caller, range)
     }
 
     fn find(&mut self, range: &KeyRange, start: Revision) -> Option<Home> {

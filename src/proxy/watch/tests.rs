@@ -73,7 +73,7 @@ impl Copies {
 }
 
 impl Locals for Copies {
-    fn local(&self, _: &Identity, range: &KeyRange, _: Revision) -> Option<Local> {
+    fn local(&self, _: &Caller, range: &KeyRange, _: Revision) -> Option<Local> {
         range.start().starts_with(b"l/").then(|| self.0.lock().as_ref().map(|(local, _)| local.clone()))?
     }
 }

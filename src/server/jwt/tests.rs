@@ -107,3 +107,22 @@ fn options_that_do_not_fit_are_told_at_the_start() {
         assert!(said.contains(text), "{said:?} should say {text:?}");
     }
 }
+
+#[test]
+fn what_checks_may_leave_and_what_signs_may_not() {
+    let both = Jwt::new(&options("RS256", key!("rsa.pub.pem"), key!("rsa.pem"))).expect("they belong together");
+    let check = both.check().expect("a public key").clone();
+    assert_eq!(Some(check.public_key.clone()), key!("rsa.pub.pem"));
+    let token = both.sign("alice", 7, NOW).expect("a private key");
+    let elsewhere = Jwt::of_check(check).expect("enough to check");
+    assert_eq!(elsewhere.find(&token, NOW), Some(("alice".into(), 7)));
+    assert!(elsewhere.sign("alice", 7, NOW).is_err());
+    for (method, public, private) in [
+        ("HS256", None, Some(b"a secret".to_vec())),
+        ("HS256", Some(b"a secret".to_vec()), Some(b"a secret".to_vec())),
+        ("RS256", None, key!("rsa.pem")),
+    ] {
+        let jwt = Jwt::new(&options(method, public, private)).expect(method);
+        assert_eq!(jwt.check(), None, "{method}");
+    }
+}

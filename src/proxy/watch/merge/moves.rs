@@ -1,7 +1,7 @@
 //! Watchers that move between upstream and hubs here, as copies come and go.
 
 use super::{Home, Homes, Merger, Place, Watcher, progress_request};
-use crate::types::Revision;
+use crate::{pb::etcdserverpb::watch_request::RequestUnion, types::Revision};
 
 impl<H: Homes> Merger<H> {
     /// For from time to time. Asks each hub how far it is, so that watchers without events can go on elsewhere from there.
@@ -46,6 +46,30 @@ impl<H: Homes> Merger<H> {
         }
         let verdict = self.progress.lost(place);
         self.act_on(place, verdict);
+        self.advance();
+    }
+
+    /// Who may watch what here may be another matter now: watchers that may not be served by hubs any more go upstream, from where they are.
+    /// What a hub has for them still is not told.
+    pub(in crate::proxy::watch) fn reconsider(&mut self) {
+        let is_barred = |watcher: &Watcher| watcher.place != Place::Upstream && !self.homes.allows(&watcher.range);
+        let barred = self.watchers.iter().filter(|(_, watcher)| is_barred(watcher));
+        let barred: Vec<i64> = barred.map(|(serial, _)| *serial).collect();
+        if barred.is_empty() {
+            return;
+        }
+        // Creates that are not answered are at one place, and in order there: all of them are requests again.
+        if self.pending.iter().any(|serial| barred.contains(serial)) {
+            while let Some(serial) = self.pending.pop_back() {
+                let watcher = self.withdraw(serial).expect("a create that is not answered has a watcher");
+                self.waiting.push_front(RequestUnion::CreateRequest(watcher.create));
+            }
+        }
+        for serial in barred {
+            if let Some(watcher) = self.withdraw(serial) {
+                self.settle(Watcher { place: Place::Upstream, ..watcher });
+            }
+        }
         self.advance();
     }
 

@@ -10,7 +10,7 @@ use crate::{
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
 use prost::Message;
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
 /// The keys of all revisions from 2 on, as the core has them.
 type Log = Rc<RefCell<Vec<u8>>>;
@@ -97,6 +97,8 @@ struct Played {
     sources: BTreeMap<Home, Source>,
     /// The homes that serve, by the first of their two keys.
     serving: BTreeMap<u8, Home>,
+    /// The stream may not be served by these.
+    barred: BTreeSet<u8>,
     opened: u64,
 }
 
@@ -109,18 +111,26 @@ impl Played {
     }
 
     fn serving(&self, range: &KeyRange) -> Option<Home> {
+        self.covering(range).filter(|first| !self.barred.contains(first)).map(|first| self.serving[&first])
+    }
+
+    fn covering(&self, range: &KeyRange) -> Option<u8> {
         let covers = |first: u8| match range {
             KeyRange::One(key) => (first..first + 2).contains(&key[0]),
             KeyRange::Span { start, end } => start[0] >= first && end[..] <= [first + 2][..],
             KeyRange::From(_) => false,
         };
-        self.serving.iter().find(|(first, _)| covers(**first)).map(|(_, home)| *home)
+        self.serving.keys().copied().find(|first| covers(*first))
     }
 }
 
 impl Homes for Played {
     fn has(&self, range: &KeyRange) -> bool {
         self.serving(range).is_some()
+    }
+
+    fn allows(&self, range: &KeyRange) -> bool {
+        self.covering(range).is_none_or(|first| !self.barred.contains(&first))
     }
 
     fn find(&mut self, range: &KeyRange, start: Revision) -> Option<Home> {
@@ -235,7 +245,8 @@ struct World {
 impl World {
     fn new() -> World {
         let log = Log::default();
-        let mut homes = Played { log: log.clone(), sources: BTreeMap::new(), serving: BTreeMap::new(), opened: 0 };
+        let (sources, serving, barred) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut homes = Played { log: log.clone(), sources, serving, barred, opened: 0 };
         homes.open(b'a', 1);
         homes.open(b'c', 1);
         World {
@@ -303,6 +314,16 @@ impl World {
         let old = self.merger.homes.serving[&first_key];
         self.merger.homes.open(first_key, oldest);
         self.merger.home_ended(old);
+        self.read();
+    }
+
+    /// From now on the stream may be served by a home no more, or again.
+    fn turn_permission(&mut self, first_key: u8) {
+        let barred = &mut self.merger.homes.barred;
+        if !barred.remove(&first_key) {
+            barred.insert(first_key);
+        }
+        self.merger.reconsider();
         self.read();
     }
 
@@ -435,6 +456,7 @@ enum Step {
     Hear,
     Compact,
     Probe,
+    TurnPermission(bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -456,6 +478,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => Just(Step::Hear),
         1 => Just(Step::Compact),
         1 => Just(Step::Probe),
+        1 => any::<bool>().prop_map(Step::TurnPermission),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -493,6 +516,7 @@ impl World {
             }
             Step::Send => drop(self.send()),
             Step::Hear => drop(self.hear()),
+            Step::TurnPermission(first) => self.turn_permission(which(first)),
             Step::Compact => {
                 self.compacted = head(&self.log);
                 if let Some(upstream) = &mut self.upstream {

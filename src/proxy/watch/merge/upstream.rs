@@ -6,6 +6,7 @@ use crate::{
         etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion},
         mvccpb::Event,
     },
+    types::Error,
     watch::NO_WATCHER,
 };
 
@@ -118,6 +119,12 @@ impl<H: Homes> Merger<H> {
         Ok(())
     }
 
+    /// Whether watchers went upstream that upstream would serve, but for the token of this stream, which has ended: the client has to begin
+    /// another one.
+    pub(in crate::proxy::watch) fn is_unproven(&self) -> bool {
+        self.is_unproven
+    }
+
     fn upstream_refused(&mut self, serial: i64, reply: WatchResponse) {
         let Some(watcher) = self.take_out(serial) else { return };
         match watcher.id {
@@ -126,6 +133,8 @@ impl<H: Homes> Merger<H> {
                 assert_eq!(head, Some(serial), "creates that are not answered are in the order in which they are sent");
                 self.say(reply);
             }
+            // It exists for the client, which can prove who it is only with another stream: the token that this one began with has ended.
+            Some(_) if reply.cancel_reason.ends_with(Error::InvalidAuthToken.text()) => self.is_unproven = true,
             // It exists for the client: it ends.
             Some(id) => self.say(WatchResponse { watch_id: id, created: false, ..reply }),
         }

@@ -297,3 +297,48 @@ fn upstream_is_asked_again_though_something_else_is_to_be_sent() {
     steps.into_iter().chain(more).for_each(|step| world.run(step));
     world.settle();
 }
+
+#[test]
+fn a_watcher_that_may_not_be_served_here_any_more_goes_upstream_and_is_told_nothing_more_from_here() {
+    let mut world = World::new();
+    world.create(b'a', 0, 0, 0);
+    world.create(b'c', 0, 0, 0);
+    world.settle();
+    world.put(b'a');
+    world.level_homes(b'a');
+    // What the hub has for it is not told any more; upstream tells it, if it may be told.
+    world.turn_permission(b'a');
+    assert!(world.deliver(b'a'));
+    assert_eq!(world.held[&0].by_events, 2, "nothing was told");
+    world.link_up(0);
+    assert!(world.send());
+    world.hear();
+    let refusal = "rpc error: code = PermissionDenied desc = etcdserver: permission denied".to_owned();
+    world.merger.link_down();
+    world.upstream = Some(Source::at(head(&world.log), 1));
+    world.merger.link_up();
+    let Some(RequestUnion::CreateRequest(create)) = world.merger.next_upstream().unwrap().request_union else {
+        panic!("it is asked for again")
+    };
+    let refused = WatchResponse { created: true, canceled: true, cancel_reason: refusal.clone(), ..reply(-1, 3) };
+    world.merger.replied(refused).unwrap();
+    let told = std::iter::from_fn(|| world.merger.pop()).map(decoded).last().expect("an end");
+    assert!(told.canceled && !told.created && told.watch_id == 0 && told.cancel_reason == refusal, "{told:?}");
+    assert!(create.watch_id > 0 && !world.merger.is_unproven());
+    assert_eq!(world.merger.watchers(), 1, "the other one stays");
+}
+
+#[test]
+fn a_watcher_whose_stream_can_prove_nothing_any_more_is_not_ended_but_the_stream_is() {
+    let mut world = World::new();
+    world.create(b'a', 0, 0, 0);
+    world.settle();
+    world.turn_permission(b'a');
+    world.link_up(0);
+    world.merger.next_upstream().expect("it is asked for");
+    let reason = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token".to_owned();
+    let refused = WatchResponse { created: true, canceled: true, cancel_reason: reason, ..reply(-1, 1) };
+    world.merger.replied(refused).unwrap();
+    assert!(world.merger.is_unproven());
+    assert!(!world.merger.has_reply(), "it is not told that a watcher has ended");
+}
