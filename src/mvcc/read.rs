@@ -182,7 +182,7 @@ impl Reader {
 
     /// Number of live keys in a range, as [`Reader::keys_total`]. Costs next to nothing.
     pub fn keys_in(&self, range: &KeyRange) -> usize {
-        self.shared().state.read().index.count_live(range.bounds()) as usize
+        self.shared().state.read().index.count_live(range.bounds())
     }
 
     /// Keeps what is visible at `revision` (0 or less: the current one) from being swept until the pin is dropped.

@@ -202,14 +202,14 @@ impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
         limit: usize,
         meter: &mut dyn Meter,
     ) -> Result<(Vec<KeyValue>, bool), Stop> {
-        let hold_max = limit.saturating_mul(2).max(SORT_KEYS_MIN);
-        let (mut kvs, mut passed) = (Vec::new(), 0_usize);
+        let (mut kvs, mut passed, mut held) = (Vec::new(), 0_usize, 0);
         // Sorting is stable, and whoever comes later has the greater key: what falls out now would fall out at the end.
         let cut = |kvs: &mut Vec<KeyValue>, meter: &mut dyn Meter| {
             query.sort(kvs);
-            let bytes = kvs.iter().skip(limit).map(bytes_of).sum();
+            let bytes = kvs.iter().skip(limit).map(bytes_of).sum::<usize>();
             kvs.truncate(limit);
             meter.give(bytes);
+            bytes
         };
         for stamp in found {
             let mut kv = (self.row)(*stamp)?;
@@ -221,9 +221,11 @@ impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
             }
             passed += 1;
             meter.take(bytes_of(&kv))?;
+            held += bytes_of(&kv);
             kvs.push(kv);
-            if kvs.len() >= hold_max {
-                cut(&mut kvs, &mut *meter);
+            // At least half of it goes, so that sorting again and again costs no more than sorting all.
+            if kvs.len() >= limit.saturating_mul(2) && (kvs.len() >= SORT_KEYS_MIN || held >= SORT_BYTES_MIN) {
+                held -= cut(&mut kvs, &mut *meter);
             }
         }
         cut(&mut kvs, &mut *meter);
@@ -241,8 +243,9 @@ struct Extent {
     keep_max: usize,
 }
 
-/// Below this many keys a sorted range with a limit holds them all.
+/// Below this many keys, and so many bytes, a sorted range with a limit holds them all.
 const SORT_KEYS_MIN: usize = if cfg!(test) { 2 } else { 1_000 };
+const SORT_BYTES_MIN: usize = 64 << 10;
 
 /// What a row of an answer takes.
 fn bytes_of(kv: &KeyValue) -> usize {
