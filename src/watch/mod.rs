@@ -30,6 +30,7 @@ mod batch;
 mod catch_up;
 mod control;
 mod encode;
+mod held;
 mod interval;
 mod matcher;
 mod progress;
@@ -51,6 +52,7 @@ use crate::{
 use batch::{EventItem, Happening, Wants};
 use bytes::Bytes;
 use catch_up::Member;
+use held::Held;
 use matcher::{Matcher, Place};
 use parking_lot::Mutex;
 use slots::Slots;
@@ -207,8 +209,7 @@ struct Shared {
     level: AtomicI64,
     behind: AtomicUsize,
     watchers: AtomicUsize,
-    /// What all streams hold back.
-    queued_bytes: Arc<AtomicUsize>,
+    held: Arc<Held>,
     state: Mutex<State>,
 }
 
@@ -267,7 +268,7 @@ impl Hub {
             level,
             behind: AtomicUsize::new(0),
             watchers: AtomicUsize::new(0),
-            queued_bytes: Arc::default(),
+            held: Arc::default(),
             state: Mutex::default(),
         };
         Hub { shared: Arc::new(shared) }
@@ -302,6 +303,7 @@ impl Hub {
             let mut state = self.shared.state.lock();
             let published = self.shared.level.load(Ordering::Relaxed);
             let mut level = published;
+            let room = self.shared.options.stream_bytes_now(self.held_bytes(), state.streams.len());
             for (revision, events) in events {
                 if revision.0 <= published {
                     continue;
@@ -310,7 +312,6 @@ impl Hub {
                 if !self.shared.options.is_partial {
                     state.miss(level + 1, revision.0 - 1);
                 }
-                let room = self.shared.options.stream_bytes_now(self.shared.held(), state.streams.len());
                 state.route(revision, events, room);
                 level = revision.0;
             }
@@ -329,7 +330,7 @@ impl Hub {
 
     /// What all streams together hold back, in bytes; of each at most [`Options::stream_bytes_max`] and one revision.
     pub fn held_bytes(&self) -> usize {
-        self.shared.held()
+        self.shared.held.bytes()
     }
 
     /// What waits to be sent. Takes time for each stream, not under the hub's lock.
@@ -350,12 +351,6 @@ impl Hub {
             watchers: self.shared.watchers.load(Ordering::Relaxed),
             behind: self.shared.behind.load(Ordering::Relaxed),
         }
-    }
-}
-
-impl Shared {
-    fn held(&self) -> usize {
-        self.queued_bytes.load(Ordering::Relaxed)
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     Control, Delivery, ITEM_BYTES, Outlet, Shared, State,
     batch::{Costed, EventItem, Replies},
     catch_up::{Cohort, Done, Job, LOCK_STEP, Member},
+    held::Held,
     progress::Progress,
 };
 use crate::types::{Error, Fault, Revision};
@@ -21,8 +22,9 @@ use std::{
 pub(super) struct Subscriber {
     /// What the queue holds, and what was taken from it and is not sent.
     queued_bytes: AtomicUsize,
-    /// The same of all streams of the hub.
-    all_queued_bytes: Arc<AtomicUsize>,
+    /// The same of all streams of the hub, and where this one takes from it.
+    held: Arc<Held>,
+    sum: usize,
     pub(super) inner: Mutex<Inner>,
 }
 
@@ -72,7 +74,7 @@ impl Subscriber {
     fn let_go(&self, bytes: usize) {
         if bytes > 0 {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.all_queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.held.take(self.sum, bytes);
         }
     }
 
@@ -85,7 +87,7 @@ impl Subscriber {
     /// Appends what a publish has for this stream; returns whom to wake.
     pub(super) fn push(&self, staged: &mut Vec<Item>, bytes: usize, fallen: &mut Vec<Member>) -> Option<Waker> {
         self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.all_queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.held.add(bytes);
         let mut inner = self.inner.lock();
         if inner.items.is_empty() {
             std::mem::swap(&mut inner.items, staged);
@@ -145,8 +147,8 @@ impl Inner {
 }
 
 pub(super) fn open(hub: &Arc<Shared>) -> (Control, Deliveries) {
-    let all_queued_bytes = Arc::clone(&hub.queued_bytes);
-    let subscriber = Subscriber { queued_bytes: AtomicUsize::new(0), all_queued_bytes, inner: Mutex::default() };
+    let (held, sum) = (Arc::clone(&hub.held), hub.held.sum());
+    let subscriber = Subscriber { queued_bytes: AtomicUsize::new(0), held, sum, inner: Mutex::default() };
     let subscriber = Arc::new(subscriber);
     let stream = hub.state.lock().streams.insert(Outlet::new(Arc::clone(&subscriber)));
     let control = Control { hub: Arc::clone(hub), subscriber: Arc::clone(&subscriber), stream };
