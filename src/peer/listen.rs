@@ -31,8 +31,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Streams of one connection. A peer opens one on each.
 const STREAMS_MAX: u32 = 16;
-/// How many connections there may be to the peer URLs: as many as members make, and few of those who have not been let in. Members are let in within milliseconds, and are few; what strangers open beyond this ends
-/// one stranger for each, the oldest first.
+/// How many connections there may be to the peer URLs: as many as members make, and few of those over which nobody was let in. Members are
+/// let in within milliseconds, and are few; each stranger beyond this ends another one, the oldest first.
 pub(super) const PLACES: Bounds = Bounds { silent_max: 256, ..Bounds::NONE };
 /// The least that a message may have; see [`serve`].
 const MESSAGE_BYTES_MIN: usize = 64 << 20;

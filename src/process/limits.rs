@@ -6,7 +6,7 @@ use crate::{
     places::{self, Places},
     server::{Bounds, RateSettings},
 };
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{fs, path::Path, time::Duration};
 
 /// What is assumed where the system does not say.
@@ -93,6 +93,17 @@ fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
+/// Takes as many open files as the system would let this process have: what shells give it is for people, and too few for a server. Go's
+/// runtime does the same for etcd.
+pub(super) fn raise_files_max() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(%error, ?current, ?maximum, "cannot raise the number of open files");
+    }
+}
+
 fn files_max() -> usize {
     usize::try_from(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
 }
@@ -155,6 +166,9 @@ mod tests {
         assert_eq!(total("MemTotal:       24684276 kB\nMemFree: 1 kB\n"), Some(24_684_276 * 1_024));
         assert_eq!(total("MemFree: 1 kB\n"), None);
         assert!(memory_bytes() > 64 << 20);
+        raise_files_max();
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        assert_eq!(current, maximum);
         assert!(Limits::of(&LimitFlags::default()).connections_max > 10);
     }
 }

@@ -67,6 +67,7 @@ pub fn run(config: Config, warnings: &[String]) -> ExitCode {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    limits::raise_files_max();
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     built.map_err(|error| format!("cannot start the runtime: {error}"))
 }
@@ -313,7 +314,6 @@ fn edge_settings(config: &Config, limits: &Limits) -> server::Settings {
         // Beside the store: the same disk, and nobody else's.
         spool_dir: config.data_dir.clone(),
         ring_proxies: RingProxies::new(config.client_tls.ring_proxy_cn.iter().cloned()),
-        ..server::Settings::default()
     }
 }
 
