@@ -15,11 +15,14 @@
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap},
+    future::{Future, poll_fn},
     net::IpAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -244,9 +247,14 @@ impl Place {
         self.is_known.load(Relaxed)
     }
 
-    /// Waits until it is taken away.
+    /// Waits until it is taken away. Whoever keeps it can ask again and again without a lock.
     pub async fn taken_away(&self) {
-        self.taken_away.notified().await;
+        let mut taken_away = pin!(self.taken_away.notified());
+        poll_fn(|context| match self.is_known() {
+            true => Poll::Pending,
+            false => taken_away.as_mut().poll(context),
+        })
+        .await;
     }
 }
 
@@ -275,10 +283,7 @@ mod tests {
     }
 
     fn is_taken_away(place: &Place) -> bool {
-        use std::{
-            pin::pin,
-            task::{Context, Waker},
-        };
+        use std::task::{Context, Waker};
         pin!(place.taken_away()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 

@@ -7,12 +7,14 @@ use henge::pb::etcdserverpb::{
     self as pb, RangeRequest, RangeResponse,
     kv_client::KvClient,
     range_request::{SortOrder, SortTarget},
+    watch_client::WatchClient,
 };
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinSet};
+use tokio_stream::StreamExt;
 use tonic::{Code, Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
 
@@ -109,7 +111,7 @@ fn who_reads_no_answers_gets_no_more_lists_and_everybody_else_is_served() {
     let held = (0..3).map(|_| runtime.block_on(unread(channel.clone(), three()))).collect::<Vec<_>>();
     assert!(held.iter().all(Result::is_ok), "{held:?}");
     eventually("the answers wait to be read", || {
-        (number(server.url(), "henge_server_answers_unsent_bytes") > 8e6).then_some(())
+        (number(server.url(), "henge_server_requests_admitted_bytes{class=\"list\"}") > 8e6).then_some(())
     });
 
     let refusal = runtime.block_on(unread(channel.clone(), three())).unwrap_err();
@@ -130,13 +132,16 @@ fn who_reads_no_answers_gets_no_more_lists_and_everybody_else_is_served() {
     });
 }
 
-/// Whether the server has closed a connection on which it says nothing.
+/// Whether the server has closed a connection.
 fn is_closed(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).expect("it can be asked");
-    match stream.read(&mut [0; 64]) {
-        Ok(0) => true,
-        Ok(_) => false,
-        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    loop {
+        match stream.read(&mut [0; 64]) {
+            Ok(0) => return true,
+            // It says what it can before it hears anything.
+            Ok(_) => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
     }
 }
 
@@ -211,6 +216,79 @@ fn strangers_who_hold_connections_to_a_peer_url_keep_no_member_away() {
     assert_eq!(cluster.members[0].get("while one is away").as_deref(), Some("v"), "it is with the others again");
     let closed = strangers.iter_mut().map(is_closed).filter(|is_closed| *is_closed).count();
     assert!(closed >= 44, "{closed}");
+}
+
+/// As an API server of Kubernetes has it, and more: etcd would serve it, so it is served.
+#[test]
+fn what_large_clusters_do_is_not_refused_by_default() {
+    let server = Server::start();
+    let runtime = Runtime::new().unwrap();
+    let channel = runtime.block_on(Server::channel(server.url())).unwrap();
+    runtime.block_on(async {
+        let mut kv = KvClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
+        for hundred in 0..100 {
+            let put = |number: u32| {
+                let key = format!("/registry/pods/{:05}", hundred * 100 + number).into();
+                let put = pb::PutRequest { key, value: vec![b'v'; 1_500].into(), ..pb::PutRequest::default() };
+                pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }
+            };
+            let success = (0..100).map(put).collect();
+            kv.txn(pb::TxnRequest { success, ..pb::TxnRequest::default() }).await.unwrap();
+        }
+        // Watches: ten thousand on one connection, of which each hundred have a stream.
+        let mut watches = Vec::new();
+        for stream in 0..100 {
+            let create = move |number: u32| {
+                let key = format!("/registry/pods/{:05}", stream * 100 + number).into();
+                let create = pb::WatchCreateRequest { key, ..pb::WatchCreateRequest::default() };
+                pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) }
+            };
+            let requests = tokio_stream::iter((0..100).map(create)).chain(tokio_stream::pending());
+            let mut replies = WatchClient::new(channel.clone()).watch(requests).await.unwrap().into_inner();
+            for _ in 0..100 {
+                let reply = replies.message().await.unwrap().expect("a reply");
+                assert!(reply.created && !reply.canceled, "{reply:?}");
+            }
+            watches.push(replies);
+        }
+        let mut tasks = JoinSet::new();
+        // Lists, whole and sorted, more than are read at the same time.
+        for number in 0..16 {
+            let (order, target) =
+                [(SortOrder::None, SortTarget::Key), (SortOrder::Descend, SortTarget::Mod)][number % 2];
+            let request = RangeRequest { sort_order: order.into(), sort_target: target.into(), ..all() };
+            let mut kv = kv.clone();
+            tasks.spawn(async move { assert!(kv.range(request).await.unwrap().into_inner().kvs.len() >= 10_000) });
+        }
+        // Requests as large as they may be.
+        for number in 0..32 {
+            let key = format!("large{number}").into();
+            let put = pb::PutRequest { key, value: vec![b'v'; (3 << 19) - 1_000].into(), ..pb::PutRequest::default() };
+            let mut kv = kv.clone();
+            tasks.spawn(async move { kv.put(put).await.map(drop).unwrap() });
+        }
+        // Connections: a thousand, all with something to ask.
+        let mut connections = Vec::new();
+        for _ in 0..1_000 {
+            connections.push(Server::channel(server.url()).await.unwrap());
+        }
+        for connection in &connections {
+            let mut kv = KvClient::new(connection.clone());
+            let request = RangeRequest { key: "/registry/pods/00001".into(), ..RangeRequest::default() };
+            tasks.spawn(async move { assert_eq!(kv.range(request).await.unwrap().into_inner().kvs.len(), 1) });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        kv.put(pb::PutRequest { key: "/registry/pods/09999".into(), ..pb::PutRequest::default() }).await.unwrap();
+        let event = watches.last_mut().unwrap().message().await.unwrap().expect("an event");
+        assert_eq!(event.events.len(), 1);
+    });
+    for class in ["list", "read", "write", "upkeep"] {
+        let name = format!("henge_server_requests_shed_total{{class=\"{class}\"}}");
+        assert_eq!(number(server.url(), &name), 0.0, "{class}");
+    }
+    assert_eq!(number(server.url(), "henge_server_streams_shed_total"), 0.0);
 }
 
 #[test]

@@ -8,18 +8,29 @@
 //!   0 ─────────────── list ▏50 % ──── read ▏70 % ──── write ▏90 % ── upkeep ▏100 %
 //! ```
 //!
-//! A range begins as a point read with a few bytes paid ahead, and pays for its answer while it is read, before it takes the memory. What
-//! becomes large is a list from then on, whatever was asked for.
+//! Two things are counted. A *place* is that of a call: it is taken before the call is looked at, and free when its answer has left. A
+//! *ticket* is for bytes above the few that each call has for free: a write pays for its copies, and a range for its answer while it reads
+//! it, before it takes the memory. What becomes large is a list from then on, whatever was asked for; its ticket goes with the answer.
+//!
+//! A call of little bytes costs two atomic additions, both on one line of the cache, and nothing else.
+
+mod piece;
+
+pub(crate) use piece::Piece;
 
 use crate::{mvcc::Meter, types::Error};
 use std::{
+    future::Future,
     sync::{
-        Arc,
+        LazyLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout, timeout_at},
+};
 
 /// What a request is, from the cheapest to lose to the dearest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,9 +39,9 @@ pub enum Class {
     List,
     /// Reads whose answer is small.
     Read,
-    /// Whatever goes into the log but upkeep.
+    /// Whatever goes into the log but upkeep; watches.
     Write,
-    /// Leases, users and roles, alarms: without them everything else ends.
+    /// Leases and their renewals, users and roles, alarms: without them everything else ends.
     Upkeep,
 }
 
@@ -40,21 +51,27 @@ const CLASSES: [(Class, &str, u64); 4] =
 
 /// Copies of a write while it is under way: the request, the entry, the log's buffer, and what goes to the other members.
 const COPIES_OF_A_WRITE: usize = 4;
-/// Paid when a read comes in: most answers need no more.
-const READ_BYTES: usize = 4 << 10;
+/// What each call may take without a word: most need no more.
+const FREE_BYTES: usize = 4 << 10;
 /// An answer above this is that of a list.
 const READ_BYTES_MAX: u64 = 256 << 10;
 /// Paid at once by an answer that grows.
 const STEP_BYTES: usize = 64 << 10;
 /// Longest time between two looks whether there is room.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Longest time that a list waits for room. Clients of etcd that set a time limit begin at 5 s: they are to be told before it is over.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Paid beforehand by a list that has waited for room once; twice as much each time that it was not enough.
+const WAITED_BYTES_MIN: usize = 1 << 20;
+/// Of all calls so many may be lists that wait: one in this many.
+const WAITING_PART: u64 = 16;
 
 /// The bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Requests under way; at most [`Bounds::CALLS_MAX`].
     pub calls_max: usize,
-    /// Bytes of them and of their answers.
+    /// Bytes of them and of their answers, but for the first 4 KiB of each.
     pub bytes_max: usize,
     /// Bytes of one answer to a range.
     pub answer_bytes_max: usize,
@@ -80,31 +97,39 @@ impl Bounds {
     }
 }
 
-/// Bounds what is under way, by number and by bytes. Cheap to clone; all clones share the bounds.
-#[derive(Clone, Debug)]
-pub struct Admission {
-    shared: Arc<Shared>,
-}
+/// Bounds what is under way, by number and by bytes. All copies share the bounds.
+///
+/// They live as long as the process, as the few edges do that it has: so places and tickets need no count of references, which all
+/// processors would write to with each call.
+#[derive(Clone, Copy, Debug)]
+pub struct Admission(&'static Shared);
 
 #[derive(Debug)]
 struct Shared {
     bounds: Bounds,
-    all: Load,
     accounts: [Account; CLASSES.len()],
+    loads: Loads,
     streams: AtomicU64,
     streams_shed: AtomicU64,
+    /// Lists that wait for room.
+    waiting: AtomicU64,
     /// A list has given bytes back.
     freed: Notify,
 }
 
-/// What a class has under way, what may be under way for it to be let in, and how often it was not.
+/// What may be under way for a class to be let in, and how often one was not.
 #[derive(Debug)]
 struct Account {
-    load: Load,
     calls_max: u64,
     bytes_max: u64,
+    streams_max: u64,
     shed: AtomicU64,
 }
+
+/// What is under way of each class. Written with each call: nothing that is only read is to be beside it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Loads([Load; CLASSES.len()]);
 
 /// Calls and their bytes in one number, so that both are counted at once: 20 bits of calls above 44 of bytes.
 #[derive(Debug, Default)]
@@ -113,9 +138,8 @@ struct Load(AtomicU64);
 const CALL: u64 = 1 << 44;
 
 impl Load {
-    /// Adds; returns what there was before.
-    fn add(&self, calls: u64, bytes: u64) -> (u64, u64) {
-        Load::split(self.0.fetch_add(calls * CALL + bytes, Relaxed))
+    fn add(&self, calls: u64, bytes: u64) {
+        self.0.fetch_add(calls * CALL + bytes, Relaxed);
     }
 
     fn sub(&self, calls: u64, bytes: u64) {
@@ -123,10 +147,7 @@ impl Load {
     }
 
     fn read(&self) -> (u64, u64) {
-        Load::split(self.0.load(Relaxed))
-    }
-
-    fn split(both: u64) -> (u64, u64) {
+        let both = self.0.load(Relaxed);
         (both / CALL, both % CALL)
     }
 }
@@ -142,101 +163,138 @@ pub(super) struct Standing {
     pub(super) shed: u64,
 }
 
-/// The right to have one request under way; gives it back when dropped.
+/// The right to have one call under way; gives it back when dropped.
+#[derive(Debug)]
+pub(super) struct CallPlace {
+    shared: &'static Shared,
+    class: Class,
+}
+
+/// The right to hold bytes for a call; gives them back when dropped.
 #[derive(Debug)]
 pub struct Ticket {
-    shared: Arc<Shared>,
+    shared: &'static Shared,
     class: Class,
+    /// That were not paid for, and need not be.
+    free: usize,
     /// Counted.
-    bytes: u64,
-    /// Of these, not used yet.
-    ahead: usize,
-}
-
-/// The bytes of an answer that a connection has been given. It may be long until a slow client has read them: then nobody may have more.
-#[derive(Debug, Default)]
-pub(super) struct Sending {
-    bytes: u64,
-}
-
-impl Sending {
-    /// Counts `bytes` more. Not refused any more: they are there.
-    pub(super) fn add(&mut self, admission: &Admission, bytes: usize) {
-        let bytes = bytes as u64;
-        self.bytes += bytes;
-        admission.shared.all.add(0, bytes);
-    }
-
-    /// They are sent, or nobody wants them any more.
-    pub(super) fn end(&mut self, admission: &Admission) {
-        let bytes = std::mem::take(&mut self.bytes);
-        if bytes > 0 {
-            admission.shared.all.sub(0, bytes);
-        }
-    }
+    paid: u64,
+    used: usize,
 }
 
 /// The right to have one stream open; gives it back when dropped.
 #[derive(Debug)]
-pub struct StreamTicket(Arc<Shared>);
+pub struct StreamTicket(&'static Shared);
 
 impl Admission {
     /// Within `bounds`.
     pub fn new(bounds: Bounds) -> Admission {
         let calls_max = bounds.calls_max.min(Bounds::CALLS_MAX / 2) as u64;
         let account = |(_, _, percent): (Class, &str, u64)| Account {
-            load: Load::default(),
             calls_max: (calls_max * percent).div_ceil(100),
             bytes_max: (bounds.bytes_max as u64 * percent).div_ceil(100),
+            streams_max: (bounds.streams_max as u64 * percent).div_ceil(100),
             shed: AtomicU64::default(),
         };
-        Admission {
-            shared: Arc::new(Shared {
-                bounds,
-                all: Load::default(),
-                accounts: CLASSES.map(account),
-                streams: AtomicU64::default(),
-                streams_shed: AtomicU64::default(),
-                freed: Notify::new(),
-            }),
+        Admission(Box::leak(Box::new(Shared {
+            bounds,
+            accounts: CLASSES.map(account),
+            loads: Loads::default(),
+            streams: AtomicU64::default(),
+            streams_shed: AtomicU64::default(),
+            waiting: AtomicU64::default(),
+            freed: Notify::new(),
+        })))
+    }
+
+    /// A place for a call.
+    ///
+    /// # Errors
+    /// [`Error::RequestTooManyRequests`]: nothing was done, the client may try again.
+    pub(super) fn call(&self, class: Class) -> Result<CallPlace, Error> {
+        let place = CallPlace { shared: self.0, class };
+        self.0.load(class).add(1, 0);
+        // Counted first and checked then: of two calls that meet at the bound both may be refused. A place that is dropped is given back.
+        let (calls, _) = self.0.under_way();
+        if calls <= self.0.account(class).calls_max {
+            return Ok(place);
         }
+        self.0.count_shed(class);
+        Err(Error::RequestTooManyRequests)
     }
 
     /// A ticket for a request that goes into the log and takes `bytes` on the wire.
     ///
     /// # Errors
-    /// [`Error::RequestTooManyRequests`]: nothing was done, the client may try again.
+    /// As [`Admission::call`].
     pub fn write(&self, class: Class, bytes: usize) -> Result<Ticket, Error> {
-        self.enter(class, bytes.saturating_mul(COPIES_OF_A_WRITE))
-    }
-
-    /// A ticket for a read, to which its answer is charged.
-    ///
-    /// # Errors
-    /// As [`Admission::write`].
-    pub fn read(&self) -> Result<Ticket, Error> {
-        let mut ticket = self.enter(Class::Read, READ_BYTES)?;
-        ticket.ahead = READ_BYTES;
+        let mut ticket = Ticket::new(self.0, class, FREE_BYTES);
+        let bytes = bytes.saturating_mul(COPIES_OF_A_WRITE);
+        if bytes > FREE_BYTES {
+            ticket.pay(bytes as u64).map_err(|_| Error::RequestTooManyRequests)?;
+        }
         Ok(ticket)
     }
 
-    /// A ticket for a list, or a walk over the whole store, that will take `bytes`.
-    ///
-    /// # Errors
-    /// As [`Admission::write`].
-    pub fn list(&self, bytes: usize) -> Result<Ticket, Error> {
-        self.enter(Class::List, bytes)
+    /// A ticket for a read, to which its answer is charged.
+    pub fn read(&self) -> Ticket {
+        Ticket::new(self.0, Class::Read, FREE_BYTES)
     }
 
-    /// The same, as soon as there is room. Not in the order of asking: who asks often is not served more often.
+    /// A ticket for an answer of `bytes` that is there already: there is no refusing it any more.
+    pub(super) fn sends(&self, bytes: usize) -> Ticket {
+        let class = if bytes as u64 > READ_BYTES_MAX { Class::List } else { Class::Read };
+        let mut ticket = Ticket::new(self.0, class, 0);
+        ticket.count(bytes as u64);
+        ticket
+    }
+
+    /// Reads with a ticket. What is large, and finds no room, waits for some and begins again: it has taken nothing yet, and a client that is
+    /// refused would come back anyway. Who waits is bounded, and so is how long.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`], and those of `read`.
+    pub async fn reading<T, F>(&self, read: impl Fn(Ticket) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        match read(self.read()).await {
+            // Kept apart, and made only if it is needed, so that reads that are small have small futures.
+            Err(Error::NoRoom) => Box::pin(self.read_when_there_is_room(read)).await,
+            other => other,
+        }
+    }
+
+    async fn read_when_there_is_room<T, F>(&self, read: impl Fn(Ticket) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let _waiting = Waiting::begin(self.0)?;
+        let until = Instant::now() + ROOM_WAIT_MAX;
+        let most = self.0.bounds.answer_bytes_max.min(self.0.account(Class::List).bytes_max as usize / 2);
+        let mut bytes = WAITED_BYTES_MIN;
+        while let Ok(ticket) = timeout_at(until, self.list_when_there_is_room(bytes.min(most))).await {
+            match read(ticket).await {
+                Err(Error::NoRoom) => bytes = bytes.saturating_mul(2),
+                other => return other,
+            }
+            // Or whoever is too large for what is left would walk and walk.
+            sleep(LOOK_AGAIN).await;
+        }
+        self.0.count_shed(Class::List);
+        Err(Error::NoRoom)
+    }
+
+    /// A ticket for a list that will take `bytes`, as soon as there is room. Not in the order of asking: who asks often is not served more often.
     pub async fn list_when_there_is_room(&self, bytes: usize) -> Ticket {
         loop {
-            let freed = self.shared.freed.notified();
-            if let Ok(ticket) = self.try_enter(Class::List, bytes as u64) {
+            let freed = self.0.freed.notified();
+            let mut ticket = Ticket::new(self.0, Class::List, 0);
+            if ticket.pay(bytes as u64).is_ok() {
                 return ticket;
             }
             // Other classes make room as well, and do not say so.
-            let _ = tokio::time::timeout(LOOK_AGAIN, freed).await;
+            let _ = timeout(LOOK_AGAIN, freed).await;
         }
     }
 
@@ -244,52 +302,29 @@ impl Admission {
     ///
     /// # Errors
     /// [`Error::RequestTooManyRequests`]
-    pub fn stream(&self) -> Result<StreamTicket, Error> {
-        let before = self.shared.streams.fetch_add(1, Relaxed);
-        let ticket = StreamTicket(Arc::clone(&self.shared));
-        if before < self.shared.bounds.streams_max as u64 {
+    pub fn stream(&self, class: Class) -> Result<StreamTicket, Error> {
+        let before = self.0.streams.fetch_add(1, Relaxed);
+        let ticket = StreamTicket(self.0);
+        if before < self.0.account(class).streams_max {
             return Ok(ticket);
         }
-        self.shared.streams_shed.fetch_add(1, Relaxed);
+        self.0.streams_shed.fetch_add(1, Relaxed);
         Err(Error::RequestTooManyRequests)
-    }
-
-    fn enter(&self, class: Class, bytes: usize) -> Result<Ticket, Error> {
-        self.try_enter(class, bytes as u64).inspect_err(|_| self.shared.count_shed(class))
-    }
-
-    fn try_enter(&self, class: Class, bytes: u64) -> Result<Ticket, Error> {
-        // Far above any bound, and nothing that does not fit is to be counted even for a moment.
-        let bytes = bytes.min(CALL / 1_024);
-        // Counted first and checked then: two calls that meet at the bound may both be refused, but never both let in over it.
-        let before = self.shared.all.add(1, bytes);
-        if !self.shared.has_room(class, before, bytes) {
-            self.shared.all.sub(1, bytes);
-            return Err(Error::RequestTooManyRequests);
-        }
-        self.shared.account(class).load.add(1, bytes);
-        Ok(Ticket { shared: Arc::clone(&self.shared), class, bytes, ahead: 0 })
     }
 
     /// How all classes are, the cheapest to lose first.
     pub(super) fn standings(&self) -> impl Iterator<Item = Standing> {
-        CLASSES.iter().zip(&self.shared.accounts).map(|((_, class, _), account)| {
-            let (calls, bytes) = account.load.read();
+        CLASSES.iter().zip(&self.0.accounts).map(|((class, name, _), account)| {
+            let (calls, bytes) = self.0.load(*class).read();
             let Account { calls_max, bytes_max, shed, .. } = account;
             let (calls_max, bytes_max, shed) = (*calls_max, *bytes_max, shed.load(Relaxed));
-            Standing { class, calls, calls_max, bytes, bytes_max, shed }
+            Standing { class: name, calls, calls_max, bytes, bytes_max, shed }
         })
-    }
-
-    /// Bytes of answers that connections have been given, and may still have.
-    pub(super) fn sending_bytes(&self) -> u64 {
-        let admitted = self.shared.accounts.iter().map(|account| account.load.read().1).sum::<u64>();
-        self.shared.all.read().1.saturating_sub(admitted)
     }
 
     /// How many streams are open, may be, and were refused.
     pub(super) fn streams(&self) -> (u64, u64, u64) {
-        let Shared { streams, streams_shed, bounds, .. } = &*self.shared;
+        let Shared { streams, streams_shed, bounds, .. } = self.0;
         (streams.load(Relaxed), bounds.streams_max as u64, streams_shed.load(Relaxed))
     }
 }
@@ -299,11 +334,14 @@ impl Shared {
         &self.accounts[class as usize]
     }
 
-    /// Whether a class may have `bytes` more when so many calls and bytes are under way.
-    fn has_room(&self, class: Class, (calls, held): (u64, u64), bytes: u64) -> bool {
-        let account = self.account(class);
-        // What is larger than the whole bound is let in when it is alone, or it could never be served.
-        calls < account.calls_max && (held == 0 || held + bytes <= account.bytes_max)
+    fn load(&self, class: Class) -> &Load {
+        &self.loads.0[class as usize]
+    }
+
+    /// Calls and bytes of all classes.
+    fn under_way(&self) -> (u64, u64) {
+        let both = self.loads.0.iter().map(Load::read);
+        both.fold((0, 0), |(calls, bytes), (more_calls, more_bytes)| (calls + more_calls, bytes + more_bytes))
     }
 
     fn count_shed(&self, class: Class) {
@@ -312,59 +350,86 @@ impl Shared {
 }
 
 impl Ticket {
-    /// For a read of a few keys that is never refused: a health check, a look at who has a lock.
-    pub fn aside() -> Ticket {
-        let bounds = Bounds { calls_max: 2, bytes_max: 1 << 30, answer_bytes_max: 1 << 30, streams_max: 0 };
-        Admission::new(bounds).read().expect("it is the only one there")
+    fn new(shared: &'static Shared, class: Class, free: usize) -> Ticket {
+        Ticket { shared, class, free, paid: 0, used: 0 }
     }
 
-    /// Counts `bytes` more.
-    fn grow(&mut self, bytes: u64) -> Result<(), Error> {
-        if self.class == Class::Read && self.bytes + bytes > READ_BYTES_MAX {
-            self.shared.account(Class::Read).load.sub(1, self.bytes);
-            self.shared.account(Class::List).load.add(1, self.bytes);
+    /// For a read of a few keys that is never refused: a health check, a look at who has a lock.
+    pub fn aside() -> Ticket {
+        static ASIDE: LazyLock<Admission> =
+            LazyLock::new(|| Admission::new(Bounds { answer_bytes_max: 1 << 30, ..Bounds::within(1 << 40) }));
+        ASIDE.read()
+    }
+
+    /// Whether it holds more than what each call has for free.
+    pub(super) fn has_paid(&self) -> bool {
+        self.paid > 0
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.shared.load(self.class).add(0, bytes);
+        self.paid += bytes;
+    }
+
+    /// Pays for `bytes` more, if there is room for them.
+    fn pay(&mut self, bytes: u64) -> Result<(), Error> {
+        // Far above any bound, and what is counted at once must not run over.
+        let bytes = bytes.min(CALL / 1_024);
+        if self.class == Class::Read && self.paid + bytes > READ_BYTES_MAX {
+            self.shared.load(Class::Read).sub(0, self.paid);
+            self.shared.load(Class::List).add(0, self.paid);
             self.class = Class::List;
         }
-        let (calls, held) = self.shared.all.add(0, bytes);
-        self.shared.account(self.class).load.add(0, bytes);
-        let others = (calls - 1, held - self.bytes);
-        self.bytes += bytes;
-        if self.shared.has_room(self.class, others, self.bytes) {
+        self.count(bytes);
+        let (calls, held) = self.shared.under_way();
+        let Account { calls_max, bytes_max, .. } = self.shared.account(self.class);
+        // What is larger than the whole bound is let in when it is alone, or it could never be served.
+        if calls <= *calls_max && (held <= self.paid || held <= *bytes_max) {
             return Ok(());
         }
-        self.shared.count_shed(self.class);
-        Err(Error::RequestTooManyRequests)
+        self.shared.load(self.class).sub(0, bytes);
+        self.paid -= bytes;
+        // A list waits before it is refused, and counts then.
+        if self.class > Class::Read {
+            self.shared.count_shed(self.class);
+        }
+        Err(Error::NoRoom)
     }
 }
 
 /// An answer pays before it takes memory.
 impl Meter for Ticket {
     fn take(&mut self, bytes: usize) -> Result<(), Error> {
-        if let Some(left) = self.ahead.checked_sub(bytes) {
-            self.ahead = left;
-            return Ok(());
-        }
-        let used = self.bytes - self.ahead as u64;
-        if used + bytes as u64 > self.shared.bounds.answer_bytes_max as u64 {
+        let used = self.used.saturating_add(bytes);
+        if used > self.shared.bounds.answer_bytes_max.max(self.free) {
             return Err(Error::AnswerTooLarge);
         }
-        let step = bytes.max(STEP_BYTES);
-        self.grow(step as u64)?;
-        self.ahead = self.ahead + step - bytes;
+        let missing = used.saturating_sub(self.free + self.paid as usize);
+        if missing > 0 {
+            self.pay(missing.max(STEP_BYTES) as u64)?;
+        }
+        self.used = used;
         Ok(())
     }
 
     fn give(&mut self, bytes: usize) {
-        self.ahead += bytes;
+        self.used = self.used.saturating_sub(bytes);
+    }
+}
+
+impl Drop for CallPlace {
+    fn drop(&mut self) {
+        self.shared.load(self.class).sub(1, 0);
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.shared.account(self.class).load.sub(1, self.bytes);
-        self.shared.all.sub(1, self.bytes);
-        if self.class == Class::List {
-            self.shared.freed.notify_one();
+        if self.paid > 0 {
+            self.shared.load(self.class).sub(0, self.paid);
+            if self.class == Class::List {
+                self.shared.freed.notify_one();
+            }
         }
     }
 }
@@ -372,6 +437,27 @@ impl Drop for Ticket {
 impl Drop for StreamTicket {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Relaxed);
+    }
+}
+
+/// One of the lists that wait for room.
+struct Waiting(&'static Shared);
+
+impl Waiting {
+    fn begin(shared: &'static Shared) -> Result<Waiting, Error> {
+        let before = shared.waiting.fetch_add(1, Relaxed);
+        let waiting = Waiting(shared);
+        if before < (shared.bounds.calls_max as u64 / WAITING_PART).max(1) {
+            return Ok(waiting);
+        }
+        shared.count_shed(Class::List);
+        Err(Error::NoRoom)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 

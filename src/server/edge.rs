@@ -118,7 +118,7 @@ impl<B: Backend> Edge<B> {
         let roster = Roster::new(backend.header().member_id.0, 0);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let history_readers = Arc::new(Semaphore::new(processors.div_ceil(2)));
-        let calls = Calls::new(settings.times_calls, admission.clone());
+        let calls = Calls::new(settings.times_calls, admission);
         let slow_calls = Arc::new(SlowCalls::new(settings.slow_call));
         let metrics = Registry::default();
         let counts = Arc::new(EdgeCounts::default());
@@ -126,7 +126,7 @@ impl<B: Backend> Edge<B> {
         metrics.add(calls.clone());
         metrics.add(EdgeSource {
             counts: Arc::clone(&counts),
-            admission: admission.clone(),
+            admission,
             rates: rates.clone(),
             version: settings.version.clone(),
         });
@@ -232,7 +232,7 @@ impl<B: Backend> Edge<B> {
 
     /// Where all that is under way counts.
     pub fn admission(&self) -> Admission {
-        self.admission.clone()
+        self.admission
     }
 
     /// Counts a request for `ranges` against the rates of whoever asks and of the keys. Without rates nobody looks at what is asked for.

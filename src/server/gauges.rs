@@ -62,15 +62,21 @@ impl Source for EdgeSource {
     }
 }
 
+/// What is told of a class.
+type Number = fn(&Standing) -> u64;
+
 impl EdgeSource {
     /// What is under way, of what may be.
     fn write_admission(&self, text: &mut Text) {
         let standings = self.admission.standings().collect::<Vec<_>>();
-        let of_classes: [(_, _, _, fn(&Standing) -> u64); 5] = [
+        let of_classes: [(_, _, _, Number); 5] = [
             ("henge_server_requests_admitted", Kind::Gauge, "Requests under way, by class.", |class| class.calls),
-            ("henge_server_requests_admitted_bytes", Kind::Gauge, "Bytes of them and of their answers.", |class| {
-                class.bytes
-            }),
+            (
+                "henge_server_requests_admitted_bytes",
+                Kind::Gauge,
+                "Bytes of them, and of answers that clients have not read.",
+                |class| class.bytes,
+            ),
             (
                 "henge_server_requests_max",
                 Kind::Gauge,
@@ -89,8 +95,6 @@ impl EdgeSource {
             let mut family = text.family(name, kind, help);
             standings.iter().for_each(|class| family.sample(&[("class", class.class)], number(class)));
         }
-        let help = "Bytes of answers that connections have been given and clients may not have read.";
-        text.gauge("henge_server_answers_unsent_bytes", help, self.admission.sending_bytes());
         let (open, most, shed) = self.admission.streams();
         text.gauge("henge_server_streams", "Streams that are open: watches, keep-alives, ranges in pieces.", open);
         text.gauge("henge_server_streams_max", "Streams that may be open.", most);

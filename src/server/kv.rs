@@ -1,6 +1,6 @@
 //! The KV service: ranges, puts, deletes, transactions, compaction.
 
-use super::{Backend, Edge, Ticket, check, convert};
+use super::{Backend, Edge, Ticket, admission::Class, check, convert};
 use crate::{
     auth::Author,
     machine::{Command, Op, Reply, Txn, View},
@@ -42,16 +42,13 @@ impl<B: Backend> Kv for KvService<B> {
 
         let trace = self.edge.trace("Range");
         let key = checked.query.range.start().clone();
-        let (backend, admission) = (&self.edge.backend, &self.edge.admission);
         let allowed = |view: &View| view.authorize_read(&caller, &checked.query.range);
-        let read =
-            || async { backend.range(checked.query.clone(), checked.serializable, admission.read()?, &trace).await };
-        let result = self.edge.read(allowed, read).await;
+        let read = |ticket| self.edge.backend.range(checked.query.clone(), checked.serializable, ticket, &trace);
+        let result = self.edge.read(allowed, || self.edge.admission.reading(read)).await;
         trace.done(&key, &result);
-        // From here on what is sent is counted as it goes (`calls`).
-        let (result, _ticket) = result?;
+        let (result, ticket) = result?;
         let header = self.edge.backend.header().at(result.revision);
-        Ok(Response::new(convert::range(header.to_wire(), result)))
+        Ok(ticket.goes_with(Response::new(convert::range(header.to_wire(), result))))
     }
 
     async fn range_stream(
@@ -69,7 +66,7 @@ impl<B: Backend> Kv for KvService<B> {
         // One chunk waits for a slow client, no more; the walk stands still meanwhile.
         let (sender, receiver) = mpsc::channel(1);
         let edge = self.edge.clone();
-        let open = edge.admission.stream()?;
+        let open = edge.admission.stream(Class::List)?;
         runtime::spawn(async move {
             let _open = open;
             let walk = walk(&edge, &caller, checked, &sender);
@@ -123,23 +120,18 @@ impl<B: Backend> Kv for KvService<B> {
         let caller = self.edge.enter(&metadata, &extensions, false).await?;
         let checked = check::txn(request, &self.edge.settings.limits)?;
         self.edge.pace(&caller, || ranges_of(&checked.txn))?;
-        let (reply, header) = if checked.txn.is_read_only() {
+        if checked.txn.is_read_only() {
             let trace = self.edge.trace("Txn");
             let allowed = |view: &View| view.authorize_txn(&caller, &checked.txn);
-            let (backend, admission) = (&self.edge.backend, &self.edge.admission);
-            let read =
-                || async { backend.txn_read(&checked.txn, checked.serializable, admission.read()?, &trace).await };
-            let result = self.edge.read(allowed, read).await;
+            let read = |ticket| self.edge.backend.txn_read(&checked.txn, checked.serializable, ticket, &trace);
+            let result = self.edge.read(allowed, || self.edge.admission.reading(read)).await;
             trace.done(&[], &result);
-            let (reply, revision, _ticket) = result?;
-            (reply, self.edge.backend.header().at(revision))
-        } else {
-            let (reply, header) = self.edge.propose("Txn", checked.bytes, &caller, Command::Txn(checked.txn)).await?;
-            let Reply::Txn(reply) = reply else {
-                unreachable!("a transaction is answered as a transaction: {reply:?}")
-            };
-            (reply, header)
-        };
+            let (reply, revision, ticket) = result?;
+            let header = self.edge.backend.header().at(revision);
+            return Ok(ticket.goes_with(Response::new(convert::txn(header, reply))));
+        }
+        let (reply, header) = self.edge.propose("Txn", checked.bytes, &caller, Command::Txn(checked.txn)).await?;
+        let Reply::Txn(reply) = reply else { unreachable!("a transaction is answered as a transaction: {reply:?}") };
         Ok(Response::new(convert::txn(header, reply)))
     }
 

@@ -71,7 +71,7 @@ impl<B: Backend> Lease for LeaseService<B> {
         let mut end = self.edge.stream_end(&metadata);
         let (sender, receiver) = mpsc::channel(ANSWERS_WAITING_MAX);
         let edge = self.edge.clone();
-        let open = edge.admission.stream()?;
+        let open = edge.admission.stream(Class::Upkeep)?;
         runtime::spawn(async move {
             let _open = open;
             loop {

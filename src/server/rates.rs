@@ -40,10 +40,13 @@ pub(super) struct Rates {
     began: Instant,
     users: HashMap<Box<str>, Bucket>,
     /// Requests a second of each who is not named, and their buckets.
-    others: Option<(u32, RwLock<HashMap<Arc<str>, Arc<Bucket>>>)>,
+    others: Option<(u32, RwLock<Others>)>,
     prefixes: Vec<(Box<str>, Bucket)>,
     refused_others: AtomicU64,
 }
+
+/// By name, nobody's the empty one.
+type Others = HashMap<Arc<str>, Arc<Bucket>>;
 
 #[derive(Debug)]
 struct Bucket {

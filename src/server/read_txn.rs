@@ -143,7 +143,7 @@ mod tests {
                     backend.propose(&Author::Member, Command::Put(put), &Trace::of_none()).await.unwrap();
                 }
                 let txn = Txn { compares, success, failure };
-                let ticket = Admission::new(Bounds::within(1 << 30)).read().unwrap();
+                let ticket = Admission::new(Bounds::within(1 << 30)).read();
                 let here = backend.txn_read(&txn, false, ticket, &Trace::of_none()).await.map(|(reply, revision, _)| (Reply::Txn(reply), revision));
                 let logged = backend.propose(&Author::Member, Command::Txn(txn), &Trace::of_none()).await.unwrap();
                 prop_assert_eq!(here, logged.result.map(|reply| (reply, logged.revision)));

@@ -5,8 +5,9 @@
 
 use super::{
     Admission, Backend, Edge, Services,
-    calls::{Call, Calls, Sent},
+    calls::{Call, Calls},
     listen::{Arrival, Caller, Listener},
+    sent::Sent,
     services::{Reply, spell_too_large},
 };
 use crate::{
@@ -48,7 +49,7 @@ pub struct ConnectionSettings {
     pub keepalive_timeout: Duration,
     /// How many there may be, of all listeners that are served together.
     pub places: Bounds,
-    /// Where answers over plain HTTP count until they are sent ([`Edge::admission`]).
+    /// Where answers count until they are sent ([`Edge::admission`]).
     pub admission: Option<Admission>,
 }
 
@@ -126,7 +127,7 @@ fn start(
     stop: watch::Sender<Option<Instant>>,
 ) -> Serving {
     let places = Places::new(settings.places);
-    let hall = Hall { front, protocol: Arc::new(protocol(settings)), admission: settings.admission.clone() };
+    let hall = Hall { front, protocol: Arc::new(protocol(settings)), admission: settings.admission };
     let accept = |listener| accept_all(listener, hall.clone(), stop.subscribe(), places.clone());
     let listeners = listeners.into_iter().map(|listener| tokio::spawn(accept(listener))).collect();
     Serving { stop, places, listeners }
@@ -314,11 +315,7 @@ impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
         if self.caller.has_tls {
             request.extensions_mut().insert(OverTls);
         }
-        let mut answer = self.front.call(request);
-        if answer.call.is_none() {
-            answer.plain.clone_from(&self.admission);
-        }
-        answer
+        Answer { admission: self.admission, ..self.front.call(request) }
     }
 }
 
@@ -393,12 +390,17 @@ impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
         if !is_grpc(&request) {
             return self.gateway.call(request);
         }
-        let Some(call) = self.calls.begin(request.uri().path()) else {
-            return Answer { reply: self.services.begin(request), call: None, plain: None };
+        let Some(mut call) = self.calls.begin(request.uri().path()) else {
+            return Answer { reply: self.services.begin(request), call: None, admission: None };
         };
-        let (head, body) = request.into_parts();
-        let request = Request::from_parts(head, call.request(body));
-        Answer { reply: self.services.begin(request), call: Some(call), plain: None }
+        let reply = match call.admit() {
+            Ok(()) => {
+                let (head, body) = request.into_parts();
+                self.services.begin(Request::from_parts(head, call.request(body)))
+            }
+            Err(refusal) => Box::pin(std::future::ready(Ok(Status::from(refusal).into_http()))),
+        };
+        Answer { reply, call: Some(call), admission: None }
     }
 }
 
@@ -413,13 +415,13 @@ pub(crate) struct Answer {
     reply: Reply,
     /// That it answers, if it is one that is counted.
     call: Option<Call>,
-    /// Where it counts otherwise.
-    plain: Option<Admission>,
+    /// Where it counts until it is sent.
+    admission: Option<Admission>,
 }
 
 impl Answer {
     pub(crate) fn new(reply: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static) -> Answer {
-        Answer { reply: Box::pin(reply), call: None, plain: None }
+        Answer { reply: Box::pin(reply), call: None, admission: None }
     }
 }
 
@@ -432,7 +434,6 @@ impl Future for Answer {
         if let Some(call) = &mut call {
             call.look(response.headers());
         }
-        let plain = self.plain.take();
-        Poll::Ready(Ok(response.map(|body| Sent::new(body, call, plain))))
+        Poll::Ready(Ok(Sent::response(response, call, self.admission)))
     }
 }

@@ -41,9 +41,11 @@ pub fn code(error: &Error) -> Code {
 
         Error::Compacted | Error::FutureRev | Error::LeaseTTLTooLarge => Code::OutOfRange,
 
-        Error::NoSpace | Error::RequestTooManyRequests | Error::TooOften { .. } | Error::AnswerTooLarge => {
-            Code::ResourceExhausted
-        }
+        Error::NoSpace
+        | Error::RequestTooManyRequests
+        | Error::TooOften { .. }
+        | Error::AnswerTooLarge
+        | Error::NoRoom => Code::ResourceExhausted,
 
         Error::LeaseNotFound | Error::MemberNotFound => Code::NotFound,
 
@@ -114,7 +116,7 @@ impl From<Error> for Status {
 /// When it makes sense to try again, if it is about that.
 fn pushback_ms(error: &Error) -> Option<i64> {
     match error {
-        Error::RequestTooManyRequests => Some(runtime::chance(COME_BACK_MS) as i64),
+        Error::RequestTooManyRequests | Error::NoRoom => Some(runtime::chance(COME_BACK_MS) as i64),
         Error::TooOften { wait_ms } => Some(i64::try_from(*wait_ms).unwrap_or(i64::MAX)),
         Error::AnswerTooLarge => Some(-1),
         _ => None,
@@ -160,6 +162,7 @@ mod tests {
             status.metadata().get("grpc-retry-pushback-ms").map(|text| text.to_str().unwrap().parse::<i64>().unwrap())
         };
         assert!((50..250).contains(&told(Error::RequestTooManyRequests).unwrap()));
+        assert!((50..250).contains(&told(Error::NoRoom).unwrap()));
         assert_eq!(told(Error::TooOften { wait_ms: 7 }), Some(7));
         assert_eq!(told(Error::AnswerTooLarge), Some(-1), "the same would be refused again");
         assert_eq!(told(Error::NoSpace), None, "nobody knows when there will be space");

@@ -5,7 +5,10 @@
 //! piles up in the hub no further than its bound.
 
 use super::{
-    Backend, CallBody, Edge, EdgeCounts, Header, Identity, admission::StreamTicket, edge::StreamEnd, guard::Guard,
+    Backend, CallBody, Edge, EdgeCounts, Header, Identity,
+    admission::{Class, StreamTicket},
+    edge::StreamEnd,
+    guard::Guard,
 };
 use crate::{
     pb::etcdserverpb::{self as pb, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion},
@@ -68,7 +71,7 @@ impl<B: Backend> WatchService<B> {
         let (metadata, extensions, requests) = request.into_parts();
         let identity = self.edge.open(&metadata, &extensions, false)?;
         let mut end: StreamEnd = self.edge.stream_end(&metadata);
-        let open = self.edge.admission.stream()?;
+        let open = self.edge.admission.stream(Class::Write)?;
         let (control, deliveries) = self.edge.backend.hub().open();
         let (failed, has_failed) = oneshot::channel();
         let watched = Arc::new(Watched { control, guard: Guard::new(self.edge.view().clone()) });

@@ -64,6 +64,8 @@ pub enum Error {
     },
     /// The answer would be larger than one may be.
     AnswerTooLarge,
+    /// There is no room for the answer now.
+    NoRoom,
     /// Root user does not exist.
     RootUserNotExist,
     /// Root user does not have root role.
@@ -195,7 +197,7 @@ impl Error {
             Error::TooManyLearners => "etcdserver: too many learner members in cluster",
             Error::ClusterIDMismatch => "etcdserver: cluster ID mismatch",
             Error::RequestTooLarge => "etcdserver: request is too large",
-            Error::RequestTooManyRequests | Error::TooOften { .. } => "etcdserver: too many requests",
+            Error::RequestTooManyRequests | Error::TooOften { .. } | Error::NoRoom => "etcdserver: too many requests",
             Error::AnswerTooLarge => {
                 "henge: the answer is larger than max-range-bytes; read it in pieces, by limit or RangeStream"
             }
