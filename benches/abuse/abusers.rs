@@ -1,6 +1,7 @@
 //! Clients that take what they can get.
 
 use crate::server::connect;
+use bytes::Buf;
 use henge::pb::etcdserverpb::{
     PutRequest, RangeRequest, RangeResponse, WatchCreateRequest, WatchRequest, kv_client::KvClient,
     watch_client::WatchClient, watch_request::RequestUnion,
@@ -19,7 +20,13 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tonic::{Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic::{
+    Request, Status, Streaming,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder},
+    codegen::http::uri::PathAndQuery,
+    transport::Channel,
+};
 use tonic_prost::ProstCodec;
 
 /// What an abuser does.
@@ -148,13 +155,19 @@ async fn unread_watches(target: &Target, deeds: &Deeds, number: usize) {
 
 async fn giant_ranges(target: &Target, deeds: &Deeds, number: usize) {
     let Ok(channel) = connect(&target.url).await else { return };
-    let mut kv = KvClient::new(channel).max_decoding_message_size(usize::MAX);
     for turn in number.. {
         // By modification and descending, by value, and as they come.
         let (sort_order, sort_target) = [(0, 0), (2, 3), (1, 4)][turn % 3];
-        let answer = kv.range(RangeRequest { sort_order, sort_target, ..all(target) }).await;
-        deeds.note(&answer);
-        if answer.is_err() {
+        // More than may be had at once, and about as much as may.
+        let limit = target.keys as i64 / [1, 5][turn / 3 % 2];
+        let request = RangeRequest { sort_order, sort_target, limit, ..all(target) };
+        let answer = unread(channel.clone(), request).await;
+        let read = match answer {
+            Ok(mut answer) => answer.message().await,
+            Err(refusal) => Err(refusal),
+        };
+        deeds.note(&read);
+        if read.is_err() {
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -205,11 +218,39 @@ async fn slow_reader(target: &Target, deeds: &Deeds) {
     tokio::time::sleep(Duration::from_secs(5)).await;
 }
 
-/// Asks for a range, and reads nothing of the answer.
-async fn unread(channel: Channel, request: RangeRequest) -> Result<Streaming<RangeResponse>, Status> {
+/// Asks for a range. The answer is read when it is asked for, and thrown away unseen.
+async fn unread(channel: Channel, request: RangeRequest) -> Result<Streaming<()>, Status> {
     let mut grpc = Grpc::new(channel).max_decoding_message_size(usize::MAX);
     grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
-    let codec = ProstCodec::<RangeRequest, RangeResponse>::default();
     let path = PathAndQuery::from_static("/etcdserverpb.KV/Range");
-    Ok(grpc.server_streaming(Request::new(request), path, codec).await?.into_inner())
+    Ok(grpc.server_streaming(Request::new(request), path, Unseen).await?.into_inner())
+}
+
+/// Writes requests and does not look at answers: an abuser's time is dear.
+#[derive(Clone, Copy, Default)]
+struct Unseen;
+
+impl Codec for Unseen {
+    type Encode = RangeRequest;
+    type Decode = ();
+    type Encoder = <ProstCodec<RangeRequest, RangeResponse> as Codec>::Encoder;
+    type Decoder = Unseen;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<RangeRequest, RangeResponse>::default().encoder()
+    }
+
+    fn decoder(&mut self) -> Unseen {
+        Unseen
+    }
+}
+
+impl Decoder for Unseen {
+    type Item = ();
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
+        message.advance(message.remaining());
+        Ok(Some(()))
+    }
 }

@@ -6,8 +6,8 @@
 //! cargo bench --bench abuse -- --only giant-ranges   one kind alone
 //! ```
 //!
-//! Honest clients put and get small values, one after the other, each over a connection of its own. Everything runs on this machine, the abusers
-//! too: what they cost the processor is a part of what the honest ones feel.
+//! Honest clients put and get small values, one after the other, each over a connection of its own. Abusers are a process of their own, which
+//! yields the processor to the others: elsewhere they have machines of their own, here they would take the honest ones' time by being there.
 
 mod abusers;
 mod honest;
@@ -16,7 +16,16 @@ mod server;
 use abusers::Kind;
 use clap::Parser;
 use server::Server;
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    process::{ExitCode, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::AsyncReadExt,
+    process::{Child, Command},
+};
 
 #[derive(Parser, Clone, Debug)]
 #[command(about = "Measures what honest clients feel of abusive ones")]
@@ -57,6 +66,19 @@ struct Cli {
     /// Port of the server's clients; peers have the next one
     #[arg(long, default_value_t = 27_300)]
     port: u16,
+    /// Be the abusers of a server that holds so many keys, until the input ends
+    #[arg(long, hide = true)]
+    abuse: Option<u64>,
+}
+
+impl Cli {
+    fn kinds(&self) -> Vec<Kind> {
+        if self.only.is_empty() { Kind::ALL.to_vec() } else { self.only.clone() }
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
 }
 
 fn main() -> ExitCode {
@@ -68,9 +90,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(measure(&cli)) {
+    let done = match cli.abuse {
+        Some(keys) => runtime.block_on(abuse(&cli, keys)),
+        None => runtime.block_on(measure(&cli)),
+    };
+    match done {
         Ok(text) => {
-            println!("{text}");
+            print!("{text}");
             ExitCode::SUCCESS
         }
         Err(why) => {
@@ -90,13 +116,11 @@ async fn measure(cli: &Cli) -> Result<String, String> {
     let rss_quiet = server.peak_rss_bytes()?;
     eprintln!("quiet: {quiet}");
 
-    let kinds = if cli.only.is_empty() { Kind::ALL.to_vec() } else { cli.only.clone() };
-    let target = Arc::new(abusers::Target { url: server.url.clone(), address: server.address.clone(), keys });
-    let abuse = abusers::begin(&target, &kinds, cli.abusers);
+    let abusers = begin(cli, keys)?;
     // They do their worst before anybody is measured.
     tokio::time::sleep(window / 4).await;
     let abused = honest.work(window).await?;
-    let did = abuse.end().await;
+    let did = end(abusers).await?;
     eprintln!("abused: {abused}");
     let rss = server.peak_rss_bytes()?;
     server.is_alive()?;
@@ -107,7 +131,7 @@ async fn measure(cli: &Cli) -> Result<String, String> {
         cli.honest,
         cli.rate,
         cli.abusers,
-        kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", "),
+        cli.kinds().iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", "),
     );
     text += &quiet.row("without abuse");
     text += &abused.row("with abuse");
@@ -129,8 +153,47 @@ async fn measure(cli: &Cli) -> Result<String, String> {
         );
     }
     text += "\n\nwhat the abusers did:\n";
-    for (what, count) in did {
-        text += &format!("- {what}: {count}\n");
-    }
+    text += &did;
     Ok(text)
+}
+
+/// Starts the abusers.
+fn begin(cli: &Cli, keys: u64) -> Result<Child, String> {
+    let own = std::env::current_exe().map_err(|error| format!("no path to this program: {error}"))?;
+    let mut command = Command::new(own);
+    command.args([
+        "--abuse",
+        &keys.to_string(),
+        "--abusers",
+        &cli.abusers.to_string(),
+        "--port",
+        &cli.port.to_string(),
+    ]);
+    for kind in cli.kinds() {
+        let name = clap::ValueEnum::to_possible_value(&kind).expect("no kind is hidden");
+        command.args(["--only", name.get_name()]);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    command.spawn().map_err(|error| format!("cannot start the abusers: {error}"))
+}
+
+/// Ends them; what they did.
+async fn end(mut abusers: Child) -> Result<String, String> {
+    drop(abusers.stdin.take());
+    let output = abusers.wait_with_output().await.map_err(|error| format!("the abusers: {error}"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(format!("the abusers ended: {}", output.status)),
+    }
+}
+
+/// What the process of the abusers does.
+async fn abuse(cli: &Cli, keys: u64) -> Result<String, String> {
+    rustix::process::nice(10).map_err(|error| format!("cannot be nice: {error}"))?;
+    let address = cli.address();
+    let target = Arc::new(abusers::Target { url: format!("http://{address}"), address, keys });
+    let abuse = abusers::begin(&target, &cli.kinds(), cli.abusers);
+    let _ = tokio::io::stdin().read(&mut [0; 1]).await;
+    let did = abuse.end().await;
+    Ok(did.iter().map(|(what, count)| format!("- {what}: {count}\n")).collect())
 }

@@ -18,7 +18,6 @@ const FILLERS: u64 = 16;
 /// One process and its folder. Dropped, both are gone.
 pub struct Server {
     pub url: String,
-    pub address: String,
     child: Child,
     log: PathBuf,
     _dir: tempfile::TempDir,
@@ -34,8 +33,7 @@ pub async fn connect(url: &str) -> Result<Channel, String> {
 impl Server {
     pub async fn start(cli: &Cli) -> Result<Server, String> {
         let dir = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
-        let address = format!("127.0.0.1:{}", cli.port);
-        let (url, peer) = (format!("http://{address}"), format!("http://127.0.0.1:{}", cli.port + 1));
+        let (url, peer) = (format!("http://{}", cli.address()), format!("http://127.0.0.1:{}", cli.port + 1));
         let log = dir.path().join("log");
         let out = std::fs::File::create(&log).map_err(|error| format!("no log: {error}"))?;
         let mut command = Command::new(cli.etcd_bin.as_ref().unwrap_or(&cli.henge_bin));
@@ -48,7 +46,7 @@ impl Server {
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out);
         let child = command.spawn().map_err(|error| format!("cannot start the server: {error}"))?;
-        let mut server = Server { url, address, child, log, _dir: dir };
+        let mut server = Server { url, child, log, _dir: dir };
         let began = Instant::now();
         while let Err(why) = server.try_put().await {
             server.is_alive()?;
