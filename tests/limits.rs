@@ -251,6 +251,11 @@ fn what_large_clusters_do_is_not_refused_by_default() {
             }
             watches.push(replies);
         }
+        // Connections: a thousand, and all will have something to ask.
+        let mut connections = Vec::new();
+        for _ in 0..1_000 {
+            connections.push(Server::channel(server.url()).await.unwrap());
+        }
         let mut tasks = JoinSet::new();
         // Lists, whole and sorted, more than are read at the same time.
         for number in 0..16 {
@@ -266,11 +271,6 @@ fn what_large_clusters_do_is_not_refused_by_default() {
             let put = pb::PutRequest { key, value: vec![b'v'; (3 << 19) - 1_000].into(), ..pb::PutRequest::default() };
             let mut kv = kv.clone();
             tasks.spawn(async move { kv.put(put).await.map(drop).unwrap() });
-        }
-        // Connections: a thousand, all with something to ask.
-        let mut connections = Vec::new();
-        for _ in 0..1_000 {
-            connections.push(Server::channel(server.url()).await.unwrap());
         }
         for connection in &connections {
             let mut kv = KvClient::new(connection.clone());
@@ -289,6 +289,10 @@ fn what_large_clusters_do_is_not_refused_by_default() {
         assert_eq!(number(server.url(), &name), 0.0, "{class}");
     }
     assert_eq!(number(server.url(), "henge_server_streams_shed_total"), 0.0);
+    for how in ["turned_away", "closed"] {
+        let name = format!("henge_server_connections_refused_total{{listener=\"clients\",how=\"{how}\"}}");
+        assert_eq!(number(server.url(), &name), 0.0, "{how}");
+    }
 }
 
 #[test]
