@@ -225,6 +225,14 @@ fn users_and_roles_are_in_snapshots() {
     assert_eq!(tells(server.url(), &[ROOT, "role", "list"]), "root\nwriter\n");
 }
 
+/// What her password is exchanged for.
+async fn token_of_alice(url: &str) -> String {
+    let channel = Server::channel(url).await.expect("a connection");
+    let mut auth = henge::pb::etcdserverpb::auth_client::AuthClient::new(channel);
+    let request = henge::pb::etcdserverpb::AuthenticateRequest { name: "alice".into(), password: "wonder".into() };
+    auth.authenticate(request).await.expect("a token").into_inner().token
+}
+
 #[test]
 fn signed_tokens_are_good_on_every_member_and_after_a_restart() {
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server/jwt/testdata");
@@ -234,14 +242,7 @@ fn signed_tokens_are_good_on_every_member_and_after_a_restart() {
     let mut cluster = Cluster::start_with(3, &[CHEAP, &[&flag]].concat());
     let all = cluster.members.iter().map(Server::url).collect::<Vec<_>>().join(",");
     enable(&all);
-    let token = cluster.runtime().block_on(async {
-        let urls = all.split(',');
-        let channel = tonic::transport::Channel::from_shared(urls.clone().next().expect("one").to_owned());
-        let channel = channel.expect("a URL").connect().await.expect("a connection");
-        let mut auth = henge::pb::etcdserverpb::auth_client::AuthClient::new(channel);
-        let request = henge::pb::etcdserverpb::AuthenticateRequest { name: "alice".into(), password: "wonder".into() };
-        auth.authenticate(request).await.expect("a token").into_inner().token
-    });
+    let token = cluster.runtime().block_on(token_of_alice(all.split(',').next().expect("one")));
     let shown = format!("--auth-jwt-token={token}");
     cluster.members[1].kill();
     cluster.members[1].restart();
@@ -261,6 +262,34 @@ fn signed_tokens_are_good_on_every_member_and_after_a_restart() {
     let refused =
         Server::start_with(&[]).try_start_once_with(&["--auth-token=jwt,sign-method=RS256,pub-key=/nonexistent"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("/nonexistent"), "{refused:?}");
+}
+
+#[test]
+fn elliptic_keys_sign_as_openssl_and_go_write_them() {
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server/jwt/testdata");
+    let key = |name: &str| keys.join(name).to_str().expect("a path").to_owned();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    for (method, public, private) in
+        [("ES384", "p384.pub.pem", "p384-sec1.pem"), ("ES512", "p521.crt.pem", "p521-sec1.pem")]
+    {
+        let (public, private) = (key(public), key(private));
+        let flag = format!("--auth-token=jwt,pub-key={public},priv-key={private},sign-method={method}");
+        let server = Server::start_with(&[CHEAP, &[&flag]].concat());
+        enable(server.url());
+        let shown = format!("--auth-jwt-token={}", runtime.block_on(token_of_alice(server.url())));
+        for _ in 0..2 {
+            assert_eq!(tells(server.url(), &[&shown, "put", "a", "1"]), "OK\n", "{method}");
+            assert_eq!(fails(server.url(), &[&shown, "put", "b", "1"]), DENIED, "{method}");
+        }
+        let mut forged = shown.clone();
+        let last = forged.pop().expect("a signature");
+        forged.insert(forged.len() - 10, if last == 'A' { 'B' } else { 'A' });
+        assert!(fails(server.url(), &[&forged, "get", "a"]).contains("invalid auth token"), "{method}");
+    }
+    let flag = format!("--auth-token=jwt,sign-method=ES512,priv-key={}", key("p256.pem"));
+    let refused = Server::start_with(&[]).try_start_once_with(&[&flag]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("it is an EC key on P-256, and the sign-method takes an EC key on P-521"), "{said}");
 }
 
 #[test]

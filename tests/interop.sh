@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Real clients against a real server: etcdctl, etcd itself (backups that go to and fro), Python's etcd3, aetcd and etcd3gw, Node's etcd3, Rust's etcd-client, etcd's own Go client, and curl.
+# Real clients against a real server: etcdctl, etcd itself (backups that go to and fro), Python's etcd3, aetcd, etcd3gw and the library of Prometheus, Node's etcd3, Rust's etcd-client, Java's jetcd,
+# etcd's own Go client, and curl.
 #
 #   tests/interop.sh                          all of them, against target/debug/henge
 #   tests/interop.sh etcdctl node-etcd3       only these
 #   HENGE_BIN=/usr/bin/etcd tests/interop.sh  against another server, to check the tests themselves
 #   HENGE_VIA=proxy tests/interop.sh          through a `henge proxy` before the server; HENGE_VIA=proxy,copy: and another before that, which copies all keys
 #                                             (also before etcd, by HENGE_BIN; then the program of the proxies is HENGE_PROXY_BIN, or target/debug/henge)
-#   HENGE_TLS=yes tests/interop.sh            with TLS, and certificates of clients (curl, etcdctl, Python's etcd3 and etcd3gw, and Go)
+#   HENGE_TLS=yes tests/interop.sh            with TLS, and certificates of clients (curl, etcdctl, Python's etcd3 and etcd3gw, Java, and Go)
+#   HENGE_AUTH=yes tests/interop.sh           with authentication, as root (curl, etcdctl, Python's etcd3gw, Java, and Go); with HENGE_TLS=yes both
 #
 # One line a test, and a sum at the end; exits with 1 unless all passed. What was installed, the servers' data and all logs
 # stay in target/interop.
@@ -15,10 +17,11 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 clients=$root/tests/clients
 work=$root/target/interop
-# Go last: see has_go.
-all=(http etcdctl backup python-etcd3 python-aetcd python-etcd3gw node-etcd3 rust-etcd-client go-clientv3)
+all=(http etcdctl backup python-etcd3 python-aetcd python-etcd3gw python-prometheus node-etcd3 rust-etcd-client java-jetcd go-clientv3)
 # Those that know how to show a certificate here.
-[[ ${HENGE_TLS:-} ]] && all=(http etcdctl python-etcd3 python-etcd3gw go-clientv3)
+[[ ${HENGE_TLS:-} ]] && all=(http etcdctl python-etcd3 python-etcd3gw python-prometheus java-jetcd go-clientv3)
+# Those that know how to say who they are.
+[[ ${HENGE_AUTH:-} ]] && all=(http etcdctl python-etcd3gw java-jetcd go-clientv3)
 passed=0
 failed=0
 suite=
@@ -109,6 +112,25 @@ install_go() {
     fi
 }
 
+# Maven fetches the client and all that it needs. Without Java, Maven or a way to its repository the tests of Java are left out.
+has_java() {
+    command -v java >/dev/null && command -v mvn >/dev/null && (install_java)
+}
+
+install_java() {
+    once_for "$clients/java/pom.xml" mvn_fetch && once_for "$clients/java/src/main/java/Tests.java" mvn_compile
+}
+
+mvn_fetch() {
+    mkdir -p "$work/java" && cp "$clients/java/pom.xml" "$work/java/" &&
+        mvn --batch-mode --quiet --file "$work/java/pom.xml" dependency:copy-dependencies
+}
+
+mvn_compile() {
+    cp -r "$clients/java/src" "$work/java/" && mkdir -p "$work/java/classes" &&
+        javac -d "$work/java/classes" -classpath "$work/java/target/dependency/*" "$work"/java/src/main/java/*.java
+}
+
 install() {
     need curl curl
     [[ ${HENGE_TLS:-} ]] && need openssl openssl
@@ -130,6 +152,7 @@ install() {
         python-*) install_python "${1#python-}" ;;
         node-*) install_node ;;
         rust-*) install_rust ;;
+        java-*) install_java ;;
         go-*) install_go ;;
     esac
 }
@@ -141,6 +164,7 @@ choose_command() {
         python-*) command=("$work/$1/bin/python" "$clients/python/test_${1#python-}.py") ;;
         node-*) command=(node "$work/node/test.mjs") ;;
         go-*) command=("$work/go-clientv3") ;;
+        java-*) command=(java -classpath "$work/java/classes:$work/java/target/dependency/*" Tests) ;;
         rust-*) command=("${CARGO_TARGET_DIR:-$root/target}/debug/henge-interop") ;;
     esac
 }
@@ -182,6 +206,7 @@ run() {
         export INTEROP_SCHEME=https INTEROP_CACERT=$state/tls/ca.pem
         export INTEROP_CERT=$state/tls/client.pem INTEROP_KEY=$state/tls/client-key.pem
     fi
+    [[ ${HENGE_AUTH:-} ]] && export INTEROP_USER=root INTEROP_PASSWORD=secret
     choose_command "$suite"
     timeout --kill-after=5 "${INTEROP_SECONDS:-300}" "${command[@]}" 2>"$state/errors" | tee "$state/report" || status=$?
     passed=$((passed + $(count ok)))
@@ -200,12 +225,15 @@ run() {
 
 main() {
     local chosen=("$@") name
+    mkdir -p "$work/run"
     if ((${#chosen[@]} == 0)); then
-        chosen=("${all[@]}")
-        if ! has_go; then
-            say "left out: go-clientv3, for lack of a recent Go"
-            unset 'chosen[-1]'
-        fi
+        for name in "${all[@]}"; do
+            case $name in
+                java-*) has_java || { say "left out: $name, for lack of Java, Maven, or a way to Maven's repository" && continue; } ;;
+                go-*) has_go || { say "left out: $name, for lack of a recent Go" && continue; } ;;
+            esac
+            chosen+=("$name")
+        done
     fi
     for name in "${chosen[@]}"; do
         if [[ " ${all[*]} " != *" $name "* ]]; then
@@ -213,7 +241,6 @@ main() {
             exit 2
         fi
     done
-    mkdir -p "$work/run"
     if [[ -z ${HENGE_BIN:-} ]]; then
         HENGE_BIN=$root/target/debug/henge
         (cd "$root" && cargo build --quiet --locked --bin henge --bin hengectl)

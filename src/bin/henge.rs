@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 
 fn start() -> Result<ExitCode, Vec<String>> {
     let log = |settings: &LogSettings| config::init_log(settings).map_err(|mistake| vec![mistake]);
-    Ok(match config::parse(std::env::args().skip(1), std::env::vars())? {
+    Ok(match config::parse_own()? {
         Invocation::Run { settings, mut warnings } => {
             let config = Config::from_settings(&settings, &mut warnings)?;
             log(&config.log)?;

@@ -6,6 +6,7 @@ use super::flags::{FLAGS, Flag, Kind, Standing};
 use super::http::HttpFlags;
 use super::limits::LimitFlags;
 use super::tls::TlsFlags;
+use super::tracing::TracingFlags;
 use super::value::{Url, duration, url};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub auth: AuthFlags,
     pub http: HttpFlags,
     pub limits: LimitFlags,
+    /// What stands in `distributed-tracing-address` and its like; `None` without `enable-distributed-tracing`.
+    pub tracing: Option<TracingFlags>,
     pub listen_client_urls: Vec<Url>,
     pub listen_client_http_urls: Vec<Url>,
     pub listen_metrics_urls: Vec<Url>,
@@ -171,6 +174,7 @@ impl<'a> Reader<'a> {
             auth: AuthFlags::of(self),
             http: HttpFlags::of(self),
             limits: LimitFlags::of(self),
+            tracing: TracingFlags::of(self),
             listen_client_urls: self.urls("listen-client-urls"),
             listen_client_http_urls: self.urls("listen-client-http-urls"),
             listen_metrics_urls: self.urls("listen-metrics-urls"),
@@ -223,6 +227,7 @@ impl<'a> Reader<'a> {
         self.mistakes.extend(config.peer_tls.mistakes(&config.listen_peer_urls));
         self.mistakes.extend(config.client_tls.mistakes(&config.client_listeners()));
         self.protocol_mistakes(&config.client_tls.protocol);
+        self.feature_gates();
         self.combinations(&config);
         config
     }
@@ -242,6 +247,21 @@ impl<'a> Reader<'a> {
                 _ => LogFormat::Json,
             },
             outputs: self.text("log-outputs").split(',').map(str::to_owned).collect(),
+        }
+    }
+
+    /// Whether etcd has the feature gates that are named, in whose words it is said. They change nothing here.
+    fn feature_gates(&mut self) {
+        for pair in self.list("feature-gates") {
+            let (gate, value) = pair.split_once('=').unwrap_or((&pair, ""));
+            let (gate, value) = (gate.trim(), value.trim());
+            if value.is_empty() {
+                self.wrong(format!("invalid value for --feature-gates: missing bool value for {gate}"));
+            } else if let Err(what) = go_bool(value) {
+                self.wrong(format!("invalid value for --feature-gates: invalid value of {gate}: {what}"));
+            } else if !FEATURE_GATES.contains(&gate) {
+                self.wrong(format!("invalid value for --feature-gates: unrecognized feature gate: {gate}"));
+            }
         }
     }
 
@@ -428,13 +448,29 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn go_bool(text: &str) -> Result<bool, String> {
+/// As Go reads a boolean.
+pub(super) fn go_bool(text: &str) -> Result<bool, String> {
     match text {
         "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(true),
         "false" | "False" | "FALSE" | "f" | "F" | "0" => Ok(false),
         _ => Err(format!("{text:?} is neither true nor false")),
     }
 }
+
+/// etcd v3.7's, and those of v3.6.
+const FEATURE_GATES: &[&str] = &[
+    "AllAlpha",
+    "AllBeta",
+    "CompactHashCheck",
+    "FastLeaseKeepAlive",
+    "InitialCorruptCheck",
+    "LeaseCheckpoint",
+    "LeaseCheckpointPersist",
+    "PriorityRequest",
+    "SetMemberLocalAddr",
+    "StopGRPCServiceOnDefrag",
+    "TxnModeWriteWithSharedBuffer",
+];
 
 /// Whether two texts mean the same value.
 fn same(kind: Kind, a: &str, b: &str) -> bool {
@@ -446,59 +482,4 @@ fn same(kind: Kind, a: &str, b: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(pairs: &[(&'static str, &str)]) -> Result<Config, Vec<String>> {
-        let settings = pairs.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
-        Config::from_settings(&settings, &mut Vec::new())
-    }
-
-    #[test]
-    fn the_defaults_are_etcds() {
-        let config = check(&[]).unwrap();
-        assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
-        assert_eq!(config.listen_client_urls[0].address, "localhost:2379");
-        assert_eq!(config.auto_compaction, None);
-    }
-
-    #[test]
-    fn all_mistakes_are_reported_at_once() {
-        let mistakes =
-            check(&[("max-txn-ops", "x"), ("log-level", "loud"), ("auth-token", "jwt"), ("listen-client-urls", "y")])
-                .unwrap_err();
-        assert_eq!(mistakes.len(), 5, "{mistakes:?}");
-    }
-
-    #[test]
-    fn retention_is_hours_a_duration_or_revisions() {
-        let periodic = |text| check(&[("auto-compaction-retention", text)]).unwrap().auto_compaction;
-        assert_eq!(periodic("1"), Some(Compaction::Periodic(Duration::from_secs(3600))));
-        assert_eq!(periodic("30m"), Some(Compaction::Periodic(Duration::from_secs(1800))));
-        let mode = [("auto-compaction-mode", "revision"), ("auto-compaction-retention", "1000")];
-        assert_eq!(check(&mode).unwrap().auto_compaction, Some(Compaction::Revisions(1000)));
-    }
-
-    #[test]
-    fn a_core_that_heals_itself_has_an_odd_number_of_voters_and_its_time() {
-        let healing = check(&[("core-size", "5"), ("core-heal-after", "90s")]).unwrap();
-        assert_eq!((healing.core_size, healing.core_heal_after), (5, Duration::from_secs(90)));
-        assert_eq!(check(&[]).unwrap().core_size, 0);
-        for wrong in ["1", "2", "4", "-3", "x"] {
-            let mistakes = check(&[("core-size", wrong)]).unwrap_err();
-            assert!(mistakes[0].contains("is no size that heals: an odd number of voters, at least 3"), "{mistakes:?}");
-        }
-        for wrong in [
-            &[("core-heal-after", "90s")][..],
-            &[("core-size", "3"), ("core-heal-after", "10ms")],
-            &[("core-size", "3"), ("max-learners", "0")],
-        ] {
-            assert_eq!(check(wrong).unwrap_err().len(), 1, "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn a_flag_for_later_may_be_set_to_its_default() {
-        assert!(check(&[("memory-mlock", "false"), ("corrupt-check-time", "0s")]).is_ok());
-    }
-}
+mod tests;

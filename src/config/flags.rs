@@ -46,8 +46,16 @@ pub struct Flag {
 impl Flag {
     /// The environment variable that stands in for the flag.
     pub fn variable(&self) -> String {
-        format!("ETCD_{}", self.name.replace('-', "_").to_uppercase())
+        variable(self.name)
     }
+}
+
+/// With what all variables begin.
+pub(super) const VARIABLE: &str = "ETCD_";
+
+/// The variable of the flag `name`.
+pub(super) fn variable(name: &str) -> String {
+    format!("{VARIABLE}{}", name.replace('-', "_").to_uppercase())
 }
 
 pub(super) const fn flag(
@@ -66,6 +74,8 @@ use Standing::{Later, Meaningless, Works};
 
 /// etcd reaches itself as a client does, for its JSON gateway.
 const NO_DETOUR: &str = "a member needs no connection to itself";
+
+const COMPARED: &str = "members compare the hashes of what they have applied once a second";
 
 /// Every flag, grouped as the help shows them.
 #[rustfmt::skip]
@@ -98,7 +108,7 @@ pub const FLAGS: &[Flag] = &[
     flag("enable-grpc-gateway", Bool, "true", "Member", "Serves the API as JSON under /v3/.", Works),
     flag("raft-read-timeout", Duration, "5s", "Member", "Read timeout between members.", Meaningless("connections between members are probed by pings, and given up when those stay without an answer")),
     flag("raft-write-timeout", Duration, "5s", "Member", "Write timeout between members.", Meaningless("connections between members are probed by pings, and given up when those stay without an answer")),
-    flag("feature-gates", Text, "", "Member", "Feature gates, as Name=true,Name=false.", Meaningless("the gated behaviour is always on, or does not exist here")),
+    flag("feature-gates", Text, "", "Member", "Feature gates, as Name=true,Name=false.", Meaningless("what they gate is always on, or does not exist here")),
     flag("initial-advertise-peer-urls", Urls, "http://localhost:2380", "Clustering", "URLs at which other members reach this one.", Works),
     flag("initial-cluster", Text, "", "Clustering", "Members to bootstrap with, as name=url,…; a name with several URLs is repeated (default: this member alone).", Works),
     flag("initial-cluster-state", Text, "new", "Clustering", "\"new\" founds a cluster, \"existing\" joins one.", Works),
@@ -166,13 +176,13 @@ pub const FLAGS: &[Flag] = &[
     flag("enable-log-rotation", Bool, "false", "Logging", "Rotates log files.", Later("use the rotation of the system")),
     flag("log-rotation-config-json", Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", "Logging", "How log files are rotated.", Later("use the rotation of the system")),
     flag("warning-unary-request-duration", Duration, "300ms", "Logging", "Requests slower than this are logged.", Works),
-    flag("enable-distributed-tracing", Bool, "false", "Distributed tracing", "Part of the export of traces.", Later("the export of traces is not there yet")),
-    flag("distributed-tracing-address", Text, "localhost:4317", "Distributed tracing", "Part of the export of traces.", Later("the export of traces is not there yet")),
-    flag("distributed-tracing-service-name", Text, "etcd", "Distributed tracing", "Part of the export of traces.", Later("the export of traces is not there yet")),
-    flag("distributed-tracing-instance-id", Text, "", "Distributed tracing", "Part of the export of traces.", Later("the export of traces is not there yet")),
-    flag("distributed-tracing-sampling-rate", Int, "0", "Distributed tracing", "Part of the export of traces.", Later("the export of traces is not there yet")),
-    flag("corrupt-check-time", Duration, "0s", "Features", "Time between two comparisons of the members' hashes.", Later("it comes with clusters of several members")),
-    flag("compact-hash-check-time", Duration, "1m", "Features", "Time between two comparisons of hashes after compaction.", Later("it comes with clusters of several members")),
+    flag("enable-distributed-tracing", Bool, "false", "Distributed tracing", "Sends a span of each gRPC call to an OpenTelemetry collector.", Works),
+    flag("distributed-tracing-address", Text, "localhost:4317", "Distributed tracing", "host:port of the collector, which speaks OTLP over gRPC without TLS.", Works),
+    flag("distributed-tracing-service-name", Text, "etcd", "Distributed tracing", "Name of the service in its spans; the same for all members.", Works),
+    flag("distributed-tracing-instance-id", Text, "", "Distributed tracing", "What tells this member's spans from those of others.", Works),
+    flag("distributed-tracing-sampling-rate", Int, "0", "Distributed tracing", "Of a million calls without a sampled parent so many are kept; of those with one, all.", Works),
+    flag("corrupt-check-time", Duration, "0s", "Features", "Time between two comparisons of the members' hashes.", Meaningless(COMPARED)),
+    flag("compact-hash-check-time", Duration, "1m", "Features", "Time between two comparisons of hashes after compaction.", Meaningless(COMPARED)),
     flag("compaction-batch-limit", Int, "1000", "Features", "Rows that one step of compaction may touch.", Works),
     flag("compaction-sleep-interval", Duration, "10ms", "Features", "Rest between two steps of compaction.", Works),
     flag("watch-progress-notify-interval", Duration, "10m", "Features", "Time between two progress notifications of a silent watcher.", Works),

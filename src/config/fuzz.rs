@@ -1,7 +1,6 @@
 //! Any command line, variables and file: they become settings, or sentences about what is wrong.
 
-use super::{Config, FLAGS, Invocation, bootstrap::initial_cluster, parse::from_text, parse::parse};
-use std::collections::BTreeMap;
+use super::{Config, FLAGS, Invocation, bootstrap::initial_cluster, file::of_text, parse::parse, said::Settings};
 
 /// The first byte says what the others are.
 const FILE: u8 = b'f';
@@ -9,14 +8,12 @@ const ARGUMENTS: u8 = b'a';
 /// A line of a command line that begins with this is a variable.
 const VARIABLE: char = '$';
 
-type Settings = BTreeMap<&'static str, String>;
-
 /// Reads what `data` is.
 pub(crate) fn target(data: &[u8]) {
     let Some((how, rest)) = data.split_first() else { return };
     let text = String::from_utf8_lossy(rest);
     let read = match *how {
-        FILE => from_text(&text).map(Some),
+        FILE => of_file(&text).map(Some),
         _ => arguments(&text),
     };
     match read {
@@ -29,6 +26,10 @@ pub(crate) fn target(data: &[u8]) {
         Ok(None) => {}
         Err(mistakes) => assert!(!mistakes.is_empty() && mistakes.iter().all(|mistake| !mistake.is_empty())),
     }
+}
+
+fn of_file(text: &str) -> Result<Settings, Vec<String>> {
+    of_text(text).or_mistakes(|_| Vec::new()).map(|said| said.settings)
 }
 
 /// A word in each line.
@@ -95,6 +96,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     }
     let sections = "name: m1\ninitial-cluster: [m1=http://10.0.0.1:2380, m2=http://10.0.0.2:2380]\nquota-backend-bytes: 0x10\n\
                     client-transport-security:\n  cert-file: c\n  key-file: k\n  auto-tls: true\npeer-transport-security: {client-cert-auth: yes}\n";
+    let formers = "experimental-compaction-batch-limit: 7\nexperimental-initial-corrupt-check: true\nsocket-options: {reuse-port: true}\n";
     let tokens =
         "auth-token: jwt,pub-key=a.pub,priv-key=a.pem,sign-method=RS256,ttl=10m\nauto-compaction-retention: 1h30m\n";
     let lines = [
@@ -107,7 +109,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         "completion\nbash\n",
         "--help\n",
     ];
-    let files = [&*file, sections, tokens].map(|text| [&[FILE], text.as_bytes()].concat());
+    let files = [&*file, sections, formers, tokens].map(|text| [&[FILE], text.as_bytes()].concat());
     let lines =
         lines.iter().copied().chain([&*words, &*variables]).map(|text| [&[ARGUMENTS], text.as_bytes()].concat());
     files.into_iter().chain(lines).collect()
@@ -121,7 +123,7 @@ mod tests {
     fn the_seeds_are_understood() {
         let understood = |seed: &[u8]| {
             let text = std::str::from_utf8(&seed[1..]).unwrap();
-            if seed[0] == FILE { from_text(text).is_ok() } else { arguments(text).is_ok() }
+            if seed[0] == FILE { of_file(text).is_ok() } else { arguments(text).is_ok() }
         };
         let wrong: Vec<_> = seeds().into_iter().filter(|seed| !understood(seed)).collect();
         // The member's name is the proxy's to give.

@@ -3,14 +3,15 @@
 //! **Promises.** Every etcd flag is known: it works, is accepted because it has no meaning here, or is refused with the reason.
 //! All complaints about a command line are reported at once. **May not know** what the settings do.
 //!
-//! `flags` is the one table from which parser, environment, file and help are derived; `parse` reads it; `check` turns texts
-//! into the typed [`Config`]; `bootstrap` reads who founds the cluster; `proxy` has the tables of the programs that are no member
+//! `flags` is the one table from which parser, environment, file and help are derived; `parse` puts together what `words` of the
+//! command line and a `file` have `said`; `check` turns texts into the typed [`Config`]; `bootstrap` reads who founds the cluster; `proxy` has the tables of the programs that are no member
 //! (`standby`: of the member that one of them may start);
 //! `pages` makes completion scripts and manual pages of them; `log` sets up the log lines that supervisors of etcd read.
 
 mod auth;
 mod bootstrap;
 mod check;
+mod file;
 mod flags;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -20,9 +21,12 @@ mod log;
 mod pages;
 mod parse;
 mod proxy;
+mod said;
 mod standby;
 mod tls;
+mod tracing;
 mod value;
+mod words;
 
 pub use auth::{AuthFlags, TokenKind};
 pub use bootstrap::{ClusterState, DiscoverySrv, initial_cluster, lead_alike};
@@ -31,10 +35,11 @@ pub use flags::{FLAGS, Flag, Kind, Standing};
 pub use http::HttpFlags;
 pub use limits::LimitFlags;
 pub use log::init as init_log;
-pub use parse::{Invocation, parse};
+pub use parse::{Invocation, parse, parse_own};
 pub use proxy::{GatewayConfig, ProxyConfig, UpstreamTls};
 pub use standby::StandbyFlags;
 pub use tls::TlsFlags;
+pub use tracing::TracingFlags;
 pub use value::{Url, url as parse_url};
 
 /// The etcd version whose API and behaviour this build claims.

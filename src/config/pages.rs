@@ -70,7 +70,7 @@ fn with_hints(command: Command) -> Command {
 
 impl Program {
     /// The command with its flags.
-    fn whole(self) -> Command {
+    pub(super) fn whole(self) -> Command {
         with_hints(self.command().args(self.flags().iter().map(argument)))
     }
 

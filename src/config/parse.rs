@@ -1,12 +1,17 @@
 //! Command line, environment and file into one map of texts.
 
 use super::{
-    flags::{FLAGS, Flag, Kind},
+    Config,
+    bootstrap::initial_cluster,
+    file,
+    flags::{FLAGS, Flag, Kind, VARIABLE, variable},
     pages,
     proxy::{GatewayConfig, Program, ProxyConfig},
+    said::{Said, Settings},
+    words::{self, Asked},
 };
-use clap::{Arg, ArgAction, Command, error::ErrorKind};
-use std::{collections::BTreeMap, path::Path};
+use clap::{Arg, ArgAction, Command};
+use std::path::Path;
 
 /// What the program was asked to do.
 #[derive(Debug)]
@@ -14,7 +19,7 @@ pub enum Invocation {
     /// Run a member with these settings. `warnings` belong into the log.
     Run {
         /// Flag name to text; flags that nobody set are absent.
-        settings: BTreeMap<&'static str, String>,
+        settings: Settings,
         /// Things that are odd but no reason to stop.
         warnings: Vec<String>,
     },
@@ -36,15 +41,25 @@ pub enum Invocation {
     Print(String),
 }
 
+/// [`parse`] of what this process was started with. What is no text is shown as well as it can be if it is a word of the command line, and
+/// passed over if it is a variable.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_own() -> Result<Invocation, Vec<String>> {
+    let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    let variables = std::env::vars_os();
+    parse(args, variables.filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?))))
+}
+
 /// Reads the command line (without the program's name), the `ETCD_*` variables and the file that `--config-file` names.
 ///
 /// # Errors
-/// One sentence for each mistake, all at once.
+/// One sentence for each mistake, those in the settings' values included: all at once.
 pub fn parse(
     args: impl IntoIterator<Item = String>,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Invocation, Vec<String>> {
-    let mut warnings = Vec::new();
     let args = args.into_iter().collect::<Vec<_>>();
     if let Some(text) = pages::asked(&args.iter().map(String::as_str).collect::<Vec<_>>()) {
         return text.map(Invocation::Print);
@@ -53,72 +68,49 @@ pub fn parse(
     if let Some(program) = args.next_if(|first| Program::named(first).is_some()) {
         return Program::named(&program).expect("it was looked at").parse(args);
     }
-    let args = args.map(|arg| go_style(arg, &mut warnings)).collect::<Vec<_>>();
-    if args.iter().any(|arg| arg == "--version" || arg == "version") {
-        return Ok(Invocation::Print(super::version_text()));
-    }
-    let matches = match member().no_binary_name(true).try_get_matches_from(args) {
-        Ok(matches) => matches,
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Invocation::Print(error.to_string())),
-        Err(error) => return Err(vec![error.to_string().trim_end().to_owned()]),
+    let mut said = match words::read(args, FLAGS, of_variables(variables)) {
+        Asked::Run(said) => said,
+        Asked::Help => return Ok(Invocation::Print(member().render_help().to_string())),
+        Asked::Version => return Ok(Invocation::Print(super::version_text())),
     };
-    let mut settings = BTreeMap::new();
-    for (name, text) in variables {
-        match FLAGS.iter().find(|flag| flag.variable() == name) {
-            Some(flag) => drop(settings.insert(flag.name, text)),
-            None if name.starts_with("ETCD_") && !name.starts_with("ETCD_HENGE_") => {
-                warnings.push(format!("unrecognized environment variable {name}"));
-            }
-            None => {}
-        }
+    if let Some(path) = said.settings.get("config-file").filter(|path| !path.is_empty()) {
+        // As in etcd the file is then all that counts; that something else was misspelled is told all the same.
+        let of_file = file::read(Path::new(path));
+        said.settings = of_file.settings;
+        said.mistakes.extend(of_file.mistakes);
+        said.warnings.extend(of_file.warnings);
     }
-    for flag in FLAGS {
-        if let Some(text) = matches.get_one::<String>(flag.name) {
-            settings.insert(flag.name, text.clone());
-        }
-    }
-    if let Some(file) = settings.get("config-file").filter(|file| !file.is_empty()).cloned() {
-        settings = from_file(Path::new(&file))?;
-    }
+    let Said { settings, warnings, .. } = said.or_mistakes(mistakes_in)?;
     Ok(Invocation::Run { settings, warnings })
 }
 
-/// Reads `args` by a table of their own: a map of what was set.
-///
-/// # Errors
-/// What clap says, as one sentence; `Ok(Err(text))` if the help was asked for.
-pub(super) fn by_table(
-    mut command: Command,
-    flags: &[Flag],
-    args: impl IntoIterator<Item = String>,
-    warnings: &mut Vec<String>,
-) -> Result<Result<BTreeMap<&'static str, String>, String>, Vec<String>> {
-    for flag in flags {
-        command = command.arg(argument(flag));
-    }
-    let args = args.into_iter().map(|arg| go_style(arg, warnings)).collect::<Vec<_>>();
-    let matches = match command.no_binary_name(true).disable_version_flag(true).try_get_matches_from(args) {
-        Ok(matches) => matches,
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Err(error.to_string())),
-        Err(error) => return Err(vec![error.to_string().trim_end().to_owned()]),
-    };
-    let set = flags.iter().filter_map(|flag| Some((flag.name, matches.get_one::<String>(flag.name)?.clone())));
-    Ok(Ok(set.collect()))
+/// What is wrong with the values, where something else is wrong already.
+fn mistakes_in(settings: &Settings) -> Vec<String> {
+    let mut settings = settings.clone();
+    // For a member that does not start anyway no names are looked up.
+    let cluster = settings.remove("initial-cluster").unwrap_or_default();
+    let mistakes = Config::from_settings(&settings, &mut Vec::new()).err().unwrap_or_default();
+    mistakes.into_iter().chain(initial_cluster(&cluster).err()).collect()
 }
 
-/// Go's flag package takes `-name` for `--name`; etcd 3.6 spelled young flags `--experimental-name`.
-fn go_style(arg: String, warnings: &mut Vec<String>) -> String {
-    let Some(body) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else { return arg };
-    if body.len() <= 1 || body.starts_with('-') {
-        return arg;
-    }
-    match body.strip_prefix("experimental-") {
-        Some(body) => {
-            warnings.push(format!("--experimental-{body} is deprecated: use --{body}"));
-            format!("--{body}")
+/// What `ETCD_*` variables say. One that is set to nothing is not set, and one that stands for nothing is no mistake: others read
+/// variables of that kind, too.
+fn of_variables(variables: impl IntoIterator<Item = (String, String)>) -> Said {
+    let mut said = Said::default();
+    let ours = |(name, text): &(String, String)| {
+        name.starts_with(VARIABLE) && !name.starts_with("ETCD_HENGE_") && !text.is_empty()
+    };
+    let mut variables = variables.into_iter().filter(ours).collect::<Vec<_>>();
+    // Former names first: the present ones win, in whatever order the system has them.
+    variables.sort_by_key(|(name, _)| !name.starts_with("ETCD_EXPERIMENTAL_"));
+    for (name, text) in variables {
+        let flag = name[VARIABLE.len()..].to_lowercase().replace('_', "-");
+        match said.meant(FLAGS, &flag, variable).filter(|_| variable(&flag) == name) {
+            Some(meant) => said.set(meant, text),
+            None => said.warnings.push(format!("unrecognized environment variable {name}")),
         }
-        None => format!("--{body}"),
     }
+    said
 }
 
 /// The member's command line.
@@ -166,131 +158,17 @@ fn value_name(kind: Kind) -> &'static str {
     }
 }
 
-fn from_file(path: &Path) -> Result<BTreeMap<&'static str, String>, Vec<String>> {
-    let named = |what: String| format!("config file {}: {what}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| vec![named(error.to_string())])?;
-    from_text(&text).map_err(|mistakes| mistakes.into_iter().map(named).collect())
-}
-
-/// What a file says.
-pub(super) fn from_text(text: &str) -> Result<BTreeMap<&'static str, String>, Vec<String>> {
-    let tree: serde_yaml_ng::Value = serde_yaml_ng::from_str(text).map_err(|error| vec![error.to_string()])?;
-    let (mut settings, mut mistakes) = (BTreeMap::new(), Vec::new());
-    match tree {
-        serde_yaml_ng::Value::Null => {}
-        serde_yaml_ng::Value::Mapping(map) => {
-            for (key, value) in map {
-                let key = key.as_str().unwrap_or_default().to_owned();
-                match (key.as_str(), FLAGS.iter().find(|flag| flag.name == key), scalar(&value)) {
-                    (_, Some(flag), Some(text)) => drop(settings.insert(flag.name, text)),
-                    (_, Some(_), None) => mistakes.push(format!("{key} must be a single value or a list of values")),
-                    ("client-transport-security", None, _) => {
-                        mistakes.extend(transport_security(&mut settings, &key, CLIENT_SECURITY, &value));
-                    }
-                    ("peer-transport-security", None, _) => {
-                        mistakes.extend(transport_security(&mut settings, &key, PEER_SECURITY, &value));
-                    }
-                    _ => mistakes.push(format!("unknown key {key:?}")),
-                }
-            }
-        }
-        _ => mistakes.push("must be a mapping of flag names to values".to_owned()),
-    }
-    if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
-}
-
-/// Key in a section of etcd's file, and the flag that it stands for.
-type Section = &'static [(&'static str, &'static str)];
-
-const CLIENT_SECURITY: Section = &[
-    ("cert-file", "cert-file"),
-    ("key-file", "key-file"),
-    ("client-cert-file", "client-cert-file"),
-    ("client-key-file", "client-key-file"),
-    ("client-cert-auth", "client-cert-auth"),
-    ("trusted-ca-file", "trusted-ca-file"),
-    ("auto-tls", "auto-tls"),
-    ("allowed-cn", "client-cert-allowed-cn"),
-    ("allowed-hostname", "client-cert-allowed-hostname"),
-    // Of clients the addresses are not looked at anyway.
-    ("skip-client-san-verification", ""),
-];
-const PEER_SECURITY: Section = &[
-    ("cert-file", "peer-cert-file"),
-    ("key-file", "peer-key-file"),
-    ("client-cert-file", "peer-client-cert-file"),
-    ("client-key-file", "peer-client-key-file"),
-    ("client-cert-auth", "peer-client-cert-auth"),
-    ("trusted-ca-file", "peer-trusted-ca-file"),
-    ("auto-tls", "peer-auto-tls"),
-    ("allowed-cn", "peer-cert-allowed-cn"),
-    ("allowed-hostname", "peer-cert-allowed-hostname"),
-    ("skip-client-san-verification", "peer-skip-client-san-verification"),
-];
-
-/// Reads a section of etcd's file; the flags that stand in it are set as if they stood outside.
-fn transport_security(
-    settings: &mut BTreeMap<&'static str, String>,
-    name: &str,
-    section: Section,
-    value: &serde_yaml_ng::Value,
-) -> Vec<String> {
-    let map = match value {
-        serde_yaml_ng::Value::Null => return Vec::new(),
-        serde_yaml_ng::Value::Mapping(map) => map,
-        _ => return vec![format!("{name} must be a mapping")],
-    };
-    let mut mistakes = Vec::new();
-    for (key, value) in map {
-        let key = key.as_str().unwrap_or_default();
-        match (section.iter().find(|(known, _)| *known == key), scalar(value)) {
-            (None, _) => mistakes.push(format!("unknown key {key:?} in {name}")),
-            (Some(_), None) => mistakes.push(format!("{name}: {key} must be a single value or a list of values")),
-            (Some((_, "")), _) => {}
-            // A key without a value sets nothing.
-            (Some(_), Some(text)) if text.is_empty() => {}
-            (Some((_, flag)), Some(text)) => drop(settings.insert(flag, text)),
-        }
-    }
-    mistakes
-}
-
-fn scalar(value: &serde_yaml_ng::Value) -> Option<String> {
-    use serde_yaml_ng::Value;
-    match value {
-        Value::Null => Some(String::new()),
-        Value::Bool(value) => Some(value.to_string()),
-        Value::Number(value) => Some(value.to_string()),
-        Value::String(value) => Some(value.clone()),
-        Value::Sequence(list) => Some(list.iter().map(scalar).collect::<Option<Vec<_>>>()?.join(",")),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn run(args: &[&str], variables: &[(&str, &str)]) -> Result<BTreeMap<&'static str, String>, Vec<String>> {
+    fn run(args: &[&str], variables: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
         let args = args.iter().map(|arg| (*arg).to_owned());
         let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
         match parse(args, variables)? {
             Invocation::Run { settings, .. } => Ok(settings),
             other => panic!("not a member: {other:?}"),
         }
-    }
-
-    #[test]
-    fn go_spellings_are_understood_and_the_last_one_wins() {
-        let settings = run(&["-name", "a", "--name=b", "--pre-vote=false", "--unsafe-no-fsync"], &[]).unwrap();
-        assert_eq!(settings["name"], "b");
-        assert_eq!(settings["pre-vote"], "false");
-        assert_eq!(settings["unsafe-no-fsync"], "true");
-    }
-
-    #[test]
-    fn negative_numbers_are_values() {
-        assert_eq!(run(&["--quota-backend-bytes", "-1"], &[]).unwrap()["quota-backend-bytes"], "-1");
     }
 
     #[test]
@@ -301,14 +179,34 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_flag_is_named() {
-        assert!(run(&["--no-such-flag=1"], &[]).unwrap_err()[0].contains("--no-such-flag"));
+    fn variables_stand_in_for_flags_under_former_names_as_well() {
+        for (variables, name, expected) in [
+            (&[("ETCD_NAME", "a")][..], "name", Some("a")),
+            (&[("ETCD_NAME", "")], "name", None),
+            (&[("etcd_name", "a")], "name", None),
+            (&[("ETCD_name", "a")], "name", None),
+            (&[("ETCD_EXPERIMENTAL_COMPACTION_BATCH_LIMIT", "7")], "compaction-batch-limit", Some("7")),
+            (
+                &[("ETCD_COMPACTION_BATCH_LIMIT", "8"), ("ETCD_EXPERIMENTAL_COMPACTION_BATCH_LIMIT", "7")],
+                "compaction-batch-limit",
+                Some("8"),
+            ),
+            (&[("ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK", "true")], "feature-gates", Some("InitialCorruptCheck=true")),
+            (&[("ETCD_HENGE_CLAIM_VERSION", "3.5.0")], "name", None),
+        ] {
+            let settings = run(&[], variables).expect("no mistake");
+            assert_eq!(settings.get(name).map(String::as_str), expected, "{variables:?}");
+        }
     }
 
     #[test]
-    fn experimental_spellings_are_accepted() {
-        let settings = run(&["--experimental-compaction-batch-limit=7"], &[]).unwrap();
-        assert_eq!(settings["compaction-batch-limit"], "7");
+    fn what_is_misspelled_and_what_has_no_meaning_are_told_together() {
+        let mistakes = run(&["--no-such-flag=1", "--log-level=loud", "--nope"], &[("ETCD_MAX_TXN_OPS", "x")]);
+        let mistakes = mistakes.unwrap_err();
+        for (mistake, text) in mistakes.iter().zip(["--no-such-flag", "--nope", "--max-txn-ops", "--log-level"]) {
+            assert!(mistake.contains(text), "{mistakes:?}");
+        }
+        assert_eq!(mistakes.len(), 4, "{mistakes:?}");
     }
 
     #[test]
@@ -319,23 +217,28 @@ mod tests {
         let file = path.to_str().unwrap();
         let settings = run(&["--name", "flag", "--config-file", file], &[]).unwrap();
         assert_eq!((settings["name"].as_str(), settings["quota-backend-bytes"].as_str()), ("from-file", "5"));
-        let etcds = "client-transport-security:\n  cert-file: c.pem\n  key-file: k.pem\n  client-cert-auth: true\n  trusted-ca-file:\n  auto-tls: false\npeer-transport-security:\n  cert-file: p.pem\n  allowed-cn: [a, b]\n  skip-client-san-verification: true\ncipher-suites: [\n  TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,\n  TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384\n]\n";
-        std::fs::write(&path, etcds).unwrap();
-        let settings = run(&["--config-file", file], &[]).unwrap();
-        let expected = [
-            ("auto-tls", "false"),
-            ("cert-file", "c.pem"),
-            ("cipher-suites", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
-            ("client-cert-auth", "true"),
-            ("key-file", "k.pem"),
-            ("peer-cert-allowed-cn", "a,b"),
-            ("peer-cert-file", "p.pem"),
-            ("peer-skip-client-san-verification", "true"),
-        ];
-        assert_eq!(settings, expected.map(|(name, text)| (name, text.to_owned())).into());
-        std::fs::write(&path, "client-transport-security: {ca: x, cert-file: {}}\n").unwrap();
-        assert_eq!(run(&["--config-file", file], &[]).unwrap_err().len(), 2);
-        std::fs::write(&path, "nope: 1\nnothing: 2\n").unwrap();
-        assert_eq!(run(&["--config-file", file], &[]).unwrap_err().len(), 2);
+        std::fs::write(&path, "nope: 1\nmax-txn-ops: none\n").unwrap();
+        let mistakes = run(&["--config-file", file, "--nothing"], &[]).unwrap_err();
+        let expected = ["unknown flag --nothing".to_owned(), format!("config file {file}: unknown key \"nope\"")];
+        assert_eq!(mistakes[..2], expected);
+        assert!(mistakes[2].contains("--max-txn-ops"), "{mistakes:?}");
+        assert_eq!(run(&["--config-file", "/nonexistent"], &[]).unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn the_help_has_all_flags_by_subject() {
+        let Ok(Invocation::Print(help)) = parse(["--help".to_owned()], []) else { panic!("no help") };
+        let groups = FLAGS.iter().map(|flag| flag.group).collect::<std::collections::BTreeSet<_>>();
+        for group in groups {
+            let section = help.split_once(&format!("\n{group}:\n")).unwrap_or_else(|| panic!("no heading {group}")).1;
+            let section = section.split("\n\n").next().unwrap_or_default();
+            let section = section.split_whitespace().collect::<Vec<_>>();
+            for flag in FLAGS.iter().filter(|flag| flag.group == group) {
+                let named = |word: &&str| {
+                    word.strip_prefix("--").is_some_and(|name| name.split(['[', '=']).next() == Some(flag.name))
+                };
+                assert!(section.iter().any(named), "--{} under {group}:\n{help}", flag.name);
+            }
+        }
     }
 }

@@ -8,10 +8,12 @@ use super::{
     check::{LogSettings, Reader},
     flags::{FLAGS, Flag, Kind, Standing, flag},
     http::HttpFlags,
-    parse::{Invocation, by_table},
+    parse::Invocation,
+    said::Said,
     standby::{STANDBY, STANDBY_TLS, StandbyFlags},
     tls::{TlsFlags, pair},
     value::{Url, url},
+    words::{self, Asked},
 };
 use crate::{
     tls::{Identity, Protocol},
@@ -328,12 +330,14 @@ impl Program {
             }
             _ => {}
         }
-        let (flags, mut warnings) = (self.flags(), Vec::new());
-        let settings = match by_table(self.command(), &flags, args, &mut warnings)? {
-            Ok(settings) => settings,
-            Err(help) => return Ok(Invocation::Print(help)),
+        let flags = self.flags();
+        let Said { settings, mistakes, mut warnings } = match words::read(args, &flags, Said::default()) {
+            Asked::Run(said) => said,
+            Asked::Help => return Ok(Invocation::Print(self.whole().render_help().to_string())),
+            Asked::Version => return Ok(Invocation::Print(super::version_text())),
         };
         let mut read = Reader::new(&flags, &settings);
+        read.mistakes = mistakes;
         read.standings(&mut warnings);
         let invocation = match self {
             Program::Proxy | Program::GrpcProxy => {

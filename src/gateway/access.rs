@@ -1,5 +1,6 @@
 //! Who may use plain HTTP from where: pages of other origins, and names that browsers were led to.
 
+use super::websocket;
 use crate::server::OverTls;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
@@ -47,6 +48,13 @@ impl Access {
             return Err(misdirected(host).into());
         }
         let admitted = Admitted(self.origin(request.headers()));
+        // A browser lets any page read what comes over a WebSocket.
+        if admitted.0.is_none() && request.headers().contains_key(ORIGIN) && websocket::is_asked_for(request.headers())
+        {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            return Err(response.into());
+        }
         if request.method() != Method::OPTIONS {
             return Ok(admitted);
         }
@@ -129,6 +137,21 @@ mod tests {
         let all = Access::new(names(&["http://a", "*"]), []);
         assert_eq!(origin(&all, "http://c").as_deref(), Some("*"));
         assert_eq!(origin(&Access::default(), "http://c").as_deref(), Some("*"));
+    }
+
+    #[test]
+    fn a_page_of_another_origin_gets_no_websocket() {
+        let some = Access::new(names(&["http://a"]), []);
+        for (access, origin, is_let_in) in
+            [(&some, "http://a", true), (&some, "http://b", false), (&Access::default(), "http://b", true)]
+        {
+            let mut request = asked("here", origin);
+            request.headers_mut().insert("upgrade", HeaderValue::from_static("websocket"));
+            request.headers_mut().insert("connection", HeaderValue::from_static("Upgrade"));
+            assert_eq!(access.admit(&request).is_ok(), is_let_in, "{origin}");
+            request.headers_mut().remove(ORIGIN);
+            assert!(access.admit(&request).is_ok(), "a program is no page");
+        }
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use super::{
     failure::{self, JSON},
     reply::{self, Lines, Replies},
-    request::{self, Requests, Stream},
+    request::{self, Requests, Share, Stream},
     table::{self, Method},
+    websocket,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Method as Verb, Request, Response, Version, header::CONTENT_TYPE};
@@ -56,17 +57,34 @@ impl<C: Calls> Json<C> {
         Json { calls, request_bytes_max, room, bytes }
     }
 
-    /// Answers a request for a path under `/v3/`, or `/v3beta/`, which is the same.
+    /// Answers a request for a path under `/v3/`, or `/v3beta/`, which is the same: with the answer of the call, or with a WebSocket on
+    /// which the call is made.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        let path = request.uri().path();
-        let found = match path.strip_prefix("/v3beta/") {
-            Some(rest) => table::method(&format!("/v3/{rest}")),
-            None => table::method(path),
-        };
-        let refusal = match found {
+        match websocket::is_asked_for(request.headers()) {
+            true => websocket::answer(self.clone(), request),
+            false => self.make(request).await,
+        }
+    }
+
+    /// Longest JSON of one message.
+    pub(super) fn request_bytes_max(&self) -> usize {
+        self.request_bytes_max
+    }
+
+    /// Of the bytes that all requests together may hold, none yet.
+    pub(super) fn share(&self) -> Share {
+        Share::of(Arc::clone(&self.bytes))
+    }
+
+    /// Makes the call that a request asks for.
+    pub(super) async fn make<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        let refusal = match method(request.uri().path()) {
             Some(_) if request.method() != Verb::POST => Status::unimplemented("Method Not Allowed"),
             Some(method) => match self.transcode(method, request).await {
                 Ok(response) => return response,
@@ -87,7 +105,7 @@ impl<C: Calls> Json<C> {
         };
         let (parts, body) = request.into_parts();
         let deadline = request::time_limit(&parts.headers)?.map(|limit| Instant::now() + limit);
-        let requests = Requests::new(body, method.request.clone(), self.request_bytes_max, Arc::clone(&self.bytes));
+        let requests = Requests::new(body, method.request.clone(), self.request_bytes_max, self.share());
         let (body, failed) = if method.streams_requests {
             let (fail, failed) = oneshot::channel();
             (Body::new(Stream { requests, failed: Some(fail) }), Some(failed))
@@ -120,6 +138,14 @@ impl<C: Calls> Json<C> {
             _permit: permit,
         };
         Ok(stream(lines, headers).await)
+    }
+}
+
+/// The call that belongs to a path.
+pub(super) fn method(path: &str) -> Option<&'static Method> {
+    match path.strip_prefix("/v3beta/") {
+        Some(rest) => table::method(&format!("/v3/{rest}")),
+        None => table::method(path),
     }
 }
 

@@ -7,8 +7,9 @@
 //!
 //! ```text
 //!   HTTP ─ access ─┬─ /v3/… ─ call ─ table ─┬─ request (JSON ▶ messages) ─▶ Calls
-//!                  │                        └─ reply, failure (JSON, lines) ◀─┘
-//!                  └─ /health /livez /readyz /version
+//!                  │         ▲              └─ reply, failure (JSON, lines) ◀─┘
+//!                  │         └ websocket
+//!                  └─ /health /livez /readyz /version /metrics /debug/vars
 //! ```
 
 mod access;
@@ -21,6 +22,8 @@ mod json;
 mod reply;
 mod request;
 mod table;
+mod vars;
+mod websocket;
 
 pub use access::{Access, Admitted};
 pub use call::{Calls, Json};
@@ -82,6 +85,7 @@ pub fn routes<B: Backend>(edge: Edge<B>) -> Router {
     Router::new()
         .route("/version", get(version::<B>))
         .route("/metrics", get(numbers::<B>))
+        .route("/debug/vars", get(vars::vars::<B>))
         .route("/health", get(health::health::<B>))
         .route("/livez", get(health::livez::<B>))
         .route("/livez/{check}", get(health::livez_one::<B>))

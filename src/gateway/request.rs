@@ -100,13 +100,20 @@ pub(super) async fn drain<B: Body<Data = Bytes>>(mut body: Pin<&mut B>) {
 }
 
 /// A share of the bytes that all bodies together may hold.
-struct Share {
+pub(super) struct Share {
     all: Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
 }
 
 impl Share {
-    fn take(&mut self, bytes: usize) -> Result<(), Status> {
+    /// Nothing yet of `all`.
+    pub(super) fn of(all: Arc<Semaphore>) -> Share {
+        Share { all, held: None }
+    }
+
+    /// # Errors
+    /// "too many requests", if others hold what is asked for.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Status> {
         let too_many = |_| Status::from(crate::types::Error::RequestTooManyRequests);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let more = Arc::clone(&self.all).try_acquire_many_owned(bytes).map_err(too_many)?;
@@ -121,6 +128,10 @@ impl Share {
         if let Some(held) = &mut self.held {
             drop(held.split(bytes));
         }
+    }
+
+    pub(super) fn give_all_back(&mut self) {
+        self.held = None;
     }
 }
 
@@ -137,8 +148,7 @@ pub(super) struct Requests<B> {
 }
 
 impl<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>> Requests<B> {
-    pub(super) fn new(body: B, kind: MessageDescriptor, bytes_max: usize, all: Arc<Semaphore>) -> Requests<B> {
-        let share = Share { all, held: None };
+    pub(super) fn new(body: B, kind: MessageDescriptor, bytes_max: usize, share: Share) -> Requests<B> {
         let (text, splitter) = (BytesMut::new(), Splitter::default());
         Requests { body: Box::pin(body), kind, bytes_max, text, splitter, share, is_whole: false }
     }

@@ -2,6 +2,7 @@
 
 mod any_message;
 mod client;
+mod sockets;
 mod streams;
 mod transcripts;
 
@@ -26,6 +27,24 @@ async fn the_version_is_etcds() {
     assert_eq!(world.http("GET", "/version").await, (200, version.to_owned()));
     assert_eq!(world.http("GET", "/nothing").await, (404, "404 page not found\n".to_owned()));
     assert_eq!(world.http("POST", "/version").await.0, 405);
+}
+
+#[tokio::test]
+async fn what_go_programs_publish_says_where_raft_is() {
+    let world = world().await;
+    let (status, text) = world.http("GET", "/debug/vars").await;
+    let vars: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let id = format!("{:x}", ME.0);
+    assert_eq!(
+        (status, &vars["raft.status"]["id"], &vars["raft.status"]["lead"]),
+        (200, &id.clone().into(), &id.into())
+    );
+    assert_eq!(vars["raft.status"]["raftState"], "StateLeader");
+    assert!(vars["file_descriptor_limit"].as_u64().is_some_and(|limit| limit > 0), "{text}");
+    assert!(vars["cmdline"][0].is_string(), "{text}");
+    world.backend.set_leader(None);
+    let (_, text) = world.http("GET", "/debug/vars").await;
+    assert!(text.contains(r#""lead":"0""#) && text.contains(r#""raftState":"StateFollower""#), "{text}");
 }
 
 #[tokio::test]

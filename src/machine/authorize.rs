@@ -27,7 +27,8 @@ pub(super) fn authorize(
     if !auth.is_enabled() {
         return Ok(());
     }
-    if let Command::Auth(Request::Authenticate { .. }) = command {
+    // Whoever is about to log in is nobody yet; whether one has to is told to everybody, as in etcd.
+    if let Command::Auth(Request::Authenticate { .. } | Request::Status) = command {
         return Ok(());
     }
     let permits = auth.permits(author)?;
@@ -54,7 +55,7 @@ pub(super) fn authorize(
 /// told of that.
 ///
 /// # Errors
-/// As [`authorize`] of a read.
+/// Why not, in etcd's words: as for a command that reads it.
 pub fn authorize_read(auth: &auth::Table, author: &Author, range: &KeyRange) -> Result<(), Error> {
     auth.permits(author)?.read(range)
 }
@@ -62,7 +63,7 @@ pub fn authorize_read(auth: &auth::Table, author: &Author, range: &KeyRange) -> 
 /// Whether `author` may do what only root may, by `auth`.
 ///
 /// # Errors
-/// As [`authorize`] of a change of users.
+/// Why not, in etcd's words: as for a change of users.
 pub fn authorize_admin(auth: &auth::Table, author: &Author) -> Result<(), Error> {
     auth.permits(author)?.admin()
 }

@@ -25,7 +25,10 @@ use crate::{
     },
     peer::Network,
     replica::{self, AutoCompaction, Handle, Settings, StartAs},
-    server::{self, ConnectionSettings, Edge, Healing, Listener, MemberBackend, RingProxies, Rules, Services, Version},
+    server::{
+        self, ConnectionSettings, Edge, Healing, Listener, MemberBackend, RingProxies, Rules, Services, Telemetry,
+        Version,
+    },
     tls::ServerTls,
     types::{Fault, Sabotage},
     watch as hub,
@@ -132,7 +135,8 @@ async fn live(config: Config) -> Result<(), String> {
         MemberBackend::new(handle.clone(), quota_bytes(&config).max(0), rules, auth_settings, Arc::clone(&stopping));
     backend.upkeep(config.auto_promote);
     let limits = Limits::of(&config.limits);
-    let edge = Edge::new(backend, edge_settings(&config, &limits));
+    let telemetry = config.tracing.as_ref().map(Telemetry::start).transpose()?;
+    let edge = Edge::new(backend, edge_settings(&config, &limits, telemetry.as_ref()));
     edge.metrics.add(edge.backend.clone());
     edge.metrics.add(peers.network().clone());
     if config.core_size > 0 {
@@ -180,12 +184,17 @@ async fn live(config: Config) -> Result<(), String> {
     // Clients get their answers first, and the lead goes to somebody else; then nobody is left to ask the member for anything.
     let hand_over = tokio::time::timeout(DRAIN, handle.hand_over());
     let _ = tokio::join!(serving.stop(DRAIN), http.stop(DRAIN), metrics.stop(DRAIN), hand_over);
+    let last_spans = telemetry.map(|telemetry| tokio::spawn(telemetry.stop()));
     let stopped = handle.clone();
     let joined = tokio::task::spawn_blocking(move || stopped.stop()).await;
     if joined.is_err() {
         return Err("the member panicked while it stopped".to_owned());
     }
     peers.stop().await;
+    if let Some(last_spans) = last_spans {
+        // It bounds itself, and what it could not do is lost in any case.
+        let _ = last_spans.await;
+    }
     // The last flush can still have failed.
     let last = handle.fault().borrow().clone();
     end.and(last.map_or(Ok(()), Err))
@@ -301,7 +310,7 @@ fn quota_bytes(config: &Config) -> i64 {
     }
 }
 
-fn edge_settings(config: &Config, limits: &Limits) -> server::Settings {
+fn edge_settings(config: &Config, limits: &Limits, telemetry: Option<&Telemetry>) -> server::Settings {
     server::Settings {
         bounds: limits.bounds,
         rates: limits::rates(&config.limits),
@@ -310,6 +319,7 @@ fn edge_settings(config: &Config, limits: &Limits) -> server::Settings {
         version: Version::claiming(&crate::config::claimed_version()),
         slow_call: config.warning_unary_request_duration,
         times_calls: config.extensive_metrics,
+        spans: telemetry.map(Telemetry::spans),
         leaderless_max: config.election_timeout * 3,
         // Beside the store: the same disk, and nobody else's.
         spool_dir: config.data_dir.clone(),

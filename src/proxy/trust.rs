@@ -89,7 +89,7 @@ struct Known {
     table: Table,
     names_are_users: bool,
     /// What checks tokens; `None`: upstream is asked.
-    jwt: Option<Jwt>,
+    jwt: Option<Arc<Jwt>>,
     /// As it was told, for those behind this proxy.
     state: AuthState,
 }
@@ -265,7 +265,11 @@ impl Trust {
     fn learn(&self, state: AuthState, ground: &Ground) -> bool {
         let Some(facts) = auth_facts(&state) else { return false };
         let check = state.token_check.clone().and_then(|TokenCheck { sign_method, public_key }| {
-            Jwt::of_check(JwtCheck { sign_method, public_key: public_key.to_vec() }).ok()
+            let check = JwtCheck { sign_method, public_key: public_key.to_vec() };
+            // As long as the key is the same, what it has checked already holds.
+            let present = self.known().and_then(|known| known.jwt.clone());
+            let present = present.filter(|jwt| jwt.check() == Some(&check));
+            present.or_else(|| Jwt::of_check(check).ok().map(Arc::new))
         });
         let (was_guarded, is_guarded) = (self.is_guarded(), facts.enabled);
         self.shared.source.set_guarded(is_guarded);

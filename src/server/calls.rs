@@ -7,16 +7,19 @@
 use super::{
     Admission,
     admission::{CallPlace, Class},
+    listen::Peer,
+    spans::{CallSpan, Spans},
 };
 use crate::{
     metrics::{Histogram, Kind, Source, Text},
     types::Error,
 };
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, request::Parts};
 use hyper::body::{Body, Frame, SizeHint};
 use std::{
     array,
+    borrow::Cow,
     pin::Pin,
     sync::{
         Arc,
@@ -138,6 +141,8 @@ struct Counts {
     /// Whether the time of each call is measured (`--metrics extensive`).
     times: bool,
     admission: Admission,
+    /// `None`: nobody wants spans.
+    spans: Option<Spans>,
 }
 
 struct Method {
@@ -149,8 +154,8 @@ struct Method {
 }
 
 impl Calls {
-    /// None so far; with `times` each is measured. They have their places from `admission`.
-    pub(super) fn new(times: bool, admission: Admission) -> Calls {
+    /// None so far; with `times` each is measured, and with `spans` each has one. They have their places from `admission`.
+    pub(super) fn new(times: bool, spans: Option<Spans>, admission: Admission) -> Calls {
         let method = |_| Method {
             started: AtomicU64::default(),
             handled: array::from_fn(|_| AtomicU64::default()),
@@ -165,17 +170,25 @@ impl Calls {
             sent_bytes: AtomicU64::default(),
             times,
             admission,
+            spans,
         };
         Calls { counts: Arc::new(counts) }
     }
 
-    /// A call begins; `None` if it is of nothing that is counted.
-    pub(super) fn begin(&self, path: &str) -> Option<Call> {
-        let method = number(path)?;
+    /// Whether there are spans, which say where a call comes from.
+    pub(super) fn has_spans(&self) -> bool {
+        self.counts.spans.is_some()
+    }
+
+    /// A call begins, whose head this is; `None` if it is of nothing that is counted.
+    pub(super) fn begin(&self, head: &Parts) -> Option<Call> {
+        let method = number(head.uri.path())?;
         self.counts.methods[method].started.fetch_add(1, Relaxed);
         let began = self.counts.times.then(Instant::now);
-        let (counts, messages) = (Arc::clone(&self.counts), Messages::default());
-        Some(Call { counts, method, began, messages, place: None, is_over: false })
+        let span = self.counts.spans.as_ref();
+        let span = span.and_then(|spans| spans.begin(METHODS[method].0, &head.headers, head.extensions.get::<Peer>()));
+        let (counts, span) = (Arc::clone(&self.counts), span.map(Box::new));
+        Some(Call { counts, method, began, span, messages: Messages::default(), place: None, is_over: false })
     }
 }
 
@@ -193,6 +206,7 @@ pub(crate) struct Call {
     counts: Arc<Counts>,
     method: usize,
     began: Option<Instant>,
+    span: Option<Box<CallSpan>>,
     /// Of the answer.
     messages: Messages,
     /// Goes with the answer.
@@ -230,16 +244,19 @@ impl Call {
     pub(super) fn look(&mut self, headers: &HeaderMap) {
         if let Some(status) = headers.get("grpc-status") {
             let code = status.to_str().ok().and_then(|code| code.parse().ok()).filter(|code| *code < CODES.len());
-            self.end(code.unwrap_or(UNKNOWN));
+            self.end(code.unwrap_or(UNKNOWN), || reason(headers));
         }
     }
 
-    fn end(&mut self, code: usize) {
+    fn end(&mut self, code: usize, why: impl FnOnce() -> Cow<'static, str>) {
         if !std::mem::replace(&mut self.is_over, true) {
             let method = &self.counts.methods[self.method];
             method.handled[code].fetch_add(1, Relaxed);
             if let Some(began) = self.began {
                 method.time.observe(began.elapsed());
+            }
+            if let Some(span) = self.span.take() {
+                span.end(code, why());
             }
         }
     }
@@ -253,14 +270,19 @@ impl Call {
 
     /// Its answer has ended without saying how.
     pub(super) fn broke_off(&mut self) {
-        self.end(UNKNOWN);
+        self.end(UNKNOWN, || "the answer has no end".into());
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.end(CANCELED);
+        self.end(CANCELED, || "the client went away".into());
     }
+}
+
+/// What a header or a trailer says to the client beside the code.
+fn reason(headers: &HeaderMap) -> Cow<'static, str> {
+    tonic::Status::from_header_map(headers).map_or(Cow::Borrowed(""), |status| status.message().to_owned().into())
 }
 
 /// Where messages begin and end in what passes.
@@ -437,18 +459,19 @@ mod tests {
 
     #[test]
     fn a_call_ends_once_and_without_an_end_it_was_cancelled() {
-        let calls = Calls::new(false, Admission::new(Bounds::within(1 << 30)));
-        let mut call = calls.begin("/etcdserverpb.KV/Put").unwrap();
+        let calls = Calls::new(false, None, Admission::new(Bounds::within(1 << 30)));
+        let begin = |path: &str| calls.begin(&http::Request::builder().uri(path).body(()).unwrap().into_parts().0);
+        let mut call = begin("/etcdserverpb.KV/Put").unwrap();
         let mut trailers = HeaderMap::new();
         call.look(&trailers);
         trailers.insert("grpc-status", "14".parse().unwrap());
         call.look(&trailers);
         drop(call);
-        drop(calls.begin("/etcdserverpb.KV/Put"));
+        drop(begin("/etcdserverpb.KV/Put"));
         let handled = &calls.counts.methods[0].handled;
         let counts = handled.iter().map(|count| count.load(Relaxed)).collect::<Vec<_>>();
         let expected = (0..CODES.len()).map(|code| u64::from(code == 14 || code == CANCELED)).collect::<Vec<_>>();
         assert_eq!(counts, expected);
-        assert!(calls.begin("/etcdserverpb.KV/Nothing").is_none());
+        assert!(begin("/etcdserverpb.KV/Nothing").is_none());
     }
 }

@@ -96,13 +96,17 @@ pub fn range(request: pb::RangeRequest) -> Result<CheckedRange, Error> {
     Ok(CheckedRange { query, serializable: request.serializable })
 }
 
-/// A read in chunks: only what can be read in key order, without looking ahead.
+/// A read in chunks: only what can be read in key order, without looking ahead. If no order is asked for it is that one, whatever the
+/// target; etcd's other reads sort by the target then.
 ///
 /// # Errors
 /// As [`range`], and [`Error::Unsupported`] for sorts and revision filters.
 pub fn range_stream(request: pb::RangeRequest) -> Result<CheckedRange, Error> {
-    let checked = range(request)?;
-    let query = &checked.query;
+    let mut checked = range(request)?;
+    let query = &mut checked.query;
+    if query.order == SortOrder::None {
+        query.target = SortTarget::Key;
+    }
     let by_key = query.target == SortTarget::Key && query.order != SortOrder::Descend;
     if !by_key {
         return Err(Error::Unsupported("RangeStream does not support custom sort orders"));
@@ -146,7 +150,8 @@ pub fn delete_range(request: pb::DeleteRangeRequest) -> Result<DeleteRange, Erro
 pub fn txn(request: pb::TxnRequest, limits: &Limits) -> Result<CheckedTxn, Error> {
     let bytes = request.encoded_len();
     let mut reads = Reads::default();
-    let txn = nested_txn(request, limits.txn_ops_max, &mut reads)?;
+    let room = Room { ops: limits.txn_ops_max, levels: LEVELS_MAX };
+    let txn = nested_txn(request, room, &mut reads)?;
     touched(&txn.success)?;
     touched(&txn.failure)?;
     Ok(CheckedTxn { txn, bytes, serializable: reads.serializable > 0 && reads.linearizable == 0 })
@@ -195,10 +200,20 @@ struct Reads {
     linearizable: usize,
 }
 
-/// `ops_max` is what the transactions around this one have left.
-fn nested_txn(request: pb::TxnRequest, ops_max: usize, reads: &mut Reads) -> Result<Txn, Error> {
+/// Transactions within transactions. One more could still be read from the wire, but not from the log, where a message is around it; nobody
+/// would ever answer it.
+const LEVELS_MAX: usize = 48;
+
+/// What the transactions around one have left for it.
+#[derive(Clone, Copy)]
+struct Room {
+    ops: usize,
+    levels: usize,
+}
+
+fn nested_txn(request: pb::TxnRequest, room: Room, reads: &mut Reads) -> Result<Txn, Error> {
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
-    let left = ops_max.checked_sub(ops).ok_or(Error::TooManyOps)?;
+    let left = Room { ops: room.ops.checked_sub(ops).ok_or(Error::TooManyOps)?, ..room };
     // All keys of compares come before any of their other faults, as in etcd.
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(Error::EmptyKey);
@@ -211,7 +226,7 @@ fn nested_txn(request: pb::TxnRequest, ops_max: usize, reads: &mut Reads) -> Res
     Ok(Txn { compares, success, failure: branch(request.failure)? })
 }
 
-fn one_op(op: pb::RequestOp, ops_left: usize, reads: &mut Reads) -> Result<Op, Error> {
+fn one_op(op: pb::RequestOp, left: Room, reads: &mut Reads) -> Result<Op, Error> {
     Ok(match op.request.ok_or(Error::KeyNotFound)? {
         request_op::Request::RequestRange(request) => {
             let checked = range(request)?;
@@ -220,7 +235,10 @@ fn one_op(op: pb::RequestOp, ops_left: usize, reads: &mut Reads) -> Result<Op, E
         }
         request_op::Request::RequestPut(request) => Op::Put(put(request)?),
         request_op::Request::RequestDeleteRange(request) => Op::DeleteRange(delete_range(request)?),
-        request_op::Request::RequestTxn(request) => Op::Txn(nested_txn(request, ops_left, reads)?),
+        request_op::Request::RequestTxn(request) => {
+            let levels = left.levels.checked_sub(1).ok_or(Error::TooManyOps)?;
+            Op::Txn(nested_txn(request, Room { levels, ..left }, reads)?)
+        }
     })
 }
 

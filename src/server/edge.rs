@@ -9,6 +9,7 @@ use super::{
     identity::{Identity, RingProxies},
     keeper::Found,
     rates::{RateSettings, Rates},
+    spans::Spans,
     trace::{SlowCalls, Trace},
 };
 use crate::{
@@ -55,6 +56,8 @@ pub struct Settings {
     pub slow_call: Duration,
     /// `--metrics extensive`: the time of each call is measured, too.
     pub times_calls: bool,
+    /// `enable-distributed-tracing`: what makes spans of calls.
+    pub spans: Option<Spans>,
     /// How long a stream with `hasleader` lives on without a leader: etcd's three election timeouts.
     pub leaderless_max: Duration,
     /// `watch-progress-notify-interval`: at least 100 ms.
@@ -76,6 +79,7 @@ impl Default for Settings {
             version: Version::claiming("3.7.1"),
             slow_call: Duration::from_millis(300),
             times_calls: false,
+            spans: None,
             leaderless_max: Duration::from_secs(3),
             watch_progress_interval: Duration::from_secs(600),
             bounds: Bounds::within(4 << 30),
@@ -118,7 +122,7 @@ impl<B: Backend> Edge<B> {
         let roster = Roster::new(backend.header().member_id.0, 0);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let history_readers = Arc::new(Semaphore::new(processors.div_ceil(2)));
-        let calls = Calls::new(settings.times_calls, admission);
+        let calls = Calls::new(settings.times_calls, settings.spans.clone(), admission);
         let slow_calls = Arc::new(SlowCalls::new(settings.slow_call));
         let metrics = Registry::default();
         let counts = Arc::new(EdgeCounts::default());

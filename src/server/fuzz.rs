@@ -28,12 +28,13 @@ const BORDER: u8 = 0xff;
 
 /// Members with a key of each kind.
 static MEMBERS: LazyLock<Vec<Jwt>> = LazyLock::new(|| {
-    let keys: [(&str, &[u8]); 6] = [
+    let keys: [(&str, &[u8]); 7] = [
         ("HS256", SECRET),
         ("RS256", include_bytes!("jwt/testdata/rsa.pem")),
         ("PS384", include_bytes!("jwt/testdata/rsa.pem")),
         ("ES256", include_bytes!("jwt/testdata/p256.pem")),
         ("ES384", include_bytes!("jwt/testdata/p384.pem")),
+        ("ES512", include_bytes!("jwt/testdata/p521.pem")),
         ("EdDSA", include_bytes!("jwt/testdata/ed.pem")),
     ];
     let all = keys.map(|(method, key)| Jwt::new(&options(method, None, Some(key.to_vec()))).expect("a key of ours"));
@@ -165,12 +166,14 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     ] {
         seeds.push([&[SIGNED], header.as_bytes(), &border, claims.as_bytes()].concat());
     }
-    let keys: [(&str, &[u8], &[u8]); 5] = [
+    let keys: [(&str, &[u8], &[u8]); 7] = [
         ("HS512", b"", SECRET),
         ("RS512", include_bytes!("jwt/testdata/rsa.pub.pem"), include_bytes!("jwt/testdata/rsa-pkcs1.pem")),
         ("ES256", include_bytes!("jwt/testdata/p256.pub.pem"), include_bytes!("jwt/testdata/p256.pem")),
         ("EdDSA", include_bytes!("jwt/testdata/ed.pub.pem"), include_bytes!("jwt/testdata/ed.pem")),
         ("ES256", b"", include_bytes!("jwt/testdata/p256-sec1.pem")),
+        ("ES384", b"", include_bytes!("jwt/testdata/p384-sec1.pem")),
+        ("ES512", include_bytes!("jwt/testdata/p521.crt.pem"), include_bytes!("jwt/testdata/p521-sec1.pem")),
     ];
     let keys = keys
         .map(|(method, public, private)| [&[OPTIONS], method.as_bytes(), &border, public, &border, private].concat());

@@ -60,8 +60,9 @@ impl Identity {
         for entry in metadata.iter() {
             match entry {
                 KeyAndValueRef::Ascii(key, value) => match key.as_str() {
-                    "token" => token = value.to_str().ok(),
-                    "authorization" => authorization = value.to_str().ok(),
+                    // Of several the first counts, as in etcd.
+                    "token" => token = token.or(value.to_str().ok()),
+                    "authorization" => authorization = authorization.or(value.to_str().ok()),
                     BY_GATEWAY => by_gateway = true,
                     FOR_COPIES => for_copies = true,
                     _ => {}
@@ -70,7 +71,8 @@ impl Identity {
                 KeyAndValueRef::Binary(..) => {}
             }
         }
-        let token = token.or(authorization).map(str::to_owned);
+        // As libraries of HTTP write a token; the scheme is not part of it, whichever of the two it stands in.
+        let token = token.or(authorization).map(|token| token.strip_prefix("Bearer ").unwrap_or(token).to_owned());
         if proxies.know(extensions) {
             let name = client_name.and_then(|name| String::from_utf8(name.to_bytes().ok()?.to_vec()).ok());
             return Identity { token, common_name: name.map(Arc::from), for_copies };
@@ -114,6 +116,20 @@ mod tests {
         assert_eq!(of(&metadata).token.as_deref(), Some("second"));
         metadata.insert("token", "first".parse().unwrap());
         assert_eq!(of(&metadata).token.as_deref(), Some("first"));
+        metadata.append("token", "another".parse().unwrap());
+        assert_eq!(of(&metadata).token.as_deref(), Some("first"));
+    }
+
+    #[test]
+    fn the_scheme_is_not_part_of_a_token() {
+        for key in ["authorization", "token"] {
+            for (said, token) in [("Bearer abc.1", "abc.1"), ("abc.1", "abc.1"), ("bearer abc.1", "bearer abc.1")] {
+                let mut metadata = MetadataMap::new();
+                metadata.insert(key, said.parse().unwrap());
+                let identity = Identity::of(&metadata, &Extensions::new(), &RingProxies::default());
+                assert_eq!(identity.token.as_deref(), Some(token), "{key}: {said}");
+            }
+        }
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! JSON Web Tokens: signed by a member, and good at each that has the key, without an entry in the log.
 
+mod es512;
+mod keys;
+mod scheme;
 mod signatures;
+mod verified;
 
 use crate::types::Error;
-use jsonwebtoken::{
-    Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation, decode, encode, signature,
-};
+use jsonwebtoken::signature;
+use scheme::Scheme;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
+use verified::Remembered;
 
 /// What `--auth-token jwt,…` says.
 #[derive(Clone, Default)]
@@ -33,13 +37,11 @@ pub struct JwtCheck {
 
 /// Signs and checks tokens.
 pub struct Jwt {
-    algorithm: Algorithm,
+    scheme: Scheme,
     check: Option<JwtCheck>,
-    /// `None`: it only checks.
-    signs: Option<EncodingKey>,
-    checks: DecodingKey,
-    validation: Validation,
     ttl: Duration,
+    /// Those that were checked already.
+    remembered: Remembered,
 }
 
 /// etcd's claims.
@@ -54,36 +56,32 @@ struct Claims {
     nbf: Option<f64>,
 }
 
+/// What a token says whose signature is right.
+#[derive(Clone, Debug, PartialEq)]
+struct Verified {
+    user: Arc<str>,
+    revision: u64,
+    exp: Option<f64>,
+    nbf: Option<f64>,
+}
+
 impl Jwt {
     /// Reads the keys.
     ///
     /// # Errors
     /// A text for whoever wrote the flag.
     pub fn new(options: &JwtOptions) -> Result<Jwt, String> {
-        signatures::install();
         let method = &options.sign_method;
-        let algorithm: Algorithm = match method.as_str() {
-            "" => return Err("sign-method is missing".to_owned()),
-            "ES512" => return Err("sign-method ES512 is not supported; use ES256 or ES384".to_owned()),
-            "none" => return Err("sign-method none lets everybody in".to_owned()),
-            other => other.parse().map_err(|_| format!("unknown sign-method {other:?}"))?,
-        };
-        let (signs, checks) = keys(algorithm, options)?;
-        if let Some(signs) = &signs {
+        let scheme = Scheme::new(options)?;
+        if scheme.can_sign() {
             // What does not fit together shows now, and not at the first login.
-            let (probe, family) = (b"probe".as_slice(), algorithm.family());
-            let signed = jsonwebtoken::crypto::sign(probe, signs, algorithm);
-            let signed = signed.map_err(|error| format!("priv-key does not fit sign-method {method}: {error}"))?;
-            if !jsonwebtoken::crypto::verify(&signed, probe, &checks, algorithm).unwrap_or(false) {
-                let hint = if family == AlgorithmFamily::Hmac { "" } else { ": pub-key belongs to another priv-key" };
-                return Err(format!("a token of priv-key does not pass{hint}"));
+            let probe = Claims { username: "probe".to_owned(), revision: 1.0, exp: None, nbf: None };
+            let token = scheme.sign(&probe).ok_or_else(|| format!("priv-key cannot sign with {method}"))?;
+            if scheme.open(&token).is_none() {
+                return Err("a token of priv-key does not pass: pub-key belongs to another priv-key".to_owned());
             }
         }
-        // Expiry is compared with the time that callers bring, by types that nothing slips through.
-        let mut validation = Validation::new(algorithm);
-        (validation.validate_exp, validation.validate_nbf, validation.validate_aud) = (false, false, false);
-        validation.required_spec_claims.clear();
-        Ok(Jwt { algorithm, check: options.to_check(algorithm), signs, checks, validation, ttl: options.ttl })
+        Ok(Jwt { scheme, check: options.to_check(), ttl: options.ttl, remembered: Remembered::default() })
     }
 
     /// What somebody else needs to check tokens; `None` if that could sign as well, or there is no public key but the one in the private.
@@ -105,66 +103,56 @@ impl Jwt {
     /// # Errors
     /// [`Error::Invalid`], in etcd's words, if there is no key to sign with.
     pub fn sign(&self, user: &str, revision: u64, now: Duration) -> Result<String, Error> {
-        let signs = self.signs.as_ref();
-        let signs =
-            signs.ok_or_else(|| Error::Invalid("auth: token signing attempted with verify-only key".to_owned()))?;
+        if !self.scheme.can_sign() {
+            return Err(Error::Invalid("auth: token signing attempted with verify-only key".to_owned()));
+        }
         let exp = Some(now.saturating_add(self.ttl).as_secs() as f64);
         let claims = Claims { username: user.to_owned(), revision: revision as f64, exp, nbf: None };
-        encode(&Header::new(self.algorithm), &claims, signs)
-            .map_err(|error| Error::Invalid(format!("auth: failed to sign a token: {error}")))
+        self.scheme.sign(&claims).ok_or_else(|| Error::Invalid("auth: failed to sign a token".to_owned()))
     }
 
-    /// Whose token this is, and at which auth revision that was proven; `None` if it is not good.
+    /// Whose token this is, and at which auth revision that was proven; `None` if it is not good. Its signature is checked once, and
+    /// remembered for as long as it is shown now and then, and its time is not over.
     pub fn find(&self, token: &str, now: Duration) -> Option<(Arc<str>, u64)> {
-        let claims = decode::<Claims>(token, &self.checks, &self.validation).ok()?.claims;
-        let now_s = now.as_secs_f64();
-        let is_now = claims.exp.is_none_or(|exp| now_s < exp) && claims.nbf.is_none_or(|nbf| nbf <= now_s);
+        let hash = verified::hash(token);
+        if let Some(known) = self.remembered.find(&hash) {
+            let is_good = known.is_good(now);
+            if !is_good {
+                self.remembered.forget(&hash);
+            }
+            return is_good.then_some((known.user, known.revision));
+        }
+        let verified = Verified::of(self.scheme.open(token)?)?;
+        if !verified.is_good(now) {
+            return None;
+        }
+        self.remembered.remember(hash, verified.clone());
+        Some((verified.user, verified.revision))
+    }
+}
+
+impl Verified {
+    fn of(claims: Claims) -> Option<Verified> {
+        let Claims { username, revision, exp, nbf } = claims;
         // Above that a float is no longer exact, and no revision comes so far.
-        let is_revision = (1.0..=9e15).contains(&claims.revision);
-        (is_now && is_revision).then(|| (claims.username.into(), claims.revision as u64))
+        let is_revision = (1.0..=9e15).contains(&revision);
+        is_revision.then(|| Verified { user: username.into(), revision: revision as u64, exp, nbf })
+    }
+
+    fn is_good(&self, now: Duration) -> bool {
+        let now_s = now.as_secs_f64();
+        self.exp.is_none_or(|exp| now_s < exp) && self.nbf.is_none_or(|nbf| nbf <= now_s)
     }
 }
 
 impl JwtOptions {
     /// What may leave this process.
-    fn to_check(&self, algorithm: Algorithm) -> Option<JwtCheck> {
-        let key = self.public_key.as_ref().filter(|_| algorithm.family() != AlgorithmFamily::Hmac)?;
-        // Whoever has put a private key into the file of the public one meant it no less to be private.
+    fn to_check(&self) -> Option<JwtCheck> {
+        let key = self.public_key.as_ref().filter(|_| !self.sign_method.starts_with("HS"))?;
+        // Whoever has put a private key beside the public one into its file meant it no less to be private.
         let is_private = String::from_utf8_lossy(key).contains("PRIVATE");
         (!is_private).then(|| JwtCheck { sign_method: self.sign_method.clone(), public_key: key.clone() })
     }
-}
-
-/// What signs, if there is a private key, and what checks.
-fn keys(algorithm: Algorithm, options: &JwtOptions) -> Result<(Option<EncodingKey>, DecodingKey), String> {
-    let bad = |which: &str, error: &dyn std::fmt::Display| format!("{which} cannot be used: {error}");
-    let private = options.private_key.as_deref();
-    let family = algorithm.family();
-    if family == AlgorithmFamily::Hmac {
-        let secret = private.ok_or("priv-key is missing: it is the secret")?;
-        let signs = EncodingKey::from_secret(secret).map_err(|error| bad("priv-key", &error))?;
-        let checks = DecodingKey::from_secret(secret).map_err(|error| bad("priv-key", &error))?;
-        return Ok((Some(signs), checks));
-    }
-    let signs = private.map(|pem| match family {
-        AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(pem),
-        AlgorithmFamily::Ec => EncodingKey::from_ec_pem(pem),
-        _ => EncodingKey::from_ed_pem(pem),
-    });
-    let is_sec1 = private.is_some_and(|pem| pem.windows(14).any(|text| text == b"EC PRIVATE KEY"));
-    let hint = if is_sec1 { "; convert it with openssl pkcs8 -topk8 -nocrypt" } else { "" };
-    let signs = signs.transpose().map_err(|error| bad("priv-key", &error) + hint)?;
-    let checks = match (&options.public_key, &signs) {
-        (Some(pem), _) => match family {
-            AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(pem),
-            AlgorithmFamily::Ec => DecodingKey::from_ec_pem(pem),
-            _ => DecodingKey::from_ed_pem(pem),
-        }
-        .map_err(|error| bad("pub-key", &error))?,
-        (None, Some(signs)) => signatures::public_of(algorithm, signs).map_err(|error| bad("priv-key", &error))?,
-        (None, None) => return Err("neither pub-key nor priv-key is given".to_owned()),
-    };
-    Ok((signs, checks))
 }
 
 /// An error of a key or a signature, which says no more than that.

@@ -172,6 +172,14 @@ impl Arrival {
         }
     }
 
+    /// The same for whoever has no text in mind; `None` if it comes over a Unix socket.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        match &self.stream {
+            Arrived::Tcp(_, remote) => Some(Peer(*remote)),
+            Arrived::Unix(_) => None,
+        }
+    }
+
     /// Waits until its handshake may begin; `None` where there is none.
     pub(super) async fn enter(&self) -> Option<Turn> {
         match &self.tls {
@@ -205,6 +213,10 @@ impl Arrival {
         })
     }
 }
+
+/// Where a connection comes from; in the extensions of its requests, if somebody wants to know.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
 
 /// What a connection says of who is at its other end.
 #[derive(Clone, Default)]

@@ -107,6 +107,21 @@ impl MemberBackend {
         verdict(self.rules, &now).inspect_err(|error| tracing::warn!(%error, "refused to change the membership"))
     }
 
+    /// The same, about the cluster as it is by now.
+    ///
+    /// Without a quorum nobody knows that. Then what this member knows is enough for a refusal, and whoever asks hears the reason, not of
+    /// a time that has run out; etcd always goes by what the member knows.
+    async fn judge_anew(&self, verdict: impl Fn(&Rules, &Situation<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        let by_what_is_known = || self.judge(|rules, now| verdict(&rules, now));
+        let has_leader = self.handle.leader().borrow().is_some();
+        if !has_leader {
+            by_what_is_known()?;
+        }
+        let is_current = self.handle.read_index().await;
+        by_what_is_known()?;
+        is_current.map(|_| ())
+    }
+
     async fn promote(&self, id: MemberId) -> Result<Vec<Member>, Error> {
         self.handle.read_index().await?;
         // Whom nobody knows the leader need not be asked about; the others are asked about first, as in etcd.
@@ -332,16 +347,14 @@ impl Backend for MemberBackend {
     }
 
     async fn member_add(&self, peer_urls: Vec<String>, is_learner: bool) -> Result<(Member, Vec<Member>), Error> {
-        self.handle.read_index().await?;
+        self.judge_anew(|rules, now| rules.may_add(now, &self.newcomer(&peer_urls, is_learner))).await?;
         let member = self.newcomer(&peer_urls, is_learner);
-        self.judge(|rules, now| rules.may_add(now, &member))?;
         let members = self.change(Change::Add(member.clone())).await?;
         Ok((member, members))
     }
 
     async fn member_remove(&self, id: MemberId) -> Result<Vec<Member>, Error> {
-        self.handle.read_index().await?;
-        self.judge(|rules, now| rules.may_remove(now, id))?;
+        self.judge_anew(|rules, now| rules.may_remove(now, id)).await?;
         self.change(Change::Remove(id)).await
     }
 

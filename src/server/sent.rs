@@ -119,6 +119,10 @@ mod tests {
         Response::new(tonic::body::Body::new(Full::new(Bytes::from(vec![0; length]))))
     }
 
+    fn head(path: &str) -> http::request::Parts {
+        http::Request::builder().uri(path).body(()).unwrap().into_parts().0
+    }
+
     async fn data(sent: &mut Sent) -> Piece {
         sent.frame().await.unwrap().unwrap().into_data().unwrap()
     }
@@ -126,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn place_and_room_are_free_when_the_bytes_have_left() {
         let admission = Admission::new(Bounds::within(1 << 30));
-        let mut call = Calls::new(false, admission).begin("/etcdserverpb.KV/Range").unwrap();
+        let mut call = Calls::new(false, None, admission).begin(&head("/etcdserverpb.KV/Range")).unwrap();
         call.admit().unwrap();
         let mut ticket = admission.read();
         crate::mvcc::Meter::take(&mut ticket, 100_000).unwrap();
@@ -145,11 +149,11 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_has_paid_for_counts_when_it_is_sent_unless_it_is_a_stream() {
         let admission = Admission::new(Bounds::within(1 << 30));
-        let calls = Calls::new(false, admission);
+        let calls = Calls::new(false, None, admission);
         for (path, counts) in
             [(Some("/etcdserverpb.KV/Txn"), true), (Some("/etcdserverpb.Watch/Watch"), false), (None, true)]
         {
-            let call = path.map(|path| calls.begin(path).unwrap());
+            let call = path.map(|path| calls.begin(&head(path)).unwrap());
             let mut sent = Sent::response(answer(500_000), call, Some(admission)).into_body();
             let piece = data(&mut sent).await;
             let expected = if counts { 500_000 } else { 0 };

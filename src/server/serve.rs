@@ -6,7 +6,7 @@
 use super::{
     Admission, Backend, Edge, Services,
     calls::{Call, Calls},
-    listen::{Arrival, Caller, Listener},
+    listen::{Arrival, Caller, Listener, Peer},
     sent::Sent,
     services::{Reply, spell_too_large},
 };
@@ -106,7 +106,7 @@ pub(crate) async fn serve_connection(
     let (_never, stop) = watch::channel(None);
     let places = Places::new(settings.places);
     let Ok(place) = places.enter(None) else { return };
-    let known = Known { front, caller: Caller::default(), place: Arc::new(place), admission: None };
+    let known = Known { front, caller: Caller::default(), place: Arc::new(place), admission: None, peer: None };
     hold(Box::pin(connection), known, Arc::new(protocol(settings)), stop).await;
 }
 
@@ -272,7 +272,7 @@ async fn converse(
     hall: Hall<impl Front>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
-    let remote_addr = arrival.remote();
+    let (remote_addr, peer) = (arrival.remote(), arrival.peer());
     let greeting = tokio::select! {
         biased;
         _ = told_to_stop(&mut stop) => return,
@@ -287,7 +287,8 @@ async fn converse(
         }
     };
     let Hall { front, protocol, admission } = hall;
-    hold(connection, Known { front, caller, place: Arc::new(place), admission }, protocol, stop).await;
+    let peer = peer.filter(|_| front.wants_peer());
+    hold(connection, Known { front, caller, place: Arc::new(place), admission, peer }, protocol, stop).await;
 }
 
 /// In the extensions of requests that came over TLS.
@@ -300,6 +301,8 @@ struct Known<F> {
     caller: Caller,
     place: Arc<Place>,
     admission: Option<Admission>,
+    /// Where it comes from, if the front wants to know.
+    peer: Option<Peer>,
 }
 
 impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
@@ -315,6 +318,9 @@ impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
         if self.caller.has_tls {
             request.extensions_mut().insert(OverTls);
         }
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+        }
         Answer { admission: self.admission, ..self.front.call(request) }
     }
 }
@@ -327,7 +333,8 @@ async fn hold(
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
     let place = Arc::clone(&front.place);
-    let conversation = protocol.serve_connection(TokioIo::new(connection), front);
+    // What becomes a WebSocket leaves this conversation, and ends with its call.
+    let conversation = protocol.serve_connection_with_upgrades(TokioIo::new(connection), front);
     tokio::pin!(conversation);
     let result = tokio::select! {
         biased;
@@ -349,9 +356,17 @@ async fn hold(
 pub(crate) trait Front:
     HyperService<Request<Incoming>, Response = Response<Sent>, Error = Infallible, Future = Answer> + Clone + Send + 'static
 {
+    /// Whether requests are to say where their connection comes from.
+    fn wants_peer(&self) -> bool {
+        false
+    }
 }
 
-impl<B: Backend> Front for Both<B> {}
+impl<B: Backend> Front for Both<B> {
+    fn wants_peer(&self) -> bool {
+        self.calls.has_spans()
+    }
+}
 impl Front for HttpOnly {}
 
 /// Plain HTTP alone.
@@ -390,14 +405,13 @@ impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
         if !is_grpc(&request) {
             return self.gateway.call(request);
         }
-        let Some(mut call) = self.calls.begin(request.uri().path()) else {
-            return Answer { reply: self.services.begin(request), call: None, admission: None };
+        let (head, body) = request.into_parts();
+        let Some(mut call) = self.calls.begin(&head) else {
+            let reply = self.services.begin(Request::from_parts(head, body));
+            return Answer { reply, call: None, admission: None };
         };
         let reply = match call.admit() {
-            Ok(()) => {
-                let (head, body) = request.into_parts();
-                self.services.begin(Request::from_parts(head, call.request(body)))
-            }
+            Ok(()) => self.services.begin(Request::from_parts(head, call.request(body))),
             Err(refusal) => Box::pin(std::future::ready(Ok(Status::from(refusal).into_http()))),
         };
         Answer { reply, call: Some(call), admission: None }

@@ -199,7 +199,7 @@ fn a_crash_while_a_segments_space_is_given_back_leaves_a_log_that_opens() {
     wal.save_mark(&Mark { index: Index(18), term: Term(1) }, &ConfState::default()).unwrap();
     let gone = dir().join(super::segment::GONE);
     disk.rename(&wal.release(Index(18)).unwrap()[0], &gone).unwrap();
-    disk.sync_dir(&dir()).unwrap();
+    disk.sync_dir(dir()).unwrap();
     disk.open(&gone).unwrap().truncate(100).unwrap();
     let (_, recovered) = Wal::open(disk.clone(), dir(), Index(18), SMALL).unwrap();
     assert_eq!(indexes(&recovered), vec![19, 20]);

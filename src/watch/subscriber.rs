@@ -239,7 +239,13 @@ impl Deliveries {
         let mut replies = Replies::new(self.hub.options.reply_bytes_max, Revision(self.floor), &mut self.ready);
         events.iter().for_each(|item| replies.add(item));
         replies.flush();
+        let ended: HashSet<i64> = compacted.iter().map(|(id, _)| *id).collect();
         self.end_compacted(compacted);
+        // Only a queue that is held has anything of those who read history, and all of it. Of one that goes on, what stands in it
+        // under such an id is a later watcher's, whose beginning may be out already.
+        if was_held {
+            self.purge(&ended);
+        }
         result
     }
 
@@ -367,12 +373,14 @@ impl Deliveries {
             }
         }
         self.floor = self.floor.max(revision.0);
-        // Also for those that were cancelled meanwhile, which the queue will say.
-        self.purge(&compacted.iter().map(|(id, _)| *id).collect());
     }
 
-    /// Takes what had already arrived for watchers that ended out of the queue: there would be a gap before it.
+    /// Takes what had already arrived for watchers that ended out of the queue: there would be a gap before it. Also for those
+    /// that were cancelled meanwhile, which the queue will say.
     fn purge(&self, ended: &HashSet<i64>) {
+        if ended.is_empty() {
+            return;
+        }
         let mut inner = self.subscriber.inner.lock();
         let mut bytes = 0;
         let mut passed = HashSet::new();

@@ -12,6 +12,7 @@
 # their program).
 # With HENGE_TLS=yes all of them speak TLS, and ask clients for certificates: INTEROP_DIR has tls/ca.pem, and tls/client.pem and
 # tls/client-key.pem for clients.
+# With HENGE_AUTH=yes authentication is enabled as soon as the server serves for the first time: root's password is secret.
 # Proxies live through a restart of the server, which advertises the address that clients use.
 set -euo pipefail
 
@@ -98,6 +99,23 @@ healthy() {
     local answer tls=$INTEROP_DIR/tls secrets=()
     [[ ${HENGE_TLS:-} ]] && secrets=(--cacert "$tls/ca.pem" --cert "$tls/client.pem" --key "$tls/client-key.pem")
     answer=$(curl --silent --max-time 2 "${secrets[@]}" "$(scheme)://$(client_address)/health") && [[ $answer == *'"health":"true"'* ]]
+}
+
+# call PATH BODY: as JSON.
+call() {
+    local tls=$INTEROP_DIR/tls secrets=()
+    [[ ${HENGE_TLS:-} ]] && secrets=(--cacert "$tls/ca.pem" --cert "$tls/client.pem" --key "$tls/client-key.pem")
+    curl --silent --show-error --fail --max-time 5 "${secrets[@]}" --data "$2" "$(scheme)://$(address 0)/v3/auth/$1" >/dev/null
+}
+
+# From then on everybody has to say who they are. Once for a data directory.
+enable_auth() {
+    [[ ${HENGE_AUTH:-} && ! -f $INTEROP_DIR/auth ]] || return 0
+    call user/add '{"name":"root","password":"secret"}'
+    call role/add '{"name":"root"}'
+    call user/grant '{"user":"root","role":"root"}'
+    call enable '{}'
+    touch "$INTEROP_DIR/auth"
 }
 
 healthy_or_gone() {
@@ -188,6 +206,7 @@ start() {
         launch_proxies
         await "$START_SECONDS" healthy_or_gone || die "not healthy after $START_SECONDS s; see $INTEROP_DIR/log"
         if running; then
+            enable_auth || die "cannot enable authentication"
             return
         fi
         # Only before the first success may the ports change: somebody else may have taken one in between.

@@ -57,9 +57,11 @@ fn a_range_stream_neither_sorts_nor_filters() {
     let plain = pb::RangeRequest { key: b("k"), ..Default::default() };
     assert!(range_stream(plain.clone()).is_ok());
     assert!(range_stream(pb::RangeRequest { sort_order: 1, ..plain.clone() }).is_ok(), "that is the order anyway");
+    let by_nothing = range_stream(pb::RangeRequest { sort_target: 3, ..plain.clone() }).unwrap().query;
+    assert_eq!(by_nothing.target, SortTarget::Key, "without an order it is by key");
     for odd in [
         pb::RangeRequest { sort_order: 2, ..plain.clone() },
-        pb::RangeRequest { sort_target: 3, ..plain.clone() },
+        pb::RangeRequest { sort_order: 1, sort_target: 3, ..plain.clone() },
         pb::RangeRequest { min_mod_revision: 1, ..plain.clone() },
         pb::RangeRequest { max_create_revision: 1, ..plain.clone() },
     ] {
@@ -93,6 +95,20 @@ fn a_nested_transaction_has_what_its_parent_left() {
     assert_eq!(txn(branches(vec![], reads(5)), &limits).unwrap_err(), Error::TooManyOps);
     assert!(txn(nested(2), &limits).is_ok());
     assert_eq!(txn(nested(3), &limits).unwrap_err(), Error::TooManyOps);
+}
+
+/// One level more was taken in, and then could not be read from the log: it had no answer but that the time was over.
+#[test]
+fn what_is_nested_as_deep_as_it_may_be_is_read_from_the_log() {
+    use crate::{
+        auth::Author,
+        machine::{RequestId, codec},
+    };
+    let nested = |levels| branches((0..levels).fold(vec![put_op("k")], |ops, _| vec![txn_op(ops, vec![])]), vec![]);
+    let deepest = txn(nested(LEVELS_MAX), &Limits::default()).unwrap().txn;
+    let bytes = codec::encode(RequestId(1), &Author::Nobody, &Command::Txn(deepest.clone()));
+    assert_eq!(codec::decode(bytes).unwrap().2, Command::Txn(deepest));
+    assert_eq!(txn(nested(LEVELS_MAX + 1), &Limits::default()).unwrap_err(), Error::TooManyOps);
 }
 
 #[test]

@@ -42,7 +42,7 @@ async fn an_alarm_is_raised_listed_and_cleared() {
     let refusal = world.kv().put(put("k", "v")).await;
     refused(refusal, Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
     let status = maintenance(&world).status(pb::StatusRequest {}).await.unwrap().into_inner();
-    assert_eq!(status.errors, [format!("memberID:{} alarm:NOSPACE ", ME.0)]);
+    assert_eq!(status.errors, [format!("memberID:{} alarm:NOSPACE", ME.0)]);
     ask(alarm(Deactivate, Nospace)).await.unwrap();
     assert_eq!(ask(alarm(Get, None)).await.unwrap(), []);
     assert!(world.kv().put(put("k", "v")).await.is_ok());

@@ -168,3 +168,28 @@ fn what_was_published_before_is_not_told_again() {
     world.put("a", "4");
     assert_eq!(client.told(), ["0+@1", "0: 2a=2 3a=3 4a=4"]);
 }
+
+#[test]
+fn an_id_that_is_used_again_while_its_former_watcher_meets_a_compaction_loses_nothing() {
+    let mut world = World::new(Options { near_revisions: 0, ..Options::default() });
+    for value in ["1", "2", "3", "4"] {
+        world.put("a", value);
+    }
+    let mut client = world.open();
+    client.create(from(2));
+    let Poll::Ready(Turn::Read(job)) = client.poll() else { panic!("there is history to read") };
+    world.compact(4);
+    let done = job.run();
+    // What has come for the second of the id stands in the queue; that it was created is out already.
+    client.control.cancel(0);
+    client.create(WatchSpec { id: Some(0), ..from(6) });
+    let told: Vec<String> = std::iter::from_fn(|| match client.poll() {
+        Poll::Ready(Turn::Deliver(delivery)) => Some(short(&delivery)),
+        _ => None,
+    })
+    .collect();
+    assert_eq!(told, ["0+@5", "0x", "0+@5"]);
+    world.put("a", "5");
+    client.caught(done);
+    assert_eq!(client.told(), ["0: 6a=5"]);
+}

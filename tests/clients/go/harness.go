@@ -61,6 +61,8 @@ func connect() *clientv3.Client {
 		Endpoints:   []string{os.Getenv("INTEROP_ENDPOINT")},
 		DialTimeout: 10 * time.Second,
 		TLS:         secrets(),
+		Username:    os.Getenv("INTEROP_USER"),
+		Password:    os.Getenv("INTEROP_PASSWORD"),
 	}))
 }
 

@@ -15,6 +15,8 @@ URL = f"{os.environ['INTEROP_SCHEME']}://{HOST}:{PORT}"
 # What etcd3 is told about TLS; aetcd knows none.
 TLS = {name: os.environ[variable] for name, variable in
        [('ca_cert', 'INTEROP_CACERT'), ('cert_cert', 'INTEROP_CERT'), ('cert_key', 'INTEROP_KEY')] if variable in os.environ}
+# Who the tests are, if the server asks.
+USER, PASSWORD = os.environ.get('INTEROP_USER'), os.environ.get('INTEROP_PASSWORD')
 
 _tests = []
 

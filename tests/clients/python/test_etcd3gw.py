@@ -6,13 +6,24 @@ import os
 from etcd3gw import exceptions
 from etcd3gw.client import Etcd3Client
 
-from harness import HOST, PORT, TLS, URL, equal, main, server, test, wait_until
+from harness import HOST, PASSWORD, PORT, TLS, URL, USER, equal, main, server, test, wait_until
 
 # The library below would believe these more than what it is told.
 for variable in ['REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE']:
     os.environ.pop(variable, None)
 
 client = Etcd3Client(host=HOST, port=PORT, protocol=URL.split(':')[0], api_path='/v3/', timeout=15, **TLS)
+
+
+def login(client):
+    """The library knows no users: a token goes with each request of its session."""
+    if USER:
+        client.session.headers.pop('Authorization', None)
+        answer = client.post(client.get_url('/auth/authenticate'), json={'name': USER, 'password': PASSWORD})
+        client.session.headers['Authorization'] = answer['token']
+
+
+login(client)
 
 
 def keys(pairs):
@@ -117,10 +128,26 @@ def _():
         raise AssertionError('a read in the future succeeded')
 
 
+@test('whoever does not say who they are is refused, if somebody asks')
+def _():
+    stranger = Etcd3Client(host=HOST, port=PORT, protocol=URL.split(':')[0], api_path='/v3/', timeout=15, **TLS)
+    if not USER:
+        equal('status', 'version' in stranger.status(), True)
+        return
+    try:
+        stranger.get('k')
+    except exceptions.Etcd3Exception as error:
+        equal('text', 'user name is empty' in str(error.detail_text), True)
+    else:
+        raise AssertionError('a stranger was answered')
+
+
 @test('a restart is survived')
 def _():
     client.put('restart', 'before')
     server('restart')
+    # A token need not outlive the member that gave it.
+    wait_until('it lets in', lambda: login(client) is None)
     wait_until('it answers again', lambda: client.get('restart') == [b'before'])
 
 

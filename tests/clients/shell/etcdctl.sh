@@ -9,6 +9,8 @@ if [[ ${INTEROP_CACERT:-} ]]; then
     export ETCDCTL_CACERT=$INTEROP_CACERT ETCDCTL_CERT=$INTEROP_CERT ETCDCTL_KEY=$INTEROP_KEY
 fi
 
+if [[ ${INTEROP_USER:-} ]]; then export ETCDCTL_USER=$INTEROP_USER:$INTEROP_PASSWORD; fi
+
 ctl() {
     etcdctl "$@"
 }

@@ -8,6 +8,13 @@ url=$INTEROP_SCHEME://$INTEROP_ENDPOINT
 secrets=()
 if [[ ${INTEROP_CACERT:-} ]]; then secrets=(--cacert "$INTEROP_CACERT" --cert "$INTEROP_CERT" --key "$INTEROP_KEY"); fi
 
+# A token goes with each call, if somebody has to say who they are.
+if [[ ${INTEROP_USER:-} ]]; then
+    login=$(curl --silent --fail --max-time 5 "${secrets[@]}" --data "{\"name\":\"$INTEROP_USER\",\"password\":\"$INTEROP_PASSWORD\"}" "$url/v3/auth/authenticate")
+    token=${login##*\"token\":\"}
+    secrets+=(--header "Authorization: ${token%%\"*}")
+fi
+
 fetch() {
     curl --silent --show-error --fail --max-time 5 "${secrets[@]}" "$@"
 }
