@@ -99,37 +99,61 @@ async fn unread(channel: Channel, request: RangeRequest) -> Result<Streaming<Ran
 }
 
 #[test]
-fn who_reads_no_answers_gets_no_more_lists_and_everybody_else_is_served() {
+fn who_reads_no_answers_gives_way_and_everybody_else_is_served() {
     // 16 MiB for requests and answers, half of it for lists.
     let server = Server::start_with(&["--memory-budget", "67108864"]);
     for number in 0..12 {
         server.put(&format!("key{number:02}"), &"v".repeat(1 << 20));
     }
     let runtime = Runtime::new().unwrap();
-    let channel = runtime.block_on(Server::channel(server.url())).unwrap();
     let three = || RangeRequest { limit: 3, ..all() };
-    let held = (0..2).map(|_| runtime.block_on(unread(channel.clone(), three()))).collect::<Vec<_>>();
-    assert!(held.iter().all(Result::is_ok), "{held:?}");
-    eventually("the answers wait to be read", || {
-        (number(server.url(), "henge_server_requests_admitted_bytes{class=\"list\"}") > 6e6).then_some(())
+    let admitted = || number(server.url(), "henge_server_requests_admitted_bytes{class=\"list\"}");
+    let slow = runtime.block_on(Server::channel(server.url())).unwrap();
+    let mut held = runtime.block_on(unread(slow, three())).unwrap();
+    eventually("the answer waits to be read, and nothing else of it", || {
+        (3_145_728.0..3_300_000.0).contains(&admitted()).then_some(())
     });
-
-    let refusal = runtime.block_on(unread(channel.clone(), three())).unwrap_err();
-    is_shed(&refusal);
-    assert!((50..250).contains(&pushback_ms(&refusal)));
-    assert!(number(server.url(), "henge_server_requests_shed_total{class=\"list\"}") >= 1.0);
     server.put("small", "value");
     assert_eq!(server.get("small").as_deref(), Some("value"));
     server.grant(60);
 
-    // Whoever leaves, or reads, makes room.
-    drop(held);
-    eventually("there is room again", || {
-        let mut answer = runtime.block_on(unread(channel.clone(), three())).ok()?;
+    // While it is made a list takes twice its bytes: there is no room for another one.
+    let honest = runtime.block_on(Server::channel(server.url())).unwrap();
+    let list = || {
+        let mut answer = runtime.block_on(unread(honest.clone(), three())).expect("who waits is served");
         let answer = runtime.block_on(answer.message()).expect("an answer").expect("one");
         assert_eq!(answer.kvs.len(), 3);
-        Some(())
-    });
+    };
+    list();
+    assert_eq!(number(server.url(), "henge_server_slow_readers_closed_total"), 1.0);
+    assert_eq!(number(server.url(), "henge_server_requests_shed_total{class=\"list\"}"), 0.0);
+    runtime.block_on(held.message()).expect_err("its connection is closed");
+    // Who reads is not closed, however often it asks.
+    (0..5).for_each(|_| list());
+    assert_eq!(number(server.url(), "henge_server_slow_readers_closed_total"), 1.0);
+    eventually("all room is free again", || (admitted() == 0.0).then_some(()));
+}
+
+#[test]
+fn a_stream_of_chunks_that_nobody_reads_gives_way_too() {
+    let server = Server::start_with(&["--memory-budget", "67108864"]);
+    for number in 0..12 {
+        server.put(&format!("key{number:02}"), &"v".repeat(1 << 20));
+    }
+    let runtime = Runtime::new().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let channel = runtime.block_on(Server::channel(server.url())).unwrap();
+        let mut kv = KvClient::new(channel).max_decoding_message_size(usize::MAX);
+        held.push(runtime.block_on(kv.range_stream(all())).unwrap().into_inner());
+    }
+    let name = "henge_server_requests_admitted_bytes{class=\"list\"}";
+    eventually("they hold what they can get", || (number(server.url(), name) > 6e6).then_some(()));
+    let honest = runtime.block_on(Server::channel(server.url())).unwrap();
+    let mut kv = KvClient::new(honest).max_decoding_message_size(usize::MAX);
+    let answer = runtime.block_on(kv.range(RangeRequest { limit: 3, ..all() })).expect("who waits is served");
+    assert_eq!(answer.into_inner().kvs.len(), 3);
+    assert!(number(server.url(), "henge_server_slow_readers_closed_total") >= 1.0);
 }
 
 /// Whether the server has closed a connection.
@@ -253,9 +277,13 @@ fn what_large_clusters_do_is_not_refused_by_default() {
         }
         // Connections: a thousand, and all will have something to ask.
         let mut connections = Vec::new();
-        for _ in 0..1_000 {
-            connections.push(Server::channel(server.url()).await.unwrap());
+        for _ in 0..2_000 {
+            // On a busy machine one may take longer than the client waits; what the server did is in its counts, below.
+            if connections.len() < 1_000 {
+                connections.extend(Server::channel(server.url()).await);
+            }
         }
+        assert_eq!(connections.len(), 1_000);
         let mut tasks = JoinSet::new();
         // Lists, whole and sorted, more than are read at the same time.
         for number in 0..16 {

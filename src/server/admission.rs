@@ -10,27 +10,36 @@
 //!
 //! Two things are counted. A *place* is that of a call: it is taken before the call is looked at, and free when its answer has left. A
 //! *ticket* is for bytes above the few that each call has for free: a write pays for its copies, and a range for its answer while it reads
-//! it, before it takes the memory. What becomes large is a list from then on, whatever was asked for; its ticket goes with the answer.
+//! it, before it takes the memory; its ticket goes with the answer.
+//!
+//! Every read begins as a small one, where the call is, and waits for nobody. What becomes large is a list, whatever was asked for: it waits
+//! for its turn and for room, and begins anew on a thread for lists. See `queue` for whose turn it is, and `tab` for those who do not take
+//! what they asked for.
 //!
 //! A call of little bytes costs two atomic additions, both on one line of the cache, and nothing else.
 
 mod piece;
+mod queue;
+mod tab;
+mod ticket;
 
 pub(crate) use piece::Piece;
+pub(crate) use tab::{OpenTab, Tab};
+pub use ticket::Ticket;
 
-use crate::{mvcc::Meter, types::Error};
+use crate::types::Error;
+use parking_lot::Mutex;
+use queue::Queue;
 use std::{
+    collections::HashMap,
     future::Future,
     sync::{
-        LazyLock,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, timeout, timeout_at},
-};
+use tokio::time::{Instant, sleep};
 
 /// What a request is, from the cheapest to lose to the dearest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,18 +62,18 @@ const CLASSES: [(Class, &str, u64); 4] =
 const COPIES_OF_A_WRITE: usize = 4;
 /// What each call may take without a word: most need no more.
 const FREE_BYTES: usize = 4 << 10;
-/// An answer above this is that of a list.
+/// An answer above this is that of a list: what is read for nothing until it is known to be one.
 const READ_BYTES_MAX: u64 = 256 << 10;
 /// Paid at once by an answer that grows.
 const STEP_BYTES: usize = 64 << 10;
-/// Longest time between two looks whether there is room.
+/// Time between two looks whether there is room.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Longest time that a list waits for room. Clients of etcd that set a time limit begin at 5 s: they are to be told before it is over.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(3);
-/// Paid beforehand by a list that has waited for room once; twice as much each time that it was not enough.
-const WAITED_BYTES_MIN: usize = 1 << 20;
+/// Paid beforehand by a list. If there is not enough for the rest, it comes again with what it would have needed by then.
+const WAITED_BYTES_MIN: u64 = 1 << 20;
 /// Of all calls so many may be lists that wait: one in this many.
-const WAITING_PART: u64 = 16;
+const WAITING_PART: usize = 16;
 
 /// The bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,9 +121,11 @@ struct Shared {
     streams: AtomicU64,
     streams_shed: AtomicU64,
     /// Lists that wait for room.
-    waiting: AtomicU64,
-    /// A list has given bytes back.
-    freed: Notify,
+    queue: Mutex<Queue>,
+    /// Connections that have held bytes, by their place in memory.
+    tabs: Mutex<HashMap<usize, Arc<Tab>>>,
+    /// Connections that were closed because others wanted what they did not take.
+    slow_closed: AtomicU64,
 }
 
 /// What may be under way for a class to be let in, and how often one was not.
@@ -170,18 +181,6 @@ pub(super) struct CallPlace {
     class: Class,
 }
 
-/// The right to hold bytes for a call; gives them back when dropped.
-#[derive(Debug)]
-pub struct Ticket {
-    shared: &'static Shared,
-    class: Class,
-    /// That were not paid for, and need not be.
-    free: usize,
-    /// Counted.
-    paid: u64,
-    used: usize,
-}
-
 /// The right to have one stream open; gives it back when dropped.
 #[derive(Debug)]
 pub struct StreamTicket(&'static Shared);
@@ -202,8 +201,9 @@ impl Admission {
             loads: Loads::default(),
             streams: AtomicU64::default(),
             streams_shed: AtomicU64::default(),
-            waiting: AtomicU64::default(),
-            freed: Notify::new(),
+            queue: Mutex::default(),
+            tabs: Mutex::default(),
+            slow_closed: AtomicU64::default(),
         })))
     }
 
@@ -242,14 +242,14 @@ impl Admission {
     }
 
     /// A ticket for an answer of `bytes` that is there already: there is no refusing it any more.
-    pub(super) fn sends(&self, bytes: usize) -> Ticket {
+    fn sends(&self, bytes: usize, tab: Option<Arc<Tab>>) -> Ticket {
         let class = if bytes as u64 > READ_BYTES_MAX { Class::List } else { Class::Read };
-        let mut ticket = Ticket::new(self.0, class, 0);
+        let mut ticket = Ticket::of(self.0, class, tab);
         ticket.count(bytes as u64);
         ticket
     }
 
-    /// Reads with a ticket. What is large, and finds no room, waits for some and begins again: it has taken nothing yet, and a client that is
+    /// Reads with a ticket. What turns out to be a list waits for its turn and begins again: it has taken nothing yet, and a client that is
     /// refused would come back anyway. Who waits is bounded, and so is how long.
     ///
     /// # Errors
@@ -269,33 +269,24 @@ impl Admission {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let _waiting = Waiting::begin(self.0)?;
-        let until = Instant::now() + ROOM_WAIT_MAX;
-        let most = self.0.bounds.answer_bytes_max.min(self.0.account(Class::List).bytes_max as usize / 2);
-        let mut bytes = WAITED_BYTES_MIN;
-        while let Ok(ticket) = timeout_at(until, self.list_when_there_is_room(bytes.min(most))).await {
-            match read(ticket).await {
-                Err(Error::NoRoom) => bytes = bytes.saturating_mul(2),
+        let (tab, until) = (Tab::current(), Instant::now() + ROOM_WAIT_MAX);
+        let most = self.0.account(Class::List).bytes_max;
+        let (mut bytes, wanted) = (WAITED_BYTES_MIN, Arc::new(AtomicU64::new(0)));
+        while Instant::now() < until {
+            let ticket = self.0.list(tab.clone(), bytes.min(most), Some(until)).await?;
+            match read(ticket.tells(&wanted)).await {
+                Err(Error::NoRoom) => bytes = bytes.max(wanted.load(Relaxed)).min(most),
                 other => return other,
             }
             // Or whoever is too large for what is left would walk and walk.
             sleep(LOOK_AGAIN).await;
         }
-        self.0.count_shed(Class::List);
-        Err(Error::NoRoom)
+        Err(self.0.shed_list())
     }
 
-    /// A ticket for a list that will take `bytes`, as soon as there is room. Not in the order of asking: who asks often is not served more often.
-    pub async fn list_when_there_is_room(&self, bytes: usize) -> Ticket {
-        loop {
-            let freed = self.0.freed.notified();
-            let mut ticket = Ticket::new(self.0, Class::List, 0);
-            if ticket.pay(bytes as u64).is_ok() {
-                return ticket;
-            }
-            // Other classes make room as well, and do not say so.
-            let _ = timeout(LOOK_AGAIN, freed).await;
-        }
+    /// A ticket for a list of `tab` that will take `bytes`, when it is its turn and there is room.
+    pub(super) async fn list_when_there_is_room(&self, tab: Option<Arc<Tab>>, bytes: usize) -> Result<Ticket, Error> {
+        self.0.list(tab, bytes as u64, None).await
     }
 
     /// A ticket for a stream that stays open.
@@ -320,6 +311,11 @@ impl Admission {
             let (calls_max, bytes_max, shed) = (*calls_max, *bytes_max, shed.load(Relaxed));
             Standing { class: name, calls, calls_max, bytes, bytes_max, shed }
         })
+    }
+
+    /// Lists that wait for room, and connections that were closed for it.
+    pub(super) fn queue(&self) -> (u64, u64) {
+        (self.0.waiting(), self.0.slow_closed())
     }
 
     /// How many streams are open, may be, and were refused.
@@ -349,115 +345,15 @@ impl Shared {
     }
 }
 
-impl Ticket {
-    fn new(shared: &'static Shared, class: Class, free: usize) -> Ticket {
-        Ticket { shared, class, free, paid: 0, used: 0 }
-    }
-
-    /// For a read of a few keys that is never refused: a health check, a look at who has a lock.
-    pub fn aside() -> Ticket {
-        static ASIDE: LazyLock<Admission> =
-            LazyLock::new(|| Admission::new(Bounds { answer_bytes_max: 1 << 30, ..Bounds::within(1 << 40) }));
-        ASIDE.read()
-    }
-
-    /// Whether it holds more than what each call has for free.
-    pub(super) fn has_paid(&self) -> bool {
-        self.paid > 0
-    }
-
-    fn count(&mut self, bytes: u64) {
-        self.shared.load(self.class).add(0, bytes);
-        self.paid += bytes;
-    }
-
-    /// Pays for `bytes` more, if there is room for them.
-    fn pay(&mut self, bytes: u64) -> Result<(), Error> {
-        // Far above any bound, and what is counted at once must not run over.
-        let bytes = bytes.min(CALL / 1_024);
-        if self.class == Class::Read && self.paid + bytes > READ_BYTES_MAX {
-            self.shared.load(Class::Read).sub(0, self.paid);
-            self.shared.load(Class::List).add(0, self.paid);
-            self.class = Class::List;
-        }
-        self.count(bytes);
-        let (calls, held) = self.shared.under_way();
-        let Account { calls_max, bytes_max, .. } = self.shared.account(self.class);
-        // What is larger than the whole bound is let in when it is alone, or it could never be served.
-        if calls <= *calls_max && (held <= self.paid || held <= *bytes_max) {
-            return Ok(());
-        }
-        self.shared.load(self.class).sub(0, bytes);
-        self.paid -= bytes;
-        // A list waits before it is refused, and counts then.
-        if self.class > Class::Read {
-            self.shared.count_shed(self.class);
-        }
-        Err(Error::NoRoom)
-    }
-}
-
-/// An answer pays before it takes memory.
-impl Meter for Ticket {
-    fn take(&mut self, bytes: usize) -> Result<(), Error> {
-        let used = self.used.saturating_add(bytes);
-        if used > self.shared.bounds.answer_bytes_max.max(self.free) {
-            return Err(Error::AnswerTooLarge);
-        }
-        let missing = used.saturating_sub(self.free + self.paid as usize);
-        if missing > 0 {
-            self.pay(missing.max(STEP_BYTES) as u64)?;
-        }
-        self.used = used;
-        Ok(())
-    }
-
-    fn give(&mut self, bytes: usize) {
-        self.used = self.used.saturating_sub(bytes);
-    }
-}
-
 impl Drop for CallPlace {
     fn drop(&mut self) {
         self.shared.load(self.class).sub(1, 0);
     }
 }
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if self.paid > 0 {
-            self.shared.load(self.class).sub(0, self.paid);
-            if self.class == Class::List {
-                self.shared.freed.notify_one();
-            }
-        }
-    }
-}
-
 impl Drop for StreamTicket {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Relaxed);
-    }
-}
-
-/// One of the lists that wait for room.
-struct Waiting(&'static Shared);
-
-impl Waiting {
-    fn begin(shared: &'static Shared) -> Result<Waiting, Error> {
-        let before = shared.waiting.fetch_add(1, Relaxed);
-        let waiting = Waiting(shared);
-        if before < (shared.bounds.calls_max as u64 / WAITING_PART).max(1) {
-            return Ok(waiting);
-        }
-        shared.count_shed(Class::List);
-        Err(Error::NoRoom)
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 

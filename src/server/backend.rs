@@ -80,8 +80,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// The header of a reply that is sent now.
     fn header(&self) -> Header;
 
-    /// Reads a range; linearizable unless `serializable`. The answer is charged to `ticket`, and comes with it. Tells `trace` where the time
-    /// goes.
+    /// Reads a range; linearizable unless `serializable`. The answer is charged to `ticket`, and comes with it: what is too long for a ticket
+    /// that is for little ends with [`Error::NoRoom`]. Tells `trace` where the time goes.
     fn range(
         &self,
         query: RangeQuery,

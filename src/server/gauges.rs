@@ -95,6 +95,10 @@ impl EdgeSource {
             let mut family = text.family(name, kind, help);
             standings.iter().for_each(|class| family.sample(&[("class", class.class)], number(class)));
         }
+        let (waiting, closed) = self.admission.queue();
+        text.gauge("henge_server_lists_waiting", "Large answers that wait for room.", waiting);
+        let help = "Connections that were closed because they did not read their answers while others waited for room.";
+        text.counter("henge_server_slow_readers_closed_total", help, closed);
         let (open, most, shed) = self.admission.streams();
         text.gauge("henge_server_streams", "Streams that are open: watches, keep-alives, ranges in pieces.", open);
         text.gauge("henge_server_streams_max", "Streams that may be open.", most);
@@ -132,8 +136,11 @@ impl Default for MemberCounts {
 }
 
 impl MemberCounts {
-    pub(super) fn ranges(&self, more: usize) {
-        self.ranges.fetch_add(more as u64, Relaxed);
+    /// Counts a read, however it ended; what begins anew as a list is counted then.
+    pub(super) fn ranges<T>(&self, read: &Result<T, Error>) {
+        if !matches!(read, Err(Error::NoRoom)) {
+            self.ranges.fetch_add(1, Relaxed);
+        }
     }
 
     /// Counts an outcome that is not known, or a proposal that was not made. What was refused because it was too much never was one.

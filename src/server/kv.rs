@@ -1,6 +1,10 @@
 //! The KV service: ranges, puts, deletes, transactions, compaction.
 
-use super::{Backend, Edge, Ticket, admission::Class, check, convert};
+use super::{
+    Backend, Edge, Ticket,
+    admission::{Class, Tab},
+    check, convert,
+};
 use crate::{
     auth::Author,
     machine::{Command, Op, Reply, Txn, View},
@@ -12,6 +16,7 @@ use bytes::Bytes;
 use prost::Message;
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tokio::sync::mpsc;
@@ -48,7 +53,7 @@ impl<B: Backend> Kv for KvService<B> {
         trace.done(&key, &result);
         let (result, ticket) = result?;
         let header = self.edge.backend.header().at(result.revision);
-        Ok(ticket.goes_with(Response::new(convert::range(header.to_wire(), result))))
+        Ok(ticket.answers(convert::range(header.to_wire(), result)).await?)
     }
 
     async fn range_stream(
@@ -67,9 +72,10 @@ impl<B: Backend> Kv for KvService<B> {
         let (sender, receiver) = mpsc::channel(1);
         let edge = self.edge.clone();
         let open = edge.admission.stream(Class::List)?;
+        let tab = Tab::current();
         runtime::spawn(async move {
             let _open = open;
-            let walk = walk(&edge, &caller, checked, &sender);
+            let walk = walk(&edge, &caller, checked, tab, &sender);
             let stopped = tokio::select! {
                 biased;
                 result = walk => result.err(),
@@ -128,7 +134,7 @@ impl<B: Backend> Kv for KvService<B> {
             trace.done(&[], &result);
             let (reply, revision, ticket) = result?;
             let header = self.edge.backend.header().at(revision);
-            return Ok(ticket.goes_with(Response::new(convert::txn(header, reply))));
+            return Ok(ticket.answers(convert::txn(header, reply)).await?);
         }
         let (reply, header) = self.edge.propose("Txn", checked.bytes, &caller, Command::Txn(checked.txn)).await?;
         let Reply::Txn(reply) = reply else { unreachable!("a transaction is answered as a transaction: {reply:?}") };
@@ -157,6 +163,7 @@ async fn walk<B: Backend>(
     edge: &Edge<B>,
     caller: &Author,
     checked: check::CheckedRange,
+    tab: Option<Arc<Tab>>,
     sender: &mpsc::Sender<Result<Chunk, Status>>,
 ) -> Result<(), Error> {
     let check::CheckedRange { query, serializable } = checked;
@@ -173,7 +180,7 @@ async fn walk<B: Backend>(
         let keys_max = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_KEYS_MAX);
         let bytes_max = edge.settings.limits.request_bytes_max;
         // A stream of chunks is slowed down where a whole range would be refused.
-        ticket = Some(edge.admission.list_when_there_is_room(bytes_max).await);
+        ticket = Some(edge.admission.list_when_there_is_room(tab.clone(), bytes_max).await?);
         let chunk = pinned.reader.chunk(&pinned.pin, &range, keys_max, bytes_max);
         let chunk = chunk.map_err(|fault| backend.report(fault))?;
         left -= chunk.kvs.len() as i64;
@@ -213,7 +220,10 @@ impl Stream for Chunks {
         self.under_way = None;
         let chunk = ready!(self.receiver.poll_recv(context));
         Poll::Ready(chunk.map(|chunk| {
-            let (response, ticket) = chunk?;
+            let (response, mut ticket) = chunk?;
+            if let Some(ticket) = &mut ticket {
+                ticket.is_offered(response.encoded_len());
+            }
             self.under_way = ticket;
             Ok(response)
         }))

@@ -268,18 +268,27 @@ impl Backend for MemberBackend {
         mut ticket: Ticket,
         trace: &Trace<'_>,
     ) -> Result<(RangeResult, Ticket), Error> {
+        let is_short = !ticket.is_for_much() && self.is_small(&query);
+        if ticket.is_for_little() && !is_short {
+            return Err(Error::NoRoom);
+        }
         self.confirm(serializable).await?;
         trace.may_read();
-        self.counts.ranges(1);
-        if self.is_small(&query) {
-            let result = self.sound(self.handle.reader().range_within(&query, &mut ticket))??;
-            return Ok((result, ticket));
-        }
-        self.blocking(&self.walkers, move |handle| {
-            let result = handle.reader().range_within(&query, &mut ticket)?;
-            Ok(result.map(|result| (result, ticket)))
-        })
-        .await
+        let read = match is_short {
+            true => {
+                let read = self.sound(self.handle.reader().range_within(&query, &mut ticket))?;
+                read.map(|result| (result, ticket))
+            }
+            false => {
+                let walk = move |handle: &Handle| {
+                    let result = handle.reader().range_within(&query, &mut ticket)?;
+                    Ok(result.map(|result| (result, ticket)))
+                };
+                self.blocking(&self.walkers, walk).await
+            }
+        };
+        self.counts.ranges(&read);
+        read
     }
 
     async fn pin(&self, _range: &KeyRange, revision: Revision, serializable: bool) -> Result<Pinned, Error> {
@@ -296,19 +305,28 @@ impl Backend for MemberBackend {
         mut ticket: Ticket,
         trace: &Trace<'_>,
     ) -> Result<(TxnReply, Revision, Ticket), Error> {
+        let is_short = !ticket.is_for_much() && self.is_small_txn(txn);
+        if ticket.is_for_little() && !is_short {
+            return Err(Error::NoRoom);
+        }
         self.confirm(serializable).await?;
         trace.may_read();
-        self.counts.ranges(1);
-        if self.is_small_txn(txn) {
-            let (reply, revision) = self.sound(read_txn(self.handle.reader(), txn, &mut ticket))??;
-            return Ok((reply, revision, ticket));
-        }
-        let txn = txn.clone();
-        self.blocking(&self.walkers, move |handle| {
-            let read = read_txn(handle.reader(), &txn, &mut ticket)?;
-            Ok(read.map(|(reply, revision)| (reply, revision, ticket)))
-        })
-        .await
+        let read = match is_short {
+            true => {
+                let read = self.sound(read_txn(self.handle.reader(), txn, &mut ticket))?;
+                read.map(|(reply, revision)| (reply, revision, ticket))
+            }
+            false => {
+                let txn = txn.clone();
+                let walk = move |handle: &Handle| {
+                    let read = read_txn(handle.reader(), &txn, &mut ticket)?;
+                    Ok(read.map(|(reply, revision)| (reply, revision, ticket)))
+                };
+                self.blocking(&self.walkers, walk).await
+            }
+        };
+        self.counts.ranges(&read);
+        read
     }
 
     async fn propose(&self, author: &Author, command: Command, trace: &Trace<'_>) -> Result<Applied, Error> {

@@ -4,8 +4,7 @@
 //! answer is made: both go with its bytes, and are given back when the connection drops these, because they are written or the client left.
 
 use super::{
-    Admission,
-    admission::{Piece, Ticket},
+    admission::{CallPlace, Piece, Tab, Ticket},
     calls::Call,
 };
 use bytes::Bytes;
@@ -19,6 +18,8 @@ use std::{
 
 /// A piece that is smaller counts nowhere but as one of its call.
 const PIECE_BYTES_MIN: usize = 4 << 10;
+/// What is larger leaves in slices: a connection asks for the next one when it has got rid of one, and so shows that its client reads.
+const SLICE_BYTES: usize = 64 << 10;
 
 /// The body of an answer.
 pub(crate) struct Sent {
@@ -26,53 +27,66 @@ pub(crate) struct Sent {
     /// That it answers, if it is one that is counted.
     call: Option<Call>,
     /// Where it counts.
-    admission: Option<Admission>,
+    tab: Option<Arc<Tab>>,
     /// What was paid already by whoever read it.
     ticket: Option<Arc<Ticket>>,
+    /// Of the last part, what has not left.
+    rest: Option<Rest>,
 }
 
-impl Ticket {
-    /// Has the ticket go along with the answer that was read with it. Small ones have paid nothing.
-    pub(super) fn goes_with<T>(self, mut response: tonic::Response<T>) -> tonic::Response<T> {
-        if self.has_paid() {
-            response.extensions_mut().insert(Arc::new(self));
-        }
-        response
-    }
+struct Rest {
+    data: Bytes,
+    ticket: Arc<Ticket>,
 }
 
 impl Sent {
-    /// `response` with such a body. It is one of `call`, if that is counted.
+    /// `response` with such a body. It is one of `call`, if that is counted, and counts on `tab` until it has left.
     pub(super) fn response(
         mut response: Response<tonic::body::Body>,
         call: Option<Call>,
-        admission: Option<Admission>,
+        tab: Option<Arc<Tab>>,
     ) -> Response<Sent> {
         let ticket = response.extensions_mut().remove::<Arc<Ticket>>();
-        response.map(|body| Sent { body, call, admission, ticket })
+        response.map(|body| Sent { body, call, tab, ticket, rest: None })
     }
 
     /// Counts a part, and gives it what it holds.
     fn piece(&mut self, data: Bytes) -> Piece {
-        let Some(call) = &mut self.call else {
-            let ticket = self.ticket_for(&data);
-            return Piece::new(data, None, ticket);
-        };
-        call.sent(&data);
-        // Streams have bounds of their own for what nobody reads.
-        if !call.is_unary() {
-            return Piece::new(data, None, None);
+        if let Some(call) = &mut self.call {
+            call.sent(&data);
+            // Streams have bounds of their own for what nobody reads.
+            if !call.is_unary() {
+                return Piece::new(data, None, None);
+            }
         }
-        let place = call.take_place();
-        let ticket = self.ticket_for(&data);
-        Piece::new(data, place, ticket)
+        match self.ticket_for(data.len()) {
+            Some(ticket) => self.slice(Rest { data, ticket }),
+            None => Piece::new(data, self.take_place(), None),
+        }
     }
 
-    fn ticket_for(&mut self, data: &Bytes) -> Option<Arc<Ticket>> {
-        self.ticket.take().or_else(|| {
-            let admission = self.admission.filter(|_| data.len() > PIECE_BYTES_MIN)?;
-            Some(Arc::new(admission.sends(data.len())))
-        })
+    /// The next slice. The place of its call goes with the last one.
+    fn slice(&mut self, Rest { mut data, ticket }: Rest) -> Piece {
+        if data.len() <= SLICE_BYTES {
+            return Piece::new(data, self.take_place(), Some(ticket));
+        }
+        let slice = data.split_to(SLICE_BYTES);
+        self.rest = Some(Rest { data, ticket: Arc::clone(&ticket) });
+        Piece::new(slice, None, Some(ticket))
+    }
+
+    fn take_place(&mut self) -> Option<CallPlace> {
+        self.call.as_mut()?.take_place()
+    }
+
+    fn ticket_for(&mut self, bytes: usize) -> Option<Arc<Ticket>> {
+        let sends = || Some(Arc::new(self.tab.as_ref().filter(|_| bytes > PIECE_BYTES_MIN)?.sends(bytes)));
+        let mut ticket = self.ticket.take().or_else(sends)?;
+        // Nobody else has it yet.
+        if let Some(ticket) = Arc::get_mut(&mut ticket) {
+            ticket.is_offered(bytes);
+        }
+        Some(ticket)
     }
 }
 
@@ -85,6 +99,9 @@ impl Body for Sent {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, tonic::Status>>> {
         let this = self.get_mut();
+        if let Some(rest) = this.rest.take() {
+            return Poll::Ready(Some(Ok(Frame::data(this.slice(rest)))));
+        }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
         if let Some(call) = &mut this.call {
             match &frame {
@@ -96,18 +113,28 @@ impl Body for Sent {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.rest {
+            None => self.body.size_hint(),
+            Some(rest) => {
+                let (hint, left) = (self.body.size_hint(), rest.data.len() as u64);
+                let mut all = SizeHint::new();
+                all.set_lower(hint.lower() + left);
+                hint.upper().into_iter().for_each(|upper| all.set_upper(upper + left));
+                all
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::{Bounds, admission::Class, calls::Calls};
+    use crate::server::{Admission, Bounds, admission::Class, calls::Calls};
+    use bytes::Buf;
     use http_body_util::{BodyExt, Full};
 
     /// Calls and bytes that are under way.
@@ -130,19 +157,31 @@ mod tests {
     #[tokio::test]
     async fn place_and_room_are_free_when_the_bytes_have_left() {
         let admission = Admission::new(Bounds::within(1 << 30));
+        let open = Tab::open(admission);
         let mut call = Calls::new(false, None, admission).begin(&head("/etcdserverpb.KV/Range")).unwrap();
         call.admit().unwrap();
+        let mut response = answer(150_000);
         let mut ticket = admission.read();
-        crate::mvcc::Meter::take(&mut ticket, 100_000).unwrap();
-        let mut response = answer(50_000);
-        *response.extensions_mut() = ticket.goes_with(tonic::Response::new(())).into_parts().2;
-        let mut sent = Sent::response(response, Some(call), Some(admission)).into_body();
-        let (calls, bytes) = under_way(&admission);
-        assert!(calls == 1 && bytes > 50_000, "{calls} {bytes}");
-        let piece = data(&mut sent).await;
+        Tab::during(&mut Some(Arc::clone(open.tab())), || crate::mvcc::Meter::take(&mut ticket, 150_000)).unwrap();
+        response.extensions_mut().insert(Arc::new(ticket));
+        let mut sent = Sent::response(response, Some(call), Some(Arc::clone(open.tab()))).into_body();
+        let held = under_way(&admission);
+        assert!(held.0 == 1 && held.1 > 140_000, "{held:?}");
+        let mut pieces = Vec::new();
+        while !sent.is_end_stream() {
+            assert_eq!(
+                sent.size_hint().exact(),
+                Some(150_000 - pieces.iter().map(Buf::remaining).sum::<usize>() as u64)
+            );
+            pieces.push(data(&mut sent).await);
+        }
+        assert_eq!(pieces.iter().map(Buf::remaining).collect::<Vec<_>>(), [64 << 10, 64 << 10, 150_000 - (128 << 10)]);
         drop(sent);
-        assert_eq!(under_way(&admission), (calls, bytes), "it may be long until a client reads it");
-        drop(piece);
+        assert_eq!(under_way(&admission), held, "it may be long until a client reads it");
+        let last = pieces.pop();
+        drop(pieces);
+        assert_eq!(under_way(&admission), held, "all of it is one piece of memory");
+        drop(last);
         assert_eq!(under_way(&admission), (0, 0));
     }
 
@@ -150,15 +189,16 @@ mod tests {
     async fn what_nobody_has_paid_for_counts_when_it_is_sent_unless_it_is_a_stream() {
         let admission = Admission::new(Bounds::within(1 << 30));
         let calls = Calls::new(false, None, admission);
+        let open = Tab::open(admission);
         for (path, counts) in
             [(Some("/etcdserverpb.KV/Txn"), true), (Some("/etcdserverpb.Watch/Watch"), false), (None, true)]
         {
             let call = path.map(|path| calls.begin(&head(path)).unwrap());
-            let mut sent = Sent::response(answer(500_000), call, Some(admission)).into_body();
+            let mut sent = Sent::response(answer(500_000), call, Some(Arc::clone(open.tab()))).into_body();
             let piece = data(&mut sent).await;
             let expected = if counts { 500_000 } else { 0 };
             assert_eq!(under_way(&admission), (0, expected), "{path:?}");
-            drop(piece);
+            drop((piece, sent));
             assert_eq!(under_way(&admission), (0, 0));
         }
         let list = admission.standings().nth(Class::List as usize).unwrap();

@@ -5,8 +5,10 @@
 
 use super::{
     Admission, Backend, Edge, Services,
+    admission::{OpenTab, Tab},
     calls::{Call, Calls},
     listen::{Arrival, Caller, Listener, Peer},
+    made,
     sent::Sent,
     services::{Reply, spell_too_large},
 };
@@ -15,7 +17,10 @@ use crate::{
     runtime,
     tls::Turn,
 };
-use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, Request, Response, Version,
+    header::{CONTENT_TYPE, UPGRADE},
+};
 use hyper::{body::Incoming, service::Service as HyperService};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -23,7 +28,7 @@ use hyper_util::{
 };
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, pending},
     pin::Pin,
     sync::{Arc, atomic::AtomicUsize},
     task::{Context, Poll, ready},
@@ -106,8 +111,8 @@ pub(crate) async fn serve_connection(
     let (_never, stop) = watch::channel(None);
     let places = Places::new(settings.places);
     let Ok(place) = places.enter(None) else { return };
-    let known = Known { front, caller: Caller::default(), place: Arc::new(place), admission: None, peer: None };
-    hold(Box::pin(connection), known, Arc::new(protocol(settings)), stop).await;
+    let known = Known { front, caller: Caller::default(), place: Arc::new(place), tab: None, peer: None };
+    hold(Box::pin(connection), known, None, Arc::new(protocol(settings)), stop).await;
 }
 
 /// Serves plain HTTP alone, as `listen-client-http-urls` and `listen-metrics-urls` ask for.
@@ -288,19 +293,28 @@ async fn converse(
     };
     let Hall { front, protocol, admission } = hall;
     let peer = peer.filter(|_| front.wants_peer());
-    hold(connection, Known { front, caller, place: Arc::new(place), admission, peer }, protocol, stop).await;
+    let open = admission.map(Tab::open);
+    let tab = open.as_ref().map(|open| Arc::clone(open.tab()));
+    hold(connection, Known { front, caller, place: Arc::new(place), tab, peer }, open, protocol, stop).await;
 }
 
 /// In the extensions of requests that came over TLS.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OverTls;
 
+/// In the extensions of requests after which a connection may be something else, a WebSocket: the connection's place, for whoever it is then.
+#[derive(Clone)]
+pub(crate) struct KeptPlace {
+    _place: Arc<Place>,
+}
+
 /// Answers the requests of one connection, and says whose it is.
 struct Known<F> {
     front: F,
     caller: Caller,
     place: Arc<Place>,
-    admission: Option<Admission>,
+    /// Where its answers count until it has taken them.
+    tab: Option<Arc<Tab>>,
     /// Where it comes from, if the front wants to know.
     peer: Option<Peer>,
 }
@@ -318,10 +332,13 @@ impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
         if self.caller.has_tls {
             request.extensions_mut().insert(OverTls);
         }
+        if request.version() != Version::HTTP_2 && request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(KeptPlace { _place: Arc::clone(&self.place) });
+        }
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(peer);
         }
-        Answer { admission: self.admission, ..self.front.call(request) }
+        Answer { tab: self.tab.clone(), ..self.front.call(request) }
     }
 }
 
@@ -329,6 +346,7 @@ impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
 async fn hold(
     connection: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     front: Known<impl Front>,
+    tab: Option<OpenTab>,
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
@@ -336,11 +354,22 @@ async fn hold(
     // What becomes a WebSocket leaves this conversation, and ends with its call.
     let conversation = protocol.serve_connection_with_upgrades(TokioIo::new(connection), front);
     tokio::pin!(conversation);
+    let slow = async {
+        match &tab {
+            Some(open) => open.tab().closed().await,
+            None => pending().await,
+        }
+    };
     let result = tokio::select! {
         biased;
         result = conversation.as_mut() => result,
         // It has asked for nothing yet, and others want to.
         () = place.taken_away() => return,
+        // It does not read, and others need the room.
+        () = slow => {
+            tracing::info!("closed a client's connection: it does not read its answers, and others wait for room");
+            return;
+        }
         _ = told_to_stop(&mut stop) => {
             conversation.as_mut().graceful_shutdown();
             conversation.await
@@ -408,13 +437,13 @@ impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
         let (head, body) = request.into_parts();
         let Some(mut call) = self.calls.begin(&head) else {
             let reply = self.services.begin(Request::from_parts(head, body));
-            return Answer { reply, call: None, admission: None };
+            return Answer { reply, call: None, tab: None };
         };
         let reply = match call.admit() {
             Ok(()) => self.services.begin(Request::from_parts(head, call.request(body))),
             Err(refusal) => Box::pin(std::future::ready(Ok(Status::from(refusal).into_http()))),
         };
-        Answer { reply, call: Some(call), admission: None }
+        Answer { reply, call: Some(call), tab: None }
     }
 }
 
@@ -429,13 +458,13 @@ pub(crate) struct Answer {
     reply: Reply,
     /// That it answers, if it is one that is counted.
     call: Option<Call>,
-    /// Where it counts until it is sent.
-    admission: Option<Admission>,
+    /// Where it counts until it is taken.
+    tab: Option<Arc<Tab>>,
 }
 
 impl Answer {
     pub(crate) fn new(reply: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static) -> Answer {
-        Answer { reply: Box::pin(reply), call: None, admission: None }
+        Answer { reply: Box::pin(reply), call: None, tab: None }
     }
 }
 
@@ -443,11 +472,13 @@ impl Future for Answer {
     type Output = Result<Response<Sent>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = spell_too_large(ready!(self.reply.as_mut().poll(context))?);
-        let mut call = self.call.take();
+        let Answer { reply, tab, .. } = &mut *self;
+        let response = ready!(Tab::during(tab, || reply.as_mut().poll(context)))?;
+        let response = made::whole(spell_too_large(response));
+        let (mut call, tab) = (self.call.take(), self.tab.take());
         if let Some(call) = &mut call {
             call.look(response.headers());
         }
-        Poll::Ready(Ok(Sent::response(response, call, self.admission)))
+        Poll::Ready(Ok(Sent::response(response, call, tab)))
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{
     Admission, Backend, Edge, auth::AuthService, calls, cluster::ClusterService, contest::Contests,
-    election::ElectionService, kv::KvService, lease::LeaseService, lock::LockService, maintenance::MaintenanceService,
-    watch::WatchService,
+    election::ElectionService, kv::KvService, lease::LeaseService, lock::LockService, made,
+    maintenance::MaintenanceService, watch::WatchService,
 };
 use crate::{
     pb::{
@@ -74,7 +74,7 @@ impl<B: Backend> Services<B> {
             Err(refusal) => return Status::from(refusal).into_http(),
         };
         match self.begin(request).await {
-            Ok(response) => spell_too_large(response),
+            Ok(response) => made::whole(spell_too_large(response)),
             Err(never) => match never {},
         }
     }

@@ -9,13 +9,27 @@ use std::sync::Arc;
 pub(crate) struct Piece {
     data: Bytes,
     _place: Option<CallPlace>,
-    _ticket: Option<Arc<Ticket>>,
+    _share: Option<Share>,
+}
+
+/// A part of what a ticket is for.
+#[derive(Debug)]
+struct Share {
+    ticket: Arc<Ticket>,
+    bytes: usize,
 }
 
 impl Piece {
-    /// `data`, which holds a place and a ticket.
+    /// `data`, which holds a place, and its part of what a ticket is for.
     pub(in crate::server) fn new(data: Bytes, place: Option<CallPlace>, ticket: Option<Arc<Ticket>>) -> Piece {
-        Piece { data, _place: place, _ticket: ticket }
+        let share = ticket.map(|ticket| Share { ticket, bytes: data.len() });
+        Piece { data, _place: place, _share: share }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.ticket.is_taken(self.bytes);
     }
 }
 
