@@ -270,10 +270,12 @@ impl Admission {
         F: Future<Output = Result<T, Error>>,
     {
         let (tab, until) = (Tab::current(), Instant::now() + ROOM_WAIT_MAX);
+        // It keeps its turn: otherwise one after the other would come as far as there is room, and begin anew.
+        let number = self.0.number();
         let most = self.0.account(Class::List).bytes_max;
         let (mut bytes, wanted) = (WAITED_BYTES_MIN, Arc::new(AtomicU64::new(0)));
         while Instant::now() < until {
-            let ticket = self.0.list(tab.clone(), bytes.min(most), Some(until)).await?;
+            let ticket = self.0.list(number, tab.clone(), bytes.min(most), Some(until)).await?;
             match read(ticket.tells(&wanted)).await {
                 Err(Error::NoRoom) => bytes = bytes.max(wanted.load(Relaxed)).min(most),
                 other => return other,
@@ -286,7 +288,7 @@ impl Admission {
 
     /// A ticket for a list of `tab` that will take `bytes`, when it is its turn and there is room.
     pub(super) async fn list_when_there_is_room(&self, tab: Option<Arc<Tab>>, bytes: usize) -> Result<Ticket, Error> {
-        self.0.list(tab, bytes as u64, None).await
+        self.0.list(self.0.number(), tab, bytes as u64, None).await
     }
 
     /// A ticket for a stream that stays open.

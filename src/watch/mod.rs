@@ -354,6 +354,20 @@ impl Hub {
     }
 }
 
+impl Shared {
+    /// About what a stream may take of history at once: when all hold back much, no more than what each may hold back.
+    fn history_bytes_now(&self) -> usize {
+        let held = self.held.bytes();
+        match held < self.options.bytes_max {
+            true => self.options.history_bytes_max,
+            false => {
+                let streams = self.state.lock().streams.len();
+                self.options.history_bytes_max.min(self.options.stream_bytes_now(held, streams))
+            }
+        }
+    }
+}
+
 impl Options {
     /// What each of `streams` may hold back when all together hold back `held` bytes.
     fn stream_bytes_now(&self, held: usize, streams: usize) -> usize {

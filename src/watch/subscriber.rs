@@ -154,7 +154,7 @@ pub(super) fn open(hub: &Arc<Shared>) -> (Control, Deliveries) {
     let control = Control { hub: Arc::clone(hub), subscriber: Arc::clone(&subscriber), stream };
     let hub = Arc::clone(hub);
     let ready = VecDeque::new();
-    (control, Deliveries { hub, subscriber, stream, ready, past: Past::None, floor: 0, waits_for: None })
+    (control, Deliveries { hub, subscriber, stream, ready, past_bytes: 0, past: Past::None, floor: 0, waits_for: None })
 }
 
 /// What is to be done next for a stream.
@@ -173,6 +173,8 @@ pub struct Deliveries {
     stream: u32,
     /// Taken from the queue or from history, in the order of sending.
     ready: VecDeque<Costed>,
+    /// Bytes of history in it. They count among what all streams hold back, and not against the queue of this one.
+    past_bytes: usize,
     past: Past,
     /// The highest revision that a header of this stream has told.
     floor: i64,
@@ -197,6 +199,7 @@ impl Deliveries {
             }
             // An idle stream keeps no memory for busy times.
             self.ready = VecDeque::new();
+            self.let_go_past();
             self.take_queue();
             // History is read beside the queue, not after it: a busy queue is never empty.
             if matches!(self.past, Past::Waiting(_))
@@ -239,6 +242,9 @@ impl Deliveries {
         let mut replies = Replies::new(self.hub.options.reply_bytes_max, Revision(self.floor), &mut self.ready);
         events.iter().for_each(|item| replies.add(item));
         replies.flush();
+        let bytes = bytes_of(&events);
+        self.past_bytes += bytes;
+        self.subscriber.held.add(bytes);
         let ended: HashSet<i64> = compacted.iter().map(|(id, _)| *id).collect();
         self.end_compacted(compacted);
         // Only a queue that is held has anything of those who read history, and all of it. Of one that goes on, what stands in it
@@ -247,6 +253,13 @@ impl Deliveries {
             self.purge(&ended);
         }
         result
+    }
+
+    /// All history that was in hand has been sent.
+    fn let_go_past(&mut self) {
+        if self.past_bytes > 0 {
+            self.subscriber.held.take(self.subscriber.sum, std::mem::take(&mut self.past_bytes));
+        }
     }
 
     /// How many watchers will end with this stream. Dropping very many takes milliseconds: do that where it may block.
@@ -436,9 +449,17 @@ impl Drop for Deliveries {
             state.waiting.remove(&(target, self.stream));
         }
         state.streams.remove(self.stream);
+        drop(state);
         // Nothing is pushed from here on.
         self.subscriber.let_go(self.subscriber.queued_bytes());
+        self.let_go_past();
     }
+}
+
+/// What the events of a job take. Those who want the same one stand beside each other, and share it.
+fn bytes_of(events: &[EventItem]) -> usize {
+    let shared = events.chunk_by(|one, next| Arc::ptr_eq(&one.happening, &next.happening));
+    shared.map(|same| same[0].happening.bytes()).sum()
 }
 
 const _: () = assert!(ITEM_BYTES <= 32, "very many of them are made");

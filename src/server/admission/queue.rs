@@ -20,7 +20,7 @@ use tokio::{
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiting: Vec<Waiter>,
-    /// Of the next to come.
+    /// Of the last who came.
     number: u64,
     looked: Option<Instant>,
 }
@@ -77,18 +77,27 @@ impl Queue {
 }
 
 impl Shared {
-    /// A ticket for a list of `tab` that takes `bytes`, when it is its turn and there is room; with `until` not later than that.
+    /// That of a list which comes now.
+    pub(super) fn number(&self) -> u64 {
+        let mut queue = self.queue.lock();
+        queue.number += 1;
+        queue.number
+    }
+
+    /// A ticket for the list of this number and `tab` that takes `bytes`, when it is its turn and there is room; with `until` not later than that.
     ///
     /// # Errors
     /// [`Error::NoRoom`]: there was none, or others have waited for less.
     pub(super) async fn list(
         &'static self,
+        number: u64,
         tab: Option<Arc<Tab>>,
         bytes: u64,
         until: Option<Instant>,
     ) -> Result<Ticket, Error> {
         let (sender, mut room) = oneshot::channel();
-        let _waiting = self.wait_in_line(tab, bytes, until.is_some(), sender).map_err(|_| self.shed_list())?;
+        let waiter = Waiter { number, tab, bytes, is_bounded: until.is_some(), room: sender };
+        let _waiting = self.wait_in_line(waiter).map_err(|_| self.shed_list())?;
         self.serve();
         let late = async {
             match until {
@@ -112,19 +121,12 @@ impl Shared {
         Error::NoRoom
     }
 
-    fn wait_in_line(
-        &'static self,
-        tab: Option<Arc<Tab>>,
-        bytes: u64,
-        is_bounded: bool,
-        room: oneshot::Sender<Ticket>,
-    ) -> Result<Waiting, Error> {
+    fn wait_in_line(&'static self, waiter: Waiter) -> Result<Waiting, Error> {
         let most = (self.bounds.calls_max / WAITING_PART).max(1);
+        let number = waiter.number;
         let mut queue = self.queue.lock();
-        let gives_way = if is_bounded { queue.make_place(tab.as_ref(), most)? } else { None };
-        let number = queue.number;
-        queue.number += 1;
-        queue.waiting.push(Waiter { number, tab, bytes, is_bounded, room });
+        let gives_way = if waiter.is_bounded { queue.make_place(waiter.tab.as_ref(), most)? } else { None };
+        queue.waiting.push(waiter);
         drop(queue);
         drop(gives_way);
         Ok(Waiting { shared: self, number })

@@ -233,3 +233,34 @@ fn fragments_split_a_revision_and_nothing_else_does() {
     };
     assert_eq!(shape(client.replies()), [(0, 2, true), (0, 1, false), (1, 3, false)]);
 }
+
+#[test]
+fn history_that_is_in_hand_counts_too_and_there_is_less_of_it_when_all_hold_back_much() {
+    let mut world = World::new(Options { bytes_max: 10_000, ..Options::default() });
+    for number in 0..200 {
+        world.put("a", &format!("{number:0100}"));
+    }
+    let mut clients = (0..20).map(|_| world.open()).collect::<Vec<_>>();
+    let mut held = Vec::new();
+    for client in &mut clients {
+        client.create(WatchSpec { start: Revision(2), ..spec("a", "") });
+        // It has history read, and takes nothing of it.
+        loop {
+            match client.poll() {
+                Poll::Ready(Turn::Read(job)) => break client.caught(job.run()),
+                Poll::Ready(Turn::Deliver(_)) => {}
+                Poll::Pending => panic!("there is history to read"),
+            }
+        }
+        held.push(world.hub.held_bytes());
+    }
+    assert!((60_000..70_000).contains(&held[0]), "the first one has all of it in hand: {held:?}");
+    assert!(held[19] < held[0] + 20_000, "the others have little each: {held:?}");
+    let rest = clients.split_off(10);
+    drop(rest);
+    for client in &mut clients {
+        let seen: Vec<_> = client.replies().iter().flat_map(seen).collect();
+        assert_eq!(seen.iter().map(|event| event.revision).collect::<Vec<_>>(), (2..202).collect::<Vec<_>>());
+    }
+    assert_eq!(world.hub.held_bytes(), 0);
+}
