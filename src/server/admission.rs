@@ -273,15 +273,19 @@ impl Admission {
         // It keeps its turn: otherwise one after the other would come as far as there is room, and begin anew.
         let number = self.0.number();
         let most = self.0.account(Class::List).bytes_max;
-        let (mut bytes, wanted) = (WAITED_BYTES_MIN, Arc::new(AtomicU64::new(0)));
+        let (mut bytes, wanted) = (WAITED_BYTES_MIN.min(most), Arc::new(AtomicU64::new(0)));
         while Instant::now() < until {
-            let ticket = self.0.list(number, tab.clone(), bytes.min(most), Some(until)).await?;
+            let ticket = self.0.list(number, tab.clone(), bytes, Some(until)).await?;
             match read(ticket.tells(&wanted)).await {
-                Err(Error::NoRoom) => bytes = bytes.max(wanted.load(Relaxed)).min(most),
+                Err(Error::NoRoom) => {}
                 other => return other,
             }
-            // Or whoever is too large for what is left would walk and walk.
-            sleep(LOOK_AGAIN).await;
+            // That did not fit a moment ago: so it waits in the line, and does not walk and walk.
+            let more = bytes.max(wanted.load(Relaxed)).min(most);
+            if more == bytes {
+                sleep(LOOK_AGAIN).await;
+            }
+            bytes = more;
         }
         Err(self.0.shed_list())
     }
