@@ -226,7 +226,7 @@ impl Admission {
     /// A ticket for a request that goes into the log and takes `bytes` on the wire.
     ///
     /// # Errors
-    /// As [`Admission::call`].
+    /// [`Error::RequestTooManyRequests`]: nothing was done, the client may try again.
     pub fn write(&self, class: Class, bytes: usize) -> Result<Ticket, Error> {
         let mut ticket = Ticket::new(self.0, class, FREE_BYTES);
         let bytes = bytes.saturating_mul(COPIES_OF_A_WRITE);
