@@ -28,7 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut descriptors = compiler.file_descriptor_set();
     // Nothing but these options needs what they are made of.
     descriptors.file.retain(|file| !file.name().starts_with("google/"));
-    let build = || tonic_prost_build::configure().bytes(".").build_server(server);
+    let configure = || tonic_prost_build::configure().bytes(".").build_server(server);
+    let build = || configure().codec_path("crate::pb::codec::FittingCodec");
     build().include_file("etcd.rs").compile_fds(descriptors)?;
     build().include_file("henge.rs").compile_fds(protox::compile(HENGE, ["proto"])?)?;
     Ok(())

@@ -20,6 +20,8 @@ pub mod engine;
 pub mod io;
 #[cfg(feature = "server")]
 pub mod metrics;
+#[cfg(feature = "server")]
+pub mod places;
 
 #[cfg(feature = "server")]
 pub mod mvcc;

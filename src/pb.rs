@@ -5,6 +5,8 @@
 
 #![allow(missing_docs, clippy::all, clippy::pedantic)]
 
+pub mod codec;
+
 include!(concat!(env!("OUT_DIR"), "/etcd.rs"));
 include!(concat!(env!("OUT_DIR"), "/henge.rs"));
 

@@ -4,6 +4,7 @@ use super::auth::AuthFlags;
 use super::bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
 use super::flags::{FLAGS, Flag, Kind, Standing};
 use super::http::HttpFlags;
+use super::limits::LimitFlags;
 use super::tls::TlsFlags;
 use super::tracing::TracingFlags;
 use super::value::{Url, duration, url};
@@ -26,6 +27,7 @@ pub struct Config {
     pub client_tls: TlsFlags,
     pub auth: AuthFlags,
     pub http: HttpFlags,
+    pub limits: LimitFlags,
     /// What stands in `distributed-tracing-address` and its like; `None` without `enable-distributed-tracing`.
     pub tracing: Option<TracingFlags>,
     pub listen_client_urls: Vec<Url>,
@@ -171,6 +173,7 @@ impl<'a> Reader<'a> {
             client_tls: TlsFlags::of_clients(self),
             auth: AuthFlags::of(self),
             http: HttpFlags::of(self),
+            limits: LimitFlags::of(self),
             tracing: TracingFlags::of(self),
             listen_client_urls: self.urls("listen-client-urls"),
             listen_client_http_urls: self.urls("listen-client-http-urls"),

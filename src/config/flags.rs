@@ -202,5 +202,11 @@ pub const FLAGS: &[Flag] = &[
     flag("snapshot-send-bytes-per-s", Int, "16777216", "henge", "Bytes that snapshots for other members may take in a second; 0: no limit.", Works),
     flag("storage-engine", Text, "redb", "henge", "Store under the data: \"redb\", or \"sled\" (experimental).", Works),
     flag("storage-cache-bytes", Int, "134217728", "henge", "Memory that the store may use for its cache.", Works),
+    flag("memory-budget", Int, "0", "Limits", "Bytes of memory that the shares of requests, answers, streams and unread watches are taken from; 0: half of what the machine, or its container, has.", Works),
+    flag("max-range-bytes", Int, "0", "Limits", "Bytes of the largest answer to one range or one transaction that reads; 0: a sixteenth of --memory-budget.", Works),
+    flag("max-connections", Int, "0", "Limits", "Most connections of clients; 0: three quarters of the open files that the system allows.", Works),
+    flag("max-connections-per-address", Int, "0", "Limits", "Most connections from one address; 0: no bound but --max-connections.", Works),
+    flag("rate-limit-users", Text, "", "Limits", "Requests a second of users, as NAME=RATE,…; * is each who is not named, and all together who have no name.", Works),
+    flag("rate-limit-prefixes", Text, "", "Limits", "Requests a second for keys that begin so, as PREFIX=RATE,…; a range counts for each prefix that it touches.", Works),
     flag("wal-keep-all", Bool, "false", "henge", "Keeps every segment of the log, for audits.", Works),
 ];

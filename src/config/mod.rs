@@ -16,6 +16,7 @@ mod flags;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod http;
+mod limits;
 mod log;
 mod pages;
 mod parse;
@@ -32,6 +33,7 @@ pub use bootstrap::{ClusterState, DiscoverySrv, initial_cluster, lead_alike};
 pub use check::{Compaction, Config, LogFormat, LogSettings, StorageEngine};
 pub use flags::{FLAGS, Flag, Kind, Standing};
 pub use http::HttpFlags;
+pub use limits::LimitFlags;
 pub use log::init as init_log;
 pub use parse::{Invocation, parse, parse_own};
 pub use proxy::{GatewayConfig, ProxyConfig, UpstreamTls};

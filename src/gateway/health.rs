@@ -4,7 +4,7 @@ use super::{not_found, said};
 use crate::{
     machine::AlarmKind,
     mvcc::RangeQuery,
-    server::{Backend, Edge, Trace},
+    server::{Backend, Edge, Ticket, Trace},
     types::{Error, Key, KeyRange},
 };
 use axum::{
@@ -59,7 +59,7 @@ async fn read<B: Backend>(backend: &B, serializable: bool) -> Result<(), Error> 
     }
     let key = KeyRange::One(Key::from_static(b"health"));
     let query = RangeQuery { limit: 1, keys_only: true, ..RangeQuery::new(key) };
-    backend.range(query, serializable, &Trace::of_none()).await.map(|_| ())
+    backend.range(query, serializable, Ticket::aside(), &Trace::of_none()).await.map(drop)
 }
 
 pub(super) async fn health<B: Backend>(State(edge): State<Edge<B>>, uri: Uri) -> Response {

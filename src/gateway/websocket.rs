@@ -9,6 +9,7 @@ use super::{
     request::Share,
     said,
 };
+use crate::server::KeptPlace;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use http::{
@@ -80,7 +81,11 @@ pub(super) fn answer<C: Calls, B>(json: Json<C>, mut request: Request<B>) -> Res
     let speaks_bearer = words(request.headers(), &SEC_WEBSOCKET_PROTOCOL).next() == Some(BEARER);
     let upgrade = hyper::upgrade::on(&mut request);
     let call = call(&request);
-    tokio::spawn(converse(json, upgrade, call));
+    let place = request.extensions_mut().remove::<KeptPlace>();
+    tokio::spawn(async move {
+        converse(json, upgrade, call).await;
+        drop(place);
+    });
 
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

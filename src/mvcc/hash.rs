@@ -5,8 +5,9 @@ use super::{
     index::Direction,
     open::read_rows,
     pin::Pins,
-    read::{View, admit},
+    read::admit,
     record::{self, RowKey, Stamp},
+    view::View,
 };
 use crate::{
     engine::Table,

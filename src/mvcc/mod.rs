@@ -30,6 +30,7 @@ mod pin;
 mod read;
 mod record;
 mod repeat;
+mod view;
 mod write;
 
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use pin::Pin;
 pub use read::{Chunk, RangeQuery, RangeResult, Reader, SortOrder, SortTarget, is_before_any};
 pub use record::{Event, EventKind, KeyValue, read_row, write_row};
 pub use repeat::{Diverged, Loader};
+pub use view::{Meter, Unmetered};
 pub use write::{Replaced, WriteTxn};
 
 use crate::{

@@ -1,18 +1,16 @@
 //! Ranges at one revision, in bounded steps.
 
 use super::{
-    KeyValue, Pin, STEP_KEYS, Shared, State,
-    index::{Budget, Direction},
+    KeyValue, Pin, Shared, State,
+    index::Direction,
     pin::Pins,
     record::Stamp,
+    view::{Meter, Unmetered, View},
 };
 use crate::types::{Error, Fault, Key, KeyRange, LeaseId, Revision};
 use bytes::Bytes;
 use parking_lot::RwLock;
-use std::{
-    ops::Bound,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 /// Keys of one [`Chunk`].
 const CHUNK_KEYS_MAX: usize = 10_000;
@@ -166,11 +164,25 @@ impl Reader {
     /// # Errors
     /// [`Error::FutureRev`] above the current revision, [`Error::Compacted`] below the compacted one.
     pub fn range(&self, query: &RangeQuery) -> Result<Result<RangeResult, Error>, Fault> {
+        self.range_within(query, &mut Unmetered)
+    }
+
+    /// The same, which asks `meter` for all that it takes: keys and values, and what it needs while it looks for them. If the number of keys is
+    /// known beforehand it asks for their least before it looks for any.
+    ///
+    /// # Errors
+    /// As [`Reader::range`], and those of `meter`.
+    pub fn range_within(&self, query: &RangeQuery, meter: &mut dyn Meter) -> Result<Result<RangeResult, Error>, Fault> {
         let (pin, current, known) = match self.enter(query) {
             Ok(entered) => entered,
             Err(error) => return Ok(Err(error)),
         };
-        view(&pin).range(query, current, known).map(Ok)
+        view(&pin).range(query, current, known, meter)
+    }
+
+    /// Number of live keys in a range, as [`Reader::keys_total`]. Costs next to nothing.
+    pub fn keys_in(&self, range: &KeyRange) -> usize {
+        self.shared().state.read().index.count_live(range.bounds())
     }
 
     /// Keeps what is visible at `revision` (0 or less: the current one) from being swept until the pin is dropped.
@@ -186,7 +198,7 @@ impl Reader {
 
     /// Number of keys in `range` at the pinned revision.
     pub fn count(&self, pin: &Pin, range: &KeyRange) -> i64 {
-        view(pin).walk(range, usize::MAX, Direction::Ascending).len() as i64
+        view(pin).count(range) as i64
     }
 
     /// The first keys of `range` at the pinned revision: at most `keys_max` (and never more than 10,000), about `bytes_max` bytes, but
@@ -276,90 +288,17 @@ fn after(range: &KeyRange, key: &[u8]) -> Option<KeyRange> {
     }
 }
 
-/// The key space at one revision. Who makes one sees to it that the revision is not swept meanwhile.
-pub(super) struct View<'a, R> {
-    pub(super) shared: &'a Shared,
-    pub(super) at: i64,
-    /// Where the row of a version is.
-    pub(super) row: R,
-}
-
-impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
-    /// Answers a query.
-    pub(super) fn range(&self, query: &RangeQuery, current: i64, known: Known) -> Result<RangeResult, Fault> {
-        let revision = Revision(current);
-        let count = match &known {
-            Known::Key(found) => Some(i64::from(found.is_some())),
-            Known::Count(count) => Some(*count),
-            Known::Nothing => None,
-        };
-        if let (true, Some(count)) = (query.count_only, count) {
-            return Ok(RangeResult { count, revision, ..RangeResult::default() });
-        }
-        let limit = usize::try_from(query.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-        let by_key = query.target == SortTarget::Key && !query.has_filters();
-        let direction = match query.order {
-            SortOrder::Descend if by_key => Direction::Descending,
-            _ => Direction::Ascending,
-        };
-        // In the order of keys the limit can be applied first. Then only the past has to be walked to its end, to count it.
-        let walk_max = if by_key && count.is_some() { limit } else { usize::MAX };
-        let mut found = match known {
-            Known::Key(found) => found.into_iter().collect(),
-            _ => self.walk(&query.range, walk_max, direction),
-        };
-        let count = count.unwrap_or(found.len() as i64);
-        if query.count_only {
-            return Ok(RangeResult { count, revision, ..RangeResult::default() });
-        }
-        if by_key {
-            found.truncate(limit);
-            let mut kvs = self.rows(&found)?;
-            query.strip(&mut kvs);
-            return Ok(RangeResult { more: count > kvs.len() as i64, kvs, count, revision });
-        }
-        let mut kvs = self.rows(&found)?;
-        kvs.retain(|kv| query.passes(kv));
-        query.sort(&mut kvs);
-        let more = kvs.len() > limit;
-        kvs.truncate(limit);
-        query.strip(&mut kvs);
-        Ok(RangeResult { kvs, count, more, revision })
-    }
-
-    /// The first `max` versions of a range, in bounded steps.
-    pub(super) fn walk(&self, range: &KeyRange, max: usize, direction: Direction) -> Vec<Stamp> {
-        let mut found = Vec::new();
-        let mut last: Option<Box<[u8]>> = None;
-        loop {
-            let (from, to) = range.bounds();
-            let bounds = match (&last, direction) {
-                (None, _) => (from, to),
-                (Some(key), Direction::Ascending) => (Bound::Excluded(&**key), to),
-                (Some(key), Direction::Descending) => (from, Bound::Excluded(&**key)),
-            };
-            let budget = Budget { looked_at: STEP_KEYS, found: max - found.len() };
-            let state = self.shared.state.read();
-            let stopped_at = state.index.walk(bounds, self.at, direction, budget, &mut found).map(Box::from);
-            drop(state);
-            last = stopped_at;
-            if last.is_none() || found.len() >= max {
-                return found;
-            }
-        }
-    }
-
-    fn rows(&self, found: &[Stamp]) -> Result<Vec<KeyValue>, Fault> {
-        found.iter().map(|stamp| (self.row)(*stamp)).collect()
-    }
-}
-
 impl RangeQuery {
-    fn has_filters(&self) -> bool {
+    /// Whether a limit ends the walk, and not only the answer: in the order of keys, and unfiltered.
+    pub fn walks_to_its_limit(&self) -> bool {
+        self.target == SortTarget::Key && !self.has_filters()
+    }
+
+    pub(super) fn has_filters(&self) -> bool {
         [self.min_mod, self.max_mod, self.min_create, self.max_create].iter().any(|bound| *bound != 0)
     }
 
-    fn passes(&self, kv: &KeyValue) -> bool {
+    pub(super) fn passes(&self, kv: &KeyValue) -> bool {
         let within =
             |revision: Revision, min: i64, max: i64| (min == 0 || revision.0 >= min) && (max == 0 || revision.0 <= max);
         within(kv.mod_revision, self.min_mod, self.max_mod)
@@ -367,7 +306,7 @@ impl RangeQuery {
     }
 
     /// Sorts what came in the order of keys. Equal ones stay in that order.
-    fn sort(&self, kvs: &mut [KeyValue]) {
+    pub(super) fn sort(&self, kvs: &mut [KeyValue]) {
         let descends = self.order == SortOrder::Descend;
         kvs.sort_by(|a, b| {
             let (a, b) = if descends { (b, a) } else { (a, b) };
@@ -381,13 +320,20 @@ impl RangeQuery {
         });
     }
 
-    fn strip(&self, kvs: &mut [KeyValue]) {
+    pub(super) fn strip(&self, kv: &mut KeyValue) {
         if !self.keys_only {
             return;
         }
-        kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        // Key and value are parts of one row: the key alone would keep all of it.
+        if kv.value.len() > ROW_BYTES_KEPT {
+            kv.key = Bytes::copy_from_slice(&kv.key);
+        }
+        kv.value = Bytes::new();
         if self.target != SortTarget::Value {
-            kvs.iter_mut().for_each(|kv| kv.lease = LeaseId::NONE);
+            kv.lease = LeaseId::NONE;
         }
     }
 }
+
+/// Values up to this are not worth a copy of their key.
+const ROW_BYTES_KEPT: usize = 256;

@@ -1,6 +1,7 @@
 //! The room as a whole: claims about single behaviours, a comparison with a model, and readers beside a writer.
 
 mod hashes;
+mod metered;
 mod model;
 mod repeat;
 

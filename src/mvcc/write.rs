@@ -4,8 +4,9 @@ use super::{
     Event, EventKind, KeyValue, RangeQuery, RangeResult, Store,
     index::Direction,
     key_index::{Before, Generation, Sketch},
-    read::{Known, View, admit},
+    read::{Known, admit},
     record::{self, Stamp},
+    view::{Unmetered, View},
 };
 use crate::{
     engine::{Batch, Table},
@@ -152,7 +153,8 @@ impl WriteTxn<'_> {
             }
         };
         // No pin: marks move only between requests, and the sweep stays below.
-        self.view(at).range(query, newest, known).map(Ok)
+        // What members have room for must not decide what is replicated.
+        self.view(at).range(query, newest, known, &mut Unmetered)
     }
 
     /// Reads one key; sees the earlier writes of this request.

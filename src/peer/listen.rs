@@ -3,6 +3,7 @@
 use super::{Network, service::PeerService, tls::Tls};
 use crate::{
     pb::henge::peer::peer_server::PeerServer,
+    places::{Bounds, Place, Places},
     tls::{Connection, Turn},
 };
 use std::{
@@ -30,6 +31,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Streams of one connection. A peer opens one on each.
 const STREAMS_MAX: u32 = 16;
+/// How many connections there may be to the peer URLs: as many as members make, and few of those over which nobody was let in. Members are
+/// let in within milliseconds, and are few; each stranger beyond this ends another one, the oldest first.
+pub(super) const PLACES: Bounds = Bounds { silent_max: 256, ..Bounds::NONE };
 /// The least that a message may have; see [`serve`].
 const MESSAGE_BYTES_MIN: usize = 64 << 20;
 
@@ -97,9 +101,10 @@ pub struct Serving {
 /// never comes further.
 pub fn serve(listeners: Vec<Listener>, network: &Network, tls: &Tls, request_bytes_max: usize) -> Serving {
     let (accepted, incoming) = mpsc::channel(16);
+    let places = &network.inner.places;
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        accepting.spawn(accept_all(listener, tls.clone(), accepted.clone()));
+        accepting.spawn(accept_all(listener, tls.clone(), places.clone(), accepted.clone()));
     }
     let (stop, stopped) = oneshot::channel();
     let bytes_max = request_bytes_max.saturating_mul(2).max(MESSAGE_BYTES_MIN);
@@ -136,7 +141,7 @@ impl Serving {
 }
 
 /// Accepts on one listener until it is aborted.
-async fn accept_all(listener: Listener, tls: Tls, accepted: mpsc::Sender<io::Result<Accepted>>) {
+async fn accept_all(listener: Listener, tls: Tls, places: Places, accepted: mpsc::Sender<io::Result<Accepted>>) {
     let mut shaking = JoinSet::new();
     loop {
         let (stream, remote) = match listener.socket.accept().await {
@@ -148,12 +153,19 @@ async fn accept_all(listener: Listener, tls: Tls, accepted: mpsc::Sender<io::Res
             }
         };
         while shaking.try_join_next().is_some() {}
+        // There is always one: those who were here before give way.
+        let Ok(place) = places.enter(Some(remote.ip().to_canonical())) else { continue };
         let turn = if listener.is_tls { Some(tls.enter().await) } else { None };
         let (tls, accepted) = (tls.clone(), accepted.clone());
         shaking.spawn(async move {
-            match shake(stream, remote, turn, &tls).await {
+            let shaken = tokio::select! {
+                biased;
+                () = place.taken_away() => return,
+                shaken = shake(stream, remote, turn, &tls) => shaken,
+            };
+            match shaken {
                 // The server is gone only when everything stops.
-                Ok(io) => drop(accepted.send(Ok(Accepted { io, remote })).await),
+                Ok(io) => drop(accepted.send(Ok(Accepted::new(io, remote, place))).await),
                 Err(error) => {
                     tracing::warn!(remote_addr = %remote, %error, "rejected connection on peer endpoint");
                 }
@@ -179,19 +191,62 @@ async fn shake(
 /// A connection that a peer has dialled.
 struct Accepted {
     io: Connection,
-    remote: SocketAddr,
+    from: Origin,
+    /// Ready when the place is taken away; `None` once that cannot happen any more, or has happened.
+    taken_away: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    is_over: bool,
+}
+
+/// Where a connection comes from, for those who serve its streams.
+#[derive(Clone)]
+pub(super) struct Origin {
+    pub(super) remote: SocketAddr,
+    place: Arc<Place>,
+}
+
+impl Origin {
+    /// It is from somebody who belongs here.
+    pub(super) fn is_let_in(&self) {
+        self.place.speaks();
+    }
+}
+
+impl Accepted {
+    fn new(io: Connection, remote: SocketAddr, place: Place) -> Accepted {
+        let place = Arc::new(place);
+        let own = Arc::clone(&place);
+        let taken_away = Box::pin(async move { own.taken_away().await });
+        Accepted { io, from: Origin { remote, place }, taken_away: Some(taken_away), is_over: false }
+    }
+
+    /// Whether the place is taken away.
+    fn poll_over(&mut self, context: &mut Context<'_>) -> bool {
+        if self.from.place.is_known() {
+            self.taken_away = None;
+        }
+        if let Some(taken_away) = &mut self.taken_away
+            && taken_away.as_mut().poll(context).is_ready()
+        {
+            (self.taken_away, self.is_over) = (None, true);
+        }
+        self.is_over
+    }
 }
 
 impl Connected for Accepted {
-    type ConnectInfo = tonic::transport::server::TcpConnectInfo;
+    type ConnectInfo = Origin;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        Self::ConnectInfo { local_addr: None, remote_addr: Some(self.remote) }
+    fn connect_info(&self) -> Origin {
+        self.from.clone()
     }
 }
 
 impl AsyncRead for Accepted {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.poll_over(context) {
+            let why = "others want the place of a connection over which nobody was let in";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+        }
         self.io.as_mut().poll_read(context, buf)
     }
 }

@@ -40,6 +40,7 @@ pub use tls::{Tls, TlsSettings};
 
 use crate::{
     membership::Member,
+    places::Places,
     replica::{Letter, Outgoing, PeerMessage, Transport},
     types::{ClusterId, MemberId},
 };
@@ -113,6 +114,8 @@ struct Inner {
     /// Taken by the snapshot that is arriving.
     arriving: Arc<tokio::sync::Mutex<()>>,
     stopping: watch::Sender<bool>,
+    /// Of those who dial this member.
+    places: Places,
 }
 
 #[derive(Default)]
@@ -148,6 +151,7 @@ impl Network {
             tallies: Tallies::default(),
             arriving: Arc::default(),
             stopping: watch::Sender::new(false),
+            places: Places::new(listen::PLACES),
         };
         Network { inner: Arc::new(inner) }
     }

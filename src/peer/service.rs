@@ -2,6 +2,7 @@
 
 use super::{
     Inner, Me, PROTOCOL_VERSION, convert,
+    listen::Origin,
     snapshot::{self, Source},
     streams::{Kind, Place},
     tally::PeerTally,
@@ -16,7 +17,6 @@ use crate::{
 use prost::Message as _;
 use std::{
     future::Future,
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -56,14 +56,14 @@ impl Peer for PeerService {
     type SnapshotStream = Acks<SnapshotAck>;
 
     async fn messages(&self, request: Request<Streaming<Batch>>) -> Result<Response<Acks<Ack>>, Status> {
-        let remote = request.remote_addr();
+        let caller = request.extensions().get::<Origin>().cloned();
         let mut batches = request.into_inner();
         let first = first(batches.message()).await?;
         let kind = match first.hello.as_ref().map(Hello::lane) {
             Some(Lane::Bulk) => Kind::Bulk,
             _ => Kind::Urgent,
         };
-        let guest = self.admit(first.hello.as_ref(), kind, remote)?;
+        let guest = self.admit(first.hello.as_ref(), kind, caller)?;
         let (ack, acks) = mpsc::channel(2);
         // There is room for two, and nobody else sends.
         let _ = ack.try_send(Ok(Ack { version: PROTOCOL_VERSION }));
@@ -84,10 +84,10 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<Acks<SnapshotAck>>, Status> {
-        let remote = request.remote_addr();
+        let caller = request.extensions().get::<Origin>().cloned();
         let mut chunks = request.into_inner();
         let first = first(chunks.message()).await?;
-        let guest = self.admit(first.hello.as_ref(), Kind::Snapshot, remote)?;
+        let guest = self.admit(first.hello.as_ref(), Kind::Snapshot, caller)?;
         let header = first.header.ok_or_else(|| Status::invalid_argument("the snapshot has no header"))?;
         let meta = convert::header_from_wire(header).map_err(malformed)?;
         let (only, tally) = (Arc::clone(&self.network.arriving), Arc::clone(&guest.tally));
@@ -123,8 +123,9 @@ impl PeerService {
     ///
     /// A sender that is not among the members is let in as long as it was not removed: we may lag behind, and it may be the newcomer
     /// who brings us the change by which it joined. Raft judges what it says, and does not count what nobody made a voter.
-    fn admit(&self, hello: Option<&Hello>, kind: Kind, remote: Option<SocketAddr>) -> Result<Guest, Status> {
+    fn admit(&self, hello: Option<&Hello>, kind: Kind, caller: Option<Origin>) -> Result<Guest, Status> {
         let me = self.me()?;
+        let remote = caller.as_ref().map(|caller| caller.remote);
         let Some(hello) = hello else { return Err(Status::invalid_argument("the stream does not say who sends it")) };
         let from = MemberId(hello.from);
         let refuse = |status: Status| {
@@ -154,6 +155,7 @@ impl PeerService {
         }
         match self.network.streams.enter(from, kind, standing == Standing::Unknown) {
             Some(place) => {
+                caller.iter().for_each(Origin::is_let_in);
                 if standing == Standing::Unknown {
                     self.network.acquaint(from, &hello.peer_urls);
                 }

@@ -131,6 +131,14 @@ impl Source for Network {
             links.iter().for_each(|(to, _, counts)| family.sample(&[("To", to)], count(counts)));
         }
 
+        let places = self.inner.places.counts();
+        let help = "Connections that peers have made, and those over which nobody was let in yet.";
+        let mut family = text.family("henge_peer_connections", Kind::Gauge, help);
+        family.sample(&[("state", "known")], places.all - places.silent);
+        family.sample(&[("state", "silent")], places.silent);
+        let help = "Connections to the peer URLs that were closed for others, because nobody was let in over them.";
+        text.counter("henge_peer_connections_closed_total", help, places.taken_away);
+
         let tallies = self.inner.tallies.0.lock().clone();
         let tallies = tallies.into_iter().map(|(id, tally)| (id.to_string(), tally)).collect::<Vec<_>>();
         let help = "The total number of disconnected peers.";

@@ -6,6 +6,7 @@
 
 mod auth;
 mod discovery;
+mod limits;
 mod peers;
 mod proxy;
 mod standby;
@@ -25,13 +26,14 @@ use crate::{
     peer::Network,
     replica::{self, AutoCompaction, Handle, Settings, StartAs},
     server::{
-        self, ConnectionSettings, Edge, Healing, Limits, Listener, MemberBackend, RingProxies, Rules, Services,
-        Telemetry, Version,
+        self, ConnectionSettings, Edge, Healing, Listener, MemberBackend, RingProxies, Rules, Services, Telemetry,
+        Version,
     },
     tls::ServerTls,
     types::{Fault, Sabotage},
     watch as hub,
 };
+use limits::{LimitSource, Limits};
 use peers::Peers;
 use std::{
     io::Write,
@@ -68,6 +70,7 @@ pub fn run(config: Config, warnings: &[String]) -> ExitCode {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    limits::raise_files_max();
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     built.map_err(|error| format!("cannot start the runtime: {error}"))
 }
@@ -131,8 +134,9 @@ async fn live(config: Config) -> Result<(), String> {
     let backend =
         MemberBackend::new(handle.clone(), quota_bytes(&config).max(0), rules, auth_settings, Arc::clone(&stopping));
     backend.upkeep(config.auto_promote);
+    let limits = Limits::of(&config.limits);
     let telemetry = config.tracing.as_ref().map(Telemetry::start).transpose()?;
-    let edge = Edge::new(backend, edge_settings(&config, telemetry.as_ref()));
+    let edge = Edge::new(backend, edge_settings(&config, &limits, telemetry.as_ref()));
     edge.metrics.add(edge.backend.clone());
     edge.metrics.add(peers.network().clone());
     if config.core_size > 0 {
@@ -143,17 +147,23 @@ async fn live(config: Config) -> Result<(), String> {
         streams_max: config.max_concurrent_streams,
         keepalive_interval: config.grpc_keepalive_interval,
         keepalive_timeout: config.grpc_keepalive_timeout,
+        places: limits.places(),
+        admission: Some(edge.admission()),
     };
+    let aside = ConnectionSettings { places: limits.places_aside(), ..connections.clone() };
+    let registry = edge.metrics.clone();
     let health = gateway::routes(edge.clone());
     // Whoever looks after a member has no business with its data.
-    let metrics = server::serve_http(secured(metrics, client_tls.as_ref()), health.clone(), &connections);
+    let metrics = server::serve_http(secured(metrics, client_tls.as_ref()), health.clone(), &aside);
     let message_bytes_max = edge.settings.limits.message_bytes_max();
     let json = config.http.serves_json.then(|| Json::new(Services::of(&edge), message_bytes_max));
     let routes = gateway::with_json(health, json, access(&config.http));
-    let http = server::serve_http(secured(http, client_tls.as_ref()), routes.clone(), &connections);
+    let http = server::serve_http(secured(http, client_tls.as_ref()), routes.clone(), &aside);
     // HTTP with ports of its own leaves the others to gRPC.
     let beside = if config.listen_client_http_urls.is_empty() { routes } else { axum::Router::new() };
     let serving = server::serve(secured(clients, client_tls.as_ref()), edge, beside, &connections);
+    let places = [("clients", serving.places()), ("http", http.places()), ("metrics", metrics.places())].into();
+    registry.add(LimitSource { limits, places });
     tracing::info!("ready to serve client requests");
     for url in &config.listen_client_urls {
         tracing::info!(address = %url, "serving client traffic");
@@ -300,9 +310,11 @@ fn quota_bytes(config: &Config) -> i64 {
     }
 }
 
-fn edge_settings(config: &Config, telemetry: Option<&Telemetry>) -> server::Settings {
+fn edge_settings(config: &Config, limits: &Limits, telemetry: Option<&Telemetry>) -> server::Settings {
     server::Settings {
-        limits: Limits { txn_ops_max: config.max_txn_ops, request_bytes_max: config.max_request_bytes },
+        bounds: limits.bounds,
+        rates: limits::rates(&config.limits),
+        limits: server::Limits { txn_ops_max: config.max_txn_ops, request_bytes_max: config.max_request_bytes },
         watch_progress_interval: config.watch_progress_notify_interval,
         version: Version::claiming(&crate::config::claimed_version()),
         slow_call: config.warning_unary_request_duration,
@@ -312,7 +324,6 @@ fn edge_settings(config: &Config, telemetry: Option<&Telemetry>) -> server::Sett
         // Beside the store: the same disk, and nobody else's.
         spool_dir: config.data_dir.clone(),
         ring_proxies: RingProxies::new(config.client_tls.ring_proxy_cn.iter().cloned()),
-        ..server::Settings::default()
     }
 }
 
@@ -357,7 +368,11 @@ fn settings(config: &Config, wal_dir: PathBuf, start_as: StartAs, sabotage: Opti
             Compaction::Periodic(keep) => AutoCompaction::Periodic(keep),
             Compaction::Revisions(keep) => AutoCompaction::Revisions(keep),
         }),
-        watch: hub::Options { reply_bytes_max: config.max_request_bytes, ..hub::Options::default() },
+        watch: hub::Options {
+            reply_bytes_max: config.max_request_bytes,
+            bytes_max: Limits::of(&config.limits).watch_bytes_max,
+            ..hub::Options::default()
+        },
         warn_apply_after: config.warning_apply_duration,
         unsafe_no_fsync: config.unsafe_no_fsync,
         wal_keep_all: config.wal_keep_all,

@@ -1,11 +1,12 @@
 //! Life and death of what stands before a cluster: the proxy, and the gateway.
 
 use super::{
-    DRAIN, Signals, access, bind_all, give_up, runtime, sabotage, secured, standby::Post, supervisor, texts, tls,
+    DRAIN, Signals, access, bind_all, give_up, limits::Limits, runtime, sabotage, secured, standby::Post, supervisor,
+    texts, tls,
 };
 use crate::{
     client::ConnectOptions,
-    config::{GatewayConfig, ProxyConfig},
+    config::{GatewayConfig, LimitFlags, ProxyConfig},
     dns::Dns,
     io::{
         Disk,
@@ -87,6 +88,9 @@ async fn live_proxy(config: ProxyConfig) -> Result<(), String> {
         streams_max: config.max_concurrent_streams,
         keepalive_interval: config.grpc_keepalive_interval,
         keepalive_timeout: config.grpc_keepalive_timeout,
+        // By what the system has; a proxy has no flags for it.
+        places: Limits::of(&LimitFlags::default()).places(),
+        admission: None,
     };
     let (serving, http) = (
         ring.serve_to(clients, config.http.serves_json, access(&config.http), &connections),

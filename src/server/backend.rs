@@ -1,6 +1,6 @@
 //! The seam between the edge and what stands behind it: a member, or a proxy of the ring.
 
-use super::{downgrade::Downgrade, keeper::Keeper, trace::Trace};
+use super::{admission::Ticket, downgrade::Downgrade, keeper::Keeper, trace::Trace};
 use crate::{
     auth::Author,
     engine::{self, Checkpoint},
@@ -80,13 +80,15 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// The header of a reply that is sent now.
     fn header(&self) -> Header;
 
-    /// Reads a range; linearizable unless `serializable`. Tells `trace` where the time goes.
+    /// Reads a range; linearizable unless `serializable`. The answer is charged to `ticket`, and comes with it: what is too long for a ticket
+    /// that is for little ends with [`Error::NoRoom`]. Tells `trace` where the time goes.
     fn range(
         &self,
         query: RangeQuery,
         serializable: bool,
+        ticket: Ticket,
         trace: &Trace<'_>,
-    ) -> impl Future<Output = Result<RangeResult, Error>> + Send;
+    ) -> impl Future<Output = Result<(RangeResult, Ticket), Error>> + Send;
 
     /// Pins `range` at `revision` (0 or less: the current one) for a read in many steps; linearizable unless `serializable`.
     fn pin(
@@ -97,13 +99,14 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Pinned, Error>> + Send;
 
     /// Runs a transaction that writes on none of its paths; linearizable unless `serializable`.
-    /// The revision is the store's when it ran. Tells `trace` where the time goes.
+    /// The revision is the store's when it ran. The answer is charged to `ticket`, and comes with it. Tells `trace` where the time goes.
     fn txn_read(
         &self,
         txn: &Txn,
         serializable: bool,
+        ticket: Ticket,
         trace: &Trace<'_>,
-    ) -> impl Future<Output = Result<(TxnReply, Revision), Error>> + Send;
+    ) -> impl Future<Output = Result<(TxnReply, Revision, Ticket), Error>> + Send;
 
     /// Replicates a command for `author`, whose permissions are looked at when it is applied, and waits until it is applied here.
     /// Tells `trace` where the time goes.

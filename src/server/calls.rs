@@ -1,13 +1,19 @@
 //! How many gRPC calls there are, what comes of them, and how large they are.
 //!
 //! A call pays for a few relaxed atomics: what it is called is looked up once, in a short list that begins with those that are called
-//! often. Its body is looked at as it passes, a frame at a time, for where messages begin; nothing is copied.
+//! often. Its body is looked at as it passes, a frame at a time, for where messages begin; nothing is copied. The same list says which class
+//! a call is of: what has no place is refused here, before anybody looks at it.
 
 use super::{
+    Admission,
+    admission::{CallPlace, Class},
     listen::Peer,
     spans::{CallSpan, Spans},
 };
-use crate::metrics::{Histogram, Kind, Source, Text};
+use crate::{
+    metrics::{Histogram, Kind, Source, Text},
+    types::Error,
+};
 use bytes::Bytes;
 use http::{HeaderMap, request::Parts};
 use hyper::body::{Body, Frame, SizeHint};
@@ -31,65 +37,69 @@ enum Shape {
     BidiStream,
 }
 
+use Class::{List, Read, Upkeep, Write};
 use Shape::{BidiStream, ServerStream, Unary};
 
-/// Paths that are counted. What is called often comes first.
-const METHODS: &[(&str, Shape)] = &[
-    ("/etcdserverpb.KV/Put", Unary),
-    ("/etcdserverpb.KV/Range", Unary),
-    ("/etcdserverpb.KV/Txn", Unary),
-    ("/etcdserverpb.KV/DeleteRange", Unary),
-    ("/etcdserverpb.Watch/Watch", BidiStream),
-    ("/etcdserverpb.Lease/LeaseKeepAlive", BidiStream),
-    ("/etcdserverpb.Lease/LeaseGrant", Unary),
-    ("/etcdserverpb.Lease/LeaseRevoke", Unary),
-    ("/etcdserverpb.Lease/LeaseTimeToLive", Unary),
-    ("/etcdserverpb.Lease/LeaseLeases", Unary),
-    ("/etcdserverpb.KV/Compact", Unary),
-    ("/etcdserverpb.KV/RangeStream", ServerStream),
-    ("/etcdserverpb.Cluster/MemberList", Unary),
-    ("/etcdserverpb.Cluster/MemberAdd", Unary),
-    ("/etcdserverpb.Cluster/MemberRemove", Unary),
-    ("/etcdserverpb.Cluster/MemberUpdate", Unary),
-    ("/etcdserverpb.Cluster/MemberPromote", Unary),
-    ("/etcdserverpb.Maintenance/Alarm", Unary),
-    ("/etcdserverpb.Maintenance/Status", Unary),
-    ("/etcdserverpb.Maintenance/Defragment", Unary),
-    ("/etcdserverpb.Maintenance/Hash", Unary),
-    ("/etcdserverpb.Maintenance/HashKV", Unary),
-    ("/etcdserverpb.Maintenance/Snapshot", ServerStream),
-    ("/etcdserverpb.Maintenance/MoveLeader", Unary),
-    ("/etcdserverpb.Maintenance/Downgrade", Unary),
-    ("/etcdserverpb.Auth/Authenticate", Unary),
-    ("/etcdserverpb.Auth/AuthEnable", Unary),
-    ("/etcdserverpb.Auth/AuthDisable", Unary),
-    ("/etcdserverpb.Auth/AuthStatus", Unary),
-    ("/etcdserverpb.Auth/UserAdd", Unary),
-    ("/etcdserverpb.Auth/UserGet", Unary),
-    ("/etcdserverpb.Auth/UserList", Unary),
-    ("/etcdserverpb.Auth/UserDelete", Unary),
-    ("/etcdserverpb.Auth/UserChangePassword", Unary),
-    ("/etcdserverpb.Auth/UserGrantRole", Unary),
-    ("/etcdserverpb.Auth/UserRevokeRole", Unary),
-    ("/etcdserverpb.Auth/RoleAdd", Unary),
-    ("/etcdserverpb.Auth/RoleGet", Unary),
-    ("/etcdserverpb.Auth/RoleList", Unary),
-    ("/etcdserverpb.Auth/RoleDelete", Unary),
-    ("/etcdserverpb.Auth/RoleGrantPermission", Unary),
-    ("/etcdserverpb.Auth/RoleRevokePermission", Unary),
-    ("/v3electionpb.Election/Campaign", Unary),
-    ("/v3electionpb.Election/Proclaim", Unary),
-    ("/v3electionpb.Election/Leader", Unary),
-    ("/v3electionpb.Election/Observe", ServerStream),
-    ("/v3electionpb.Election/Resign", Unary),
-    ("/v3lockpb.Lock/Lock", Unary),
-    ("/v3lockpb.Lock/Unlock", Unary),
-    ("/grpc.health.v1.Health/Check", Unary),
-    ("/grpc.health.v1.Health/Watch", ServerStream),
-    ("/henge.ring.Ring/Report", BidiStream),
-    ("/henge.ring.Ring/List", ServerStream),
-    ("/henge.ring.Ring/Auth", BidiStream),
-    ("/henge.ring.Ring/Whose", Unary),
+/// Always let in: what keeps a cluster and its ring together, and says how they are; and what has a bound of its own, as streams have.
+const OPEN: Option<Class> = None;
+
+/// Paths that are counted, and the class that a call is of. What is called often comes first.
+const METHODS: &[(&str, Shape, Option<Class>)] = &[
+    ("/etcdserverpb.KV/Put", Unary, Some(Write)),
+    ("/etcdserverpb.KV/Range", Unary, Some(Read)),
+    ("/etcdserverpb.KV/Txn", Unary, Some(Write)),
+    ("/etcdserverpb.KV/DeleteRange", Unary, Some(Write)),
+    ("/etcdserverpb.Watch/Watch", BidiStream, OPEN),
+    ("/etcdserverpb.Lease/LeaseKeepAlive", BidiStream, OPEN),
+    ("/etcdserverpb.Lease/LeaseGrant", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Lease/LeaseRevoke", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Lease/LeaseTimeToLive", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Lease/LeaseLeases", Unary, Some(Upkeep)),
+    ("/etcdserverpb.KV/Compact", Unary, Some(Write)),
+    ("/etcdserverpb.KV/RangeStream", ServerStream, OPEN),
+    ("/etcdserverpb.Cluster/MemberList", Unary, OPEN),
+    ("/etcdserverpb.Cluster/MemberAdd", Unary, OPEN),
+    ("/etcdserverpb.Cluster/MemberRemove", Unary, OPEN),
+    ("/etcdserverpb.Cluster/MemberUpdate", Unary, OPEN),
+    ("/etcdserverpb.Cluster/MemberPromote", Unary, OPEN),
+    ("/etcdserverpb.Maintenance/Alarm", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Maintenance/Status", Unary, OPEN),
+    ("/etcdserverpb.Maintenance/Defragment", Unary, OPEN),
+    ("/etcdserverpb.Maintenance/Hash", Unary, Some(List)),
+    ("/etcdserverpb.Maintenance/HashKV", Unary, Some(List)),
+    ("/etcdserverpb.Maintenance/Snapshot", ServerStream, OPEN),
+    ("/etcdserverpb.Maintenance/MoveLeader", Unary, OPEN),
+    ("/etcdserverpb.Maintenance/Downgrade", Unary, OPEN),
+    ("/etcdserverpb.Auth/Authenticate", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/AuthEnable", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/AuthDisable", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/AuthStatus", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/UserAdd", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/UserGet", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/UserList", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/UserDelete", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/UserChangePassword", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/UserGrantRole", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/UserRevokeRole", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/RoleAdd", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/RoleGet", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/RoleList", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/RoleDelete", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/RoleGrantPermission", Unary, Some(Upkeep)),
+    ("/etcdserverpb.Auth/RoleRevokePermission", Unary, Some(Upkeep)),
+    ("/v3electionpb.Election/Campaign", Unary, OPEN),
+    ("/v3electionpb.Election/Proclaim", Unary, Some(Write)),
+    ("/v3electionpb.Election/Leader", Unary, Some(Read)),
+    ("/v3electionpb.Election/Observe", ServerStream, OPEN),
+    ("/v3electionpb.Election/Resign", Unary, Some(Write)),
+    ("/v3lockpb.Lock/Lock", Unary, OPEN),
+    ("/v3lockpb.Lock/Unlock", Unary, Some(Write)),
+    ("/grpc.health.v1.Health/Check", Unary, OPEN),
+    ("/grpc.health.v1.Health/Watch", ServerStream, OPEN),
+    ("/henge.ring.Ring/Report", BidiStream, OPEN),
+    ("/henge.ring.Ring/List", ServerStream, OPEN),
+    ("/henge.ring.Ring/Auth", BidiStream, OPEN),
+    ("/henge.ring.Ring/Whose", Unary, OPEN),
 ];
 
 /// gRPC's codes by number, as Go names them.
@@ -130,6 +140,7 @@ struct Counts {
     sent_bytes: AtomicU64,
     /// Whether the time of each call is measured (`--metrics extensive`).
     times: bool,
+    admission: Admission,
     /// `None`: nobody wants spans.
     spans: Option<Spans>,
 }
@@ -143,8 +154,8 @@ struct Method {
 }
 
 impl Calls {
-    /// None so far; with `times` each is measured, and with `spans` each has one.
-    pub(super) fn new(times: bool, spans: Option<Spans>) -> Calls {
+    /// None so far; with `times` each is measured, and with `spans` each has one. They have their places from `admission`.
+    pub(super) fn new(times: bool, spans: Option<Spans>, admission: Admission) -> Calls {
         let method = |_| Method {
             started: AtomicU64::default(),
             handled: array::from_fn(|_| AtomicU64::default()),
@@ -153,8 +164,14 @@ impl Calls {
             time: Histogram::of_seconds(BOUNDS_S),
         };
         let methods = METHODS.iter().map(method).collect();
-        let counts =
-            Counts { methods, received_bytes: AtomicU64::default(), sent_bytes: AtomicU64::default(), times, spans };
+        let counts = Counts {
+            methods,
+            received_bytes: AtomicU64::default(),
+            sent_bytes: AtomicU64::default(),
+            times,
+            admission,
+            spans,
+        };
         Calls { counts: Arc::new(counts) }
     }
 
@@ -165,15 +182,23 @@ impl Calls {
 
     /// A call begins, whose head this is; `None` if it is of nothing that is counted.
     pub(super) fn begin(&self, head: &Parts) -> Option<Call> {
-        let path = head.uri.path();
-        let method = METHODS.iter().position(|(known, _)| *known == path)?;
+        let method = number(head.uri.path())?;
         self.counts.methods[method].started.fetch_add(1, Relaxed);
         let began = self.counts.times.then(Instant::now);
         let span = self.counts.spans.as_ref();
         let span = span.and_then(|spans| spans.begin(METHODS[method].0, &head.headers, head.extensions.get::<Peer>()));
         let (counts, span) = (Arc::clone(&self.counts), span.map(Box::new));
-        Some(Call { counts, method, began, span, messages: Messages::default(), is_over: false })
+        Some(Call { counts, method, began, span, messages: Messages::default(), place: None, is_over: false })
     }
+}
+
+fn number(path: &str) -> Option<usize> {
+    METHODS.iter().position(|(known, ..)| *known == path)
+}
+
+/// The class of a call; `None` if it needs no place.
+pub(super) fn class_of(path: &str) -> Option<Class> {
+    METHODS[number(path)?].2
 }
 
 /// A call that is under way. Dropped before its end it was cancelled.
@@ -184,10 +209,32 @@ pub(crate) struct Call {
     span: Option<Box<CallSpan>>,
     /// Of the answer.
     messages: Messages,
+    /// Goes with the answer.
+    place: Option<CallPlace>,
     is_over: bool,
 }
 
 impl Call {
+    /// Takes the place that the call needs.
+    ///
+    /// # Errors
+    /// [`Error::RequestTooManyRequests`]: it is to be answered by that, and by nobody else.
+    pub(super) fn admit(&mut self) -> Result<(), Error> {
+        if let Some(class) = METHODS[self.method].2 {
+            self.place = Some(self.counts.admission.call(class)?);
+        }
+        Ok(())
+    }
+
+    /// What is in its answer is one message: with that its place goes.
+    pub(super) fn is_unary(&self) -> bool {
+        METHODS[self.method].1 == Unary
+    }
+
+    pub(super) fn take_place(&mut self) -> Option<CallPlace> {
+        self.place.take()
+    }
+
     /// The messages of its request.
     pub(super) fn request<B>(&self, body: B) -> Received<B> {
         Received { body, messages: Messages::default(), counts: Arc::clone(&self.counts), method: self.method }
@@ -214,10 +261,16 @@ impl Call {
         }
     }
 
-    fn sent(&mut self, data: &[u8]) {
+    /// A part of its answer.
+    pub(super) fn sent(&mut self, data: &[u8]) {
         let (messages, bytes) = self.messages.pass(data);
         self.counts.methods[self.method].sent.fetch_add(messages, Relaxed);
         self.counts.sent_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Its answer has ended without saying how.
+    pub(super) fn broke_off(&mut self) {
+        self.end(UNKNOWN, || "the answer has no end".into());
     }
 }
 
@@ -301,49 +354,6 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
     }
 }
 
-/// The body of an answer, whose messages and end are counted if it is a call's.
-pub(crate) struct Sent {
-    body: tonic::body::Body,
-    call: Option<Call>,
-}
-
-impl Sent {
-    pub(super) fn new(body: tonic::body::Body, call: Option<Call>) -> Sent {
-        Sent { body, call }
-    }
-}
-
-impl Body for Sent {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
-        if let Some(call) = &mut this.call {
-            match &frame {
-                Some(Ok(frame)) => {
-                    frame.data_ref().into_iter().for_each(|data| call.sent(data));
-                    frame.trailers_ref().into_iter().for_each(|trailers| call.look(trailers));
-                }
-                Some(Err(_)) | None => call.end(UNKNOWN, || "the answer has no end".into()),
-            }
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 impl Source for Calls {
     fn write(&self, text: &mut Text) {
         let counts = &*self.counts;
@@ -377,7 +387,7 @@ impl Source for Calls {
     }
 }
 
-fn labels((path, shape): (&'static str, Shape)) -> [(&'static str, &'static str); 3] {
+fn labels((path, shape, _): (&'static str, Shape, Option<Class>)) -> [(&'static str, &'static str); 3] {
     let (service, method) = path[1..].split_once('/').unwrap_or((path, ""));
     let shape = match shape {
         Unary => "unary",
@@ -390,6 +400,7 @@ fn labels((path, shape): (&'static str, Shape)) -> [(&'static str, &'static str)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::Bounds;
     use std::collections::BTreeSet;
 
     /// What a file in `proto/` says: each call, and what is streamed.
@@ -426,8 +437,8 @@ mod tests {
         ];
         let declared = files.iter().flat_map(|file| declared(file)).collect::<Vec<_>>();
         assert!(declared.len() > 45, "{declared:?}");
-        let own = METHODS.iter().filter(|(path, _)| !path.starts_with("/grpc.health."));
-        let own = own.map(|(path, shape)| ((*path).to_owned(), *shape)).collect::<Vec<_>>();
+        let own = METHODS.iter().filter(|(path, ..)| !path.starts_with("/grpc.health."));
+        let own = own.map(|(path, shape, _)| ((*path).to_owned(), *shape)).collect::<Vec<_>>();
         let names = |all: &[(String, Shape)]| {
             all.iter().map(|(path, shape)| format!("{path} {shape:?}")).collect::<BTreeSet<_>>()
         };
@@ -448,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_call_ends_once_and_without_an_end_it_was_cancelled() {
-        let calls = Calls::new(false, None);
+        let calls = Calls::new(false, None, Admission::new(Bounds::within(1 << 30)));
         let begin = |path: &str| calls.begin(&http::Request::builder().uri(path).body(()).unwrap().into_parts().0);
         let mut call = begin("/etcdserverpb.KV/Put").unwrap();
         let mut trailers = HeaderMap::new();

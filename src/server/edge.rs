@@ -2,12 +2,13 @@
 
 use super::{
     Backend, Header, HealingNews,
-    admission::{Admission, Ticket},
+    admission::{Admission, Bounds, Class, Ticket},
     calls::Calls,
     check::Limits,
     gauges::{EdgeCounts, EdgeSource},
     identity::{Identity, RingProxies},
     keeper::Found,
+    rates::{RateSettings, Rates},
     spans::Spans,
     trace::{SlowCalls, Trace},
 };
@@ -16,7 +17,7 @@ use crate::{
     machine::{Command, Reply, View},
     metrics::{Process, Registry},
     ring::Roster,
-    types::{Error, Key, MemberId},
+    types::{Error, Key, KeyRange, MemberId},
 };
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -61,10 +62,10 @@ pub struct Settings {
     pub leaderless_max: Duration,
     /// `watch-progress-notify-interval`: at least 100 ms.
     pub watch_progress_interval: Duration,
-    /// Most proposals under way.
-    pub proposals_max: usize,
-    /// Most bytes of them.
-    pub proposal_bytes_max: usize,
+    /// What may be under way at once.
+    pub bounds: Bounds,
+    /// How often users, and keys, may be asked for.
+    pub rates: RateSettings,
     /// Where a snapshot is made before it is sent: a folder with room for another store.
     pub spool_dir: PathBuf,
     /// `ring-proxy-cn`
@@ -81,8 +82,8 @@ impl Default for Settings {
             spans: None,
             leaderless_max: Duration::from_secs(3),
             watch_progress_interval: Duration::from_secs(600),
-            proposals_max: 20_000,
-            proposal_bytes_max: 256 << 20,
+            bounds: Bounds::within(4 << 30),
+            rates: RateSettings::default(),
             spool_dir: std::env::temp_dir(),
             ring_proxies: RingProxies::default(),
         }
@@ -105,7 +106,9 @@ pub struct Edge<B> {
     /// What was asked of `/health` and of watches.
     pub counts: Arc<EdgeCounts>,
     pub(super) calls: Calls,
-    admission: Admission,
+    pub(super) admission: Admission,
+    /// `None`: nobody's requests are counted by the second.
+    rates: Option<Arc<Rates>>,
     /// Threads that read history for watchers.
     pub(super) history_readers: Arc<Semaphore>,
     slow_calls: Arc<SlowCalls>,
@@ -114,11 +117,12 @@ pub struct Edge<B> {
 impl<B: Backend> Edge<B> {
     /// An edge in front of `backend`.
     pub fn new(backend: B, settings: Settings) -> Edge<B> {
-        let admission = Admission::new(settings.proposals_max, settings.proposal_bytes_max);
+        let admission = Admission::new(settings.bounds);
+        let rates = Rates::of(&settings.rates).map(Arc::new);
         let roster = Roster::new(backend.header().member_id.0, 0);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let history_readers = Arc::new(Semaphore::new(processors.div_ceil(2)));
-        let calls = Calls::new(settings.times_calls, settings.spans.clone());
+        let calls = Calls::new(settings.times_calls, settings.spans.clone(), admission);
         let slow_calls = Arc::new(SlowCalls::new(settings.slow_call));
         let metrics = Registry::default();
         let counts = Arc::new(EdgeCounts::default());
@@ -126,11 +130,24 @@ impl<B: Backend> Edge<B> {
         metrics.add(calls.clone());
         metrics.add(EdgeSource {
             counts: Arc::clone(&counts),
-            admission: admission.clone(),
+            admission,
+            rates: rates.clone(),
             version: settings.version.clone(),
         });
         let (settings, healing) = (Arc::new(settings), HealingNews::default());
-        Edge { backend, settings, roster, healing, metrics, counts, calls, admission, history_readers, slow_calls }
+        Edge {
+            backend,
+            settings,
+            roster,
+            healing,
+            metrics,
+            counts,
+            calls,
+            admission,
+            rates,
+            history_readers,
+            slow_calls,
+        }
     }
 
     /// What every call passes first: who asks. `on_learner`: a learner answers this call too.
@@ -212,9 +229,25 @@ impl<B: Backend> Edge<B> {
     ///
     /// # Errors
     /// [`Error::RequestTooLarge`], [`Error::RequestTooManyRequests`]
-    pub fn admit(&self, bytes: usize) -> Result<Ticket, Error> {
+    pub fn admit(&self, class: Class, bytes: usize) -> Result<Ticket, Error> {
         self.settings.limits.check_bytes(bytes)?;
-        self.admission.enter(bytes)
+        self.admission.write(class, bytes)
+    }
+
+    /// Where all that is under way counts.
+    pub fn admission(&self) -> Admission {
+        self.admission
+    }
+
+    /// Counts a request for `ranges` against the rates of whoever asks and of the keys. Without rates nobody looks at what is asked for.
+    ///
+    /// # Errors
+    /// [`Error::TooOften`]
+    pub fn pace(&self, author: &Author, ranges: impl FnOnce() -> Vec<KeyRange>) -> Result<(), Error> {
+        match &self.rates {
+            Some(rates) => rates.take(author, &ranges()),
+            None => Ok(()),
+        }
     }
 
     /// Replicates a command that takes `bytes` in the log: its reply, and the header of it.
@@ -229,7 +262,7 @@ impl<B: Backend> Edge<B> {
         command: Command,
     ) -> Result<(Reply, Header), Error> {
         self.view().authorize(author, &command)?;
-        let _ticket = self.admit(bytes)?;
+        let _ticket = self.admit(class_of(&command), bytes)?;
         let trace = self.trace(call);
         let key = key_of(&command);
         let result = self.backend.propose(author, command, &trace).await;
@@ -312,6 +345,16 @@ impl Leadership {
 
 fn insists_on_leader(metadata: &MetadataMap) -> bool {
     metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true")
+}
+
+/// Keys and values come and go; what keeps the cluster and its clients together goes before them.
+fn class_of(command: &Command) -> Class {
+    match command {
+        Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Range(_) | Command::Compact { .. } => {
+            Class::Write
+        }
+        _ => Class::Upkeep,
+    }
 }
 
 /// What the slow log says a command was about.

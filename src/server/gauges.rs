@@ -1,6 +1,6 @@
 //! What an edge and its member have to tell of themselves: counted beside the work, or read when somebody asks.
 
-use super::{Admission, Backend, MemberBackend, Version, downgrade};
+use super::{Admission, Backend, MemberBackend, Version, admission::Standing, downgrade, rates::Rates};
 use crate::{
     machine::AlarmKind,
     metrics::{Histogram, Kind, Source, Text, doubling},
@@ -36,6 +36,7 @@ pub struct EdgeCounts {
 pub(super) struct EdgeSource {
     pub(super) counts: Arc<EdgeCounts>,
     pub(super) admission: Admission,
+    pub(super) rates: Option<Arc<Rates>>,
     pub(super) version: Version,
 }
 
@@ -56,13 +57,52 @@ impl Source for EdgeSource {
         let help = "Which version henge itself has. 1 for the label 'version'.";
         let mut family = text.family("henge_build_info", Kind::Gauge, help);
         family.sample(&[("version", env!("CARGO_PKG_VERSION"))], true);
-        let (requests, bytes) = self.admission.under_way();
-        text.gauge("henge_server_requests_admitted", "Requests that write and are under way.", requests);
-        text.gauge(
-            "henge_server_requests_admitted_bytes",
-            "Bytes of the requests that write and are under way.",
-            bytes,
-        );
+        self.write_admission(text);
+        self.rates.iter().for_each(|rates| rates.write(text));
+    }
+}
+
+/// What is told of a class.
+type Number = fn(&Standing) -> u64;
+
+impl EdgeSource {
+    /// What is under way, of what may be.
+    fn write_admission(&self, text: &mut Text) {
+        let standings = self.admission.standings().collect::<Vec<_>>();
+        let of_classes: [(_, _, _, Number); 5] = [
+            ("henge_server_requests_admitted", Kind::Gauge, "Requests under way, by class.", |class| class.calls),
+            (
+                "henge_server_requests_admitted_bytes",
+                Kind::Gauge,
+                "Bytes of them, and of answers that clients have not read.",
+                |class| class.bytes,
+            ),
+            (
+                "henge_server_requests_max",
+                Kind::Gauge,
+                "Requests of all classes at which those of this class are shed.",
+                |class| class.calls_max,
+            ),
+            (
+                "henge_server_requests_bytes_max",
+                Kind::Gauge,
+                "Bytes of all classes at which those of this class are shed.",
+                |class| class.bytes_max,
+            ),
+            ("henge_server_requests_shed_total", Kind::Counter, "Requests that were shed.", |class| class.shed),
+        ];
+        for (name, kind, help, number) in of_classes {
+            let mut family = text.family(name, kind, help);
+            standings.iter().for_each(|class| family.sample(&[("class", class.class)], number(class)));
+        }
+        let (waiting, closed) = self.admission.queue();
+        text.gauge("henge_server_lists_waiting", "Large answers that wait for room.", waiting);
+        let help = "Connections that were closed because they did not read their answers while others waited for room.";
+        text.counter("henge_server_slow_readers_closed_total", help, closed);
+        let (open, most, shed) = self.admission.streams();
+        text.gauge("henge_server_streams", "Streams that are open: watches, keep-alives, ranges in pieces.", open);
+        text.gauge("henge_server_streams_max", "Streams that may be open.", most);
+        text.counter("henge_server_streams_shed_total", "Streams that were refused.", shed);
     }
 }
 
@@ -96,13 +136,18 @@ impl Default for MemberCounts {
 }
 
 impl MemberCounts {
-    pub(super) fn ranges(&self, more: usize) {
-        self.ranges.fetch_add(more as u64, Relaxed);
+    /// Counts a read, however it ended; what begins anew as a list is counted then.
+    pub(super) fn ranges<T>(&self, read: &Result<T, Error>) {
+        if !matches!(read, Err(Error::NoRoom)) {
+            self.ranges.fetch_add(1, Relaxed);
+        }
     }
 
     /// Counts an outcome that is not known, or a proposal that was not made. What was refused because it was too much never was one.
     pub(super) fn proposed<T>(&self, result: &Result<T, Error>) {
-        let is_shed = |error: &Error| matches!(error, Error::RequestTooManyRequests | Error::RequestTooLarge);
+        let is_shed = |error: &Error| {
+            matches!(error, Error::RequestTooManyRequests | Error::RequestTooLarge | Error::TooOften { .. })
+        };
         if result.as_ref().is_err_and(|error| !is_shed(error)) {
             self.proposals_failed.fetch_add(1, Relaxed);
         }

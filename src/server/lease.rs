@@ -1,6 +1,6 @@
 //! The Lease service.
 
-use super::{Backend, Edge, Identity};
+use super::{Backend, Edge, Identity, admission::Class};
 use crate::{
     auth::Author,
     machine::{Command, Reply, View},
@@ -37,7 +37,7 @@ impl<B: Backend> Lease for LeaseService<B> {
         let (metadata, extensions, request) = request.into_parts();
         let caller = self.edge.enter(&metadata, &extensions, false).await?;
         self.edge.view().authorize_any(&caller)?;
-        let _ticket = self.edge.admit(request.encoded_len())?;
+        let _ticket = self.edge.admit(Class::Upkeep, request.encoded_len())?;
         let trace = self.edge.trace("LeaseGrant");
         let result = self.edge.backend.lease_grant(&caller, LeaseId(request.id), request.ttl, &trace).await;
         trace.done(&[], &result);
@@ -71,7 +71,9 @@ impl<B: Backend> Lease for LeaseService<B> {
         let mut end = self.edge.stream_end(&metadata);
         let (sender, receiver) = mpsc::channel(ANSWERS_WAITING_MAX);
         let edge = self.edge.clone();
+        let open = edge.admission.stream(Class::Upkeep)?;
         runtime::spawn(async move {
+            let _open = open;
             loop {
                 let first = tokio::select! {
                     // A busy stream has to end too.

@@ -4,7 +4,7 @@ use super::{authority::Mended, identity::CommonName};
 use crate::tls::{self, Connection, ServerTls, Spoken, Turn};
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -160,6 +160,15 @@ impl Arrival {
         match &self.stream {
             Arrived::Tcp(_, remote) => remote.to_string(),
             Arrived::Unix(_) => "@".to_owned(),
+        }
+    }
+
+    /// The address that it comes from, if it comes over a network.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        match &self.stream {
+            // One that speaks IPv4 on a socket for both is the same as on one for IPv4.
+            Arrived::Tcp(_, remote) => Some(remote.ip().to_canonical()),
+            Arrived::Unix(_) => None,
         }
     }
 

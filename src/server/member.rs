@@ -2,7 +2,7 @@
 
 use super::{
     AuthSettings, Backend, Downgrade, Header, Healing, HealingNews, Keeper, LeaseLeft, Means, Pinned, Rules, Status,
-    Trace, downgrade,
+    Ticket, Trace, downgrade,
     gauges::MemberCounts,
     heal, read_txn,
     reconfig::{self, Situation},
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     auth::Author,
     engine::Checkpoint,
-    machine::{AlarmAction, AlarmKind, Applied, Command, Reply, Txn, TxnReply},
+    machine::{AlarmAction, AlarmKind, Applied, Command, Op, Reply, Txn, TxnReply},
     membership::{Change, Member},
     mvcc::{HashKv, RangeQuery, RangeResult},
     replica::{Handle, Stages},
@@ -23,10 +23,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Ranges of more keys than this are read off the runtime's threads, so that they hold up nobody else.
-const KEYS_INLINE_MAX: i64 = 2_000;
+const KEYS_INLINE_MAX: usize = 2_000;
 
 /// A member, as the services see it.
 #[derive(Clone)]
@@ -37,6 +37,10 @@ pub struct MemberBackend {
     rules: Rules,
     stopping: Arc<watch::Sender<bool>>,
     counts: Arc<MemberCounts>,
+    /// Threads for long walks: few, so that lists cannot take the machine from everything else. And for walks over the whole store, behind
+    /// which lists would wait too long.
+    walkers: Arc<Semaphore>,
+    surveyors: Arc<Semaphore>,
 }
 
 impl Means for Handle {
@@ -67,7 +71,10 @@ impl MemberBackend {
         stopping: Arc<watch::Sender<bool>>,
     ) -> MemberBackend {
         let keeper = Keeper::new(handle.view().clone(), handle.clone(), auth);
-        MemberBackend { handle, keeper, quota_bytes, rules, stopping, counts: Arc::default() }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let walkers = Arc::new(Semaphore::new(processors.div_ceil(2)));
+        let surveyors = Arc::new(Semaphore::new(1));
+        MemberBackend { handle, keeper, quota_bytes, rules, stopping, counts: Arc::default(), walkers, surveyors }
     }
 
     /// Starts what a member does without being asked; it ends when the member stops. `auto_promote`: see the flag.
@@ -166,6 +173,31 @@ impl MemberBackend {
         result
     }
 
+    /// Whether an answer is there soon enough to be read where the call is.
+    fn is_small(&self, query: &RangeQuery) -> bool {
+        let reader = self.handle.reader();
+        let is_counted = query.revision.0 <= 0;
+        let keys = || match is_counted {
+            true => reader.keys_in(&query.range),
+            // Of the past the index does not know how many there were without a walk.
+            false => reader.keys_total(),
+        };
+        matches!(query.range, KeyRange::One(_))
+            || (query.count_only && is_counted)
+            || (1..=KEYS_INLINE_MAX as i64).contains(&query.limit) && is_counted && query.walks_to_its_limit()
+            || keys() <= KEYS_INLINE_MAX
+    }
+
+    fn is_small_txn(&self, txn: &Txn) -> bool {
+        let one = |op: &Op| match op {
+            Op::Range(query) => self.is_small(query),
+            Op::Txn(nested) => self.is_small_txn(nested),
+            Op::Put(_) | Op::DeleteRange(_) => true,
+        };
+        let compared = |range: &KeyRange| self.is_small(&RangeQuery::new(range.clone()));
+        txn.compares.iter().all(|compare| compared(&compare.range)) && txn.success.iter().chain(&txn.failure).all(one)
+    }
+
     /// Takes note of what came of a proposal.
     fn outcome(&self, result: Result<(Applied, Stages), Error>, trace: &Trace<'_>) -> Result<Applied, Error> {
         self.counts.proposed(&result);
@@ -177,10 +209,18 @@ impl MemberBackend {
     /// Runs a walk that may be long on a thread where it may block.
     async fn blocking<T: Send + 'static>(
         &self,
+        threads: &Arc<Semaphore>,
         walk: impl FnOnce(&Handle) -> Result<Result<T, Error>, Fault> + Send + 'static,
     ) -> Result<T, Error> {
+        let thread = Arc::clone(threads).acquire_owned().await.map_err(|_| Error::Stopped)?;
         let handle = self.handle.clone();
-        let walked = tokio::task::spawn_blocking(move || walk(&handle)).await;
+        let walking = tokio::task::spawn_blocking(move || {
+            let walked = walk(&handle);
+            // The caller may have left meanwhile: that ends no walk, and so it makes no room either.
+            drop(thread);
+            walked
+        });
+        let walked = walking.await;
         self.sound(walked.map_err(|_| Error::Stopped)?)?
     }
 
@@ -228,18 +268,34 @@ impl Backend for MemberBackend {
         }
     }
 
-    async fn range(&self, query: RangeQuery, serializable: bool, trace: &Trace<'_>) -> Result<RangeResult, Error> {
+    async fn range(
+        &self,
+        query: RangeQuery,
+        serializable: bool,
+        mut ticket: Ticket,
+        trace: &Trace<'_>,
+    ) -> Result<(RangeResult, Ticket), Error> {
+        let is_short = !ticket.is_for_much() && self.is_small(&query);
+        if ticket.is_for_little() && !is_short {
+            return Err(Error::NoRoom);
+        }
         self.confirm(serializable).await?;
         trace.may_read();
-        self.counts.ranges(1);
-        let small = matches!(query.range, KeyRange::One(_))
-            || query.count_only
-            || (1..=KEYS_INLINE_MAX).contains(&query.limit)
-            || self.handle.reader().keys_total() as i64 <= KEYS_INLINE_MAX;
-        if small {
-            return self.sound(self.handle.reader().range(&query))?;
-        }
-        self.blocking(move |handle| handle.reader().range(&query)).await
+        let read = match is_short {
+            true => {
+                let read = self.sound(self.handle.reader().range_within(&query, &mut ticket))?;
+                read.map(|result| (result, ticket))
+            }
+            false => {
+                let walk = move |handle: &Handle| {
+                    let result = handle.reader().range_within(&query, &mut ticket)?;
+                    Ok(result.map(|result| (result, ticket)))
+                };
+                self.blocking(&self.walkers, walk).await
+            }
+        };
+        self.counts.ranges(&read);
+        read
     }
 
     async fn pin(&self, _range: &KeyRange, revision: Revision, serializable: bool) -> Result<Pinned, Error> {
@@ -249,11 +305,35 @@ impl Backend for MemberBackend {
         Ok(Pinned { reader, pin })
     }
 
-    async fn txn_read(&self, txn: &Txn, serializable: bool, trace: &Trace<'_>) -> Result<(TxnReply, Revision), Error> {
+    async fn txn_read(
+        &self,
+        txn: &Txn,
+        serializable: bool,
+        mut ticket: Ticket,
+        trace: &Trace<'_>,
+    ) -> Result<(TxnReply, Revision, Ticket), Error> {
+        let is_short = !ticket.is_for_much() && self.is_small_txn(txn);
+        if ticket.is_for_little() && !is_short {
+            return Err(Error::NoRoom);
+        }
         self.confirm(serializable).await?;
         trace.may_read();
-        self.counts.ranges(1);
-        self.sound(read_txn(self.handle.reader(), txn))?
+        let read = match is_short {
+            true => {
+                let read = self.sound(read_txn(self.handle.reader(), txn, &mut ticket))?;
+                read.map(|(reply, revision)| (reply, revision, ticket))
+            }
+            false => {
+                let txn = txn.clone();
+                let walk = move |handle: &Handle| {
+                    let read = read_txn(handle.reader(), &txn, &mut ticket)?;
+                    Ok(read.map(|(reply, revision)| (reply, revision, ticket)))
+                };
+                self.blocking(&self.walkers, walk).await
+            }
+        };
+        self.counts.ranges(&read);
+        read
     }
 
     async fn propose(&self, author: &Author, command: Command, trace: &Trace<'_>) -> Result<Applied, Error> {
@@ -340,20 +420,20 @@ impl Backend for MemberBackend {
 
     async fn hash_kv(&self, revision: Revision) -> Result<HashKv, Error> {
         let began = Instant::now();
-        let hash = self.blocking(move |handle| handle.reader().hash_kv(revision)).await;
+        let hash = self.blocking(&self.surveyors, move |handle| handle.reader().hash_kv(revision)).await;
         self.counts.hash_at_revision.observe(began.elapsed());
         hash
     }
 
     async fn hash_all(&self) -> Result<u32, Error> {
         let began = Instant::now();
-        let hash = self.blocking(|handle| handle.reader().hash_all().map(Ok)).await;
+        let hash = self.blocking(&self.surveyors, |handle| handle.reader().hash_all().map(Ok)).await;
         self.counts.hash.observe(began.elapsed());
         hash
     }
 
     async fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, Error> {
-        self.blocking(|handle| handle.checkpoint().map(Ok)).await
+        self.blocking(&self.surveyors, |handle| handle.checkpoint().map(Ok)).await
     }
 
     async fn defragment(&self) -> Result<(), Error> {

@@ -2,23 +2,28 @@
 
 use crate::{
     machine::{Compare, Op, OpReply, Txn, TxnReply},
-    mvcc::{KeyValue, RangeQuery, RangeResult, Reader, is_before_any},
+    mvcc::{KeyValue, Meter, RangeQuery, RangeResult, Reader, is_before_any},
     types::{Error, Fault, Revision},
 };
 
 /// Runs a transaction without writes at the current revision of `reader`, which is returned with the reply.
 ///
-/// For a linearizable answer the reader must first have applied what a quorum has confirmed.
+/// For a linearizable answer the reader must first have applied what a quorum has confirmed. What is read is charged to `meter`, that for
+/// compares too.
 ///
 /// # Errors
-/// [`Error::FutureRev`] or [`Error::Compacted`] for a range of the branch that runs.
+/// [`Error::FutureRev`] or [`Error::Compacted`] for a range of the branch that runs, and those of `meter`.
 ///
 /// # Panics
 /// If there is a write in the transaction.
-pub fn read_txn(reader: &Reader, txn: &Txn) -> Result<Result<(TxnReply, Revision), Error>, Fault> {
+pub fn read_txn(
+    reader: &Reader,
+    txn: &Txn,
+    meter: &mut dyn Meter,
+) -> Result<Result<(TxnReply, Revision), Error>, Fault> {
     loop {
         let at = reader.current();
-        match (View { reader, at }).txn(txn) {
+        match (View { reader, at, meter }).txn(txn) {
             Ok(reply) => return Ok(Ok((reply, at))),
             // A compaction passed by at this very moment: everything "current" is read anew.
             Err(Stop::Refused(Error::Compacted)) if reader.compacted() > at => {}
@@ -37,29 +42,30 @@ enum Stop {
 struct View<'a> {
     reader: &'a Reader,
     at: Revision,
+    meter: &'a mut dyn Meter,
 }
 
 impl View<'_> {
     // Nothing is written, so it makes no difference that compares of nested transactions are decided only when they run.
-    fn txn(&self, txn: &Txn) -> Result<TxnReply, Stop> {
+    fn txn(&mut self, txn: &Txn) -> Result<TxnReply, Stop> {
         let mut succeeded = true;
         for compare in &txn.compares {
             succeeded = succeeded && compare.holds(&self.found(compare)?);
         }
         let branch = if succeeded { &txn.success } else { &txn.failure };
-        let one = |op: &Op| match op {
+        let mut one = |op: &Op| match op {
             Op::Range(query) => self.range(query).map(OpReply::Range),
             Op::Txn(nested) => self.txn(nested).map(OpReply::Txn),
             Op::Put(_) | Op::DeleteRange(_) => unreachable!("a transaction that writes has to go through the log"),
         };
-        Ok(TxnReply { succeeded, responses: branch.iter().map(one).collect::<Result<_, _>>()? })
+        Ok(TxnReply { succeeded, responses: branch.iter().map(&mut one).collect::<Result<_, _>>()? })
     }
 
-    fn found(&self, compare: &Compare) -> Result<Vec<KeyValue>, Stop> {
+    fn found(&mut self, compare: &Compare) -> Result<Vec<KeyValue>, Stop> {
         Ok(self.range(&RangeQuery::new(compare.range.clone()))?.kvs)
     }
 
-    fn range(&self, query: &RangeQuery) -> Result<RangeResult, Stop> {
+    fn range(&mut self, query: &RangeQuery) -> Result<RangeResult, Stop> {
         // What is written meanwhile has not happened yet.
         if query.revision > self.at {
             return Err(Stop::Refused(Error::FutureRev));
@@ -69,7 +75,7 @@ impl View<'_> {
         }
         let revision = if query.revision.0 <= 0 { self.at } else { query.revision };
         let query = RangeQuery { revision, ..query.clone() };
-        let result = self.reader.range(&query).map_err(Stop::Fault)?.map_err(Stop::Refused)?;
+        let result = self.reader.range_within(&query, self.meter).map_err(Stop::Fault)?.map_err(Stop::Refused)?;
         Ok(RangeResult { revision: self.at, ..result })
     }
 }
@@ -80,7 +86,7 @@ mod tests {
     use crate::{
         auth::Author,
         machine::{Command, CompareResult, CompareTarget, Put, Reply},
-        server::{Backend, Trace, tests::TestBackend},
+        server::{Admission, Backend, Bounds, Trace, tests::TestBackend},
         types::{Key, KeyRange, LeaseId},
     };
     use proptest::prelude::*;
@@ -137,7 +143,8 @@ mod tests {
                     backend.propose(&Author::Member, Command::Put(put), &Trace::of_none()).await.unwrap();
                 }
                 let txn = Txn { compares, success, failure };
-                let here = backend.txn_read(&txn, false, &Trace::of_none()).await.map(|(reply, revision)| (Reply::Txn(reply), revision));
+                let ticket = Admission::new(Bounds::within(1 << 30)).read();
+                let here = backend.txn_read(&txn, false, ticket, &Trace::of_none()).await.map(|(reply, revision, _)| (Reply::Txn(reply), revision));
                 let logged = backend.propose(&Author::Member, Command::Txn(txn), &Trace::of_none()).await.unwrap();
                 prop_assert_eq!(here, logged.result.map(|reply| (reply, logged.revision)));
                 Ok(())

@@ -4,13 +4,23 @@
 //! that is called often there is one match on the path, and no other layer.
 
 use super::{
-    Backend, Edge, Services,
-    calls::{Call, Calls, Sent},
+    Admission, Backend, Edge, Services,
+    admission::{OpenTab, Tab},
+    calls::{Call, Calls},
     listen::{Arrival, Caller, Listener, Peer},
+    made,
+    sent::Sent,
     services::{Reply, spell_too_large},
 };
-use crate::{runtime, tls::Turn};
-use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
+use crate::{
+    places::{Bounds, Place, Places},
+    runtime,
+    tls::Turn,
+};
+use http::{
+    HeaderValue, Request, Response, Version,
+    header::{CONTENT_TYPE, UPGRADE},
+};
 use hyper::{body::Incoming, service::Service as HyperService};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -18,12 +28,9 @@ use hyper_util::{
 };
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, pending},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -45,6 +52,10 @@ pub struct ConnectionSettings {
     pub keepalive_interval: Duration,
     /// `grpc-keepalive-timeout`: how long its answer may take.
     pub keepalive_timeout: Duration,
+    /// How many there may be, of all listeners that are served together.
+    pub places: Bounds,
+    /// Where answers count until they are sent ([`Edge::admission`]).
+    pub admission: Option<Admission>,
 }
 
 impl Default for ConnectionSettings {
@@ -53,6 +64,8 @@ impl Default for ConnectionSettings {
             streams_max: u32::MAX,
             keepalive_interval: Duration::from_secs(2 * 3600),
             keepalive_timeout: Duration::from_secs(20),
+            places: Bounds::NONE,
+            admission: None,
         }
     }
 }
@@ -60,7 +73,7 @@ impl Default for ConnectionSettings {
 /// Listeners that are being served.
 pub struct Serving {
     stop: watch::Sender<Option<Instant>>,
-    connections: Arc<AtomicUsize>,
+    places: Places,
     listeners: Vec<JoinHandle<()>>,
 }
 
@@ -96,13 +109,10 @@ pub(crate) async fn serve_connection(
     settings: &ConnectionSettings,
 ) {
     let (_never, stop) = watch::channel(None);
-    hold(
-        Box::pin(connection),
-        Known { front, caller: Caller::default(), peer: None },
-        Arc::new(protocol(settings)),
-        stop,
-    )
-    .await;
+    let places = Places::new(settings.places);
+    let Ok(place) = places.enter(None) else { return };
+    let known = Known { front, caller: Caller::default(), place: Arc::new(place), tab: None, peer: None };
+    hold(Box::pin(connection), known, None, Arc::new(protocol(settings)), stop).await;
 }
 
 /// Serves plain HTTP alone, as `listen-client-http-urls` and `listen-metrics-urls` ask for.
@@ -121,35 +131,22 @@ fn start(
     settings: &ConnectionSettings,
     stop: watch::Sender<Option<Instant>>,
 ) -> Serving {
-    let protocol = Arc::new(protocol(settings));
-    let connections = Arc::default();
-    let accept = |listener| {
-        accept_all(listener, front.clone(), Arc::clone(&protocol), stop.subscribe(), Arc::clone(&connections))
-    };
+    let places = Places::new(settings.places);
+    let hall = Hall { front, protocol: Arc::new(protocol(settings)), admission: settings.admission };
+    let accept = |listener| accept_all(listener, hall.clone(), stop.subscribe(), places.clone());
     let listeners = listeners.into_iter().map(|listener| tokio::spawn(accept(listener))).collect();
-    Serving { stop, connections, listeners }
-}
-
-/// A connection, as long as it is counted.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn among(all: &Arc<AtomicUsize>) -> Counted {
-        all.fetch_add(1, Relaxed);
-        Counted(Arc::clone(all))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
+    Serving { stop, places, listeners }
 }
 
 impl Serving {
     /// How many connections there are; the number goes on changing.
     pub fn connections(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.connections)
+        self.places.all()
+    }
+
+    /// How many there are, and may be, and what becomes of those who are too many.
+    pub fn places(&self) -> Places {
+        self.places.clone()
     }
 
     /// Stops accepting at once, lets calls in flight end, and cuts those that are not done after `patience`.
@@ -186,6 +183,14 @@ const FAULT_CHECK: Duration = Duration::from_secs(1);
 
 type Protocol = auto::Builder<runtime::Executor>;
 
+/// What is the same for all connections.
+#[derive(Clone)]
+struct Hall<F> {
+    front: F,
+    protocol: Arc<Protocol>,
+    admission: Option<Admission>,
+}
+
 fn protocol(settings: &ConnectionSettings) -> Protocol {
     let mut protocol = auto::Builder::new(runtime::Executor);
     protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -210,10 +215,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn accept_all(
     listener: Listener,
-    front: impl Front,
-    protocol: Arc<Protocol>,
+    hall: Hall<impl Front>,
     mut stop: watch::Receiver<Option<Instant>>,
-    count: Arc<AtomicUsize>,
+    places: Places,
 ) {
     let mut connections = JoinSet::new();
     let for_connections = stop.clone();
@@ -225,6 +229,16 @@ async fn accept_all(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok(arrival) => {
+                    let place = match places.enter(arrival.address()) {
+                        Ok(place) => place,
+                        Err(full) => {
+                            if places.is_news() {
+                                let (remote_addr, open) = (arrival.remote(), places.counts().all);
+                                tracing::warn!(remote_addr, open, ?full, "rejected connection on client endpoint: too many");
+                            }
+                            continue;
+                        }
+                    };
                     // Not beside the other branches: whoever has been accepted must not be lost.
                     let turn = tokio::select! {
                         biased;
@@ -232,12 +246,7 @@ async fn accept_all(
                         turn = arrival.enter() => turn,
                     };
                     let stop = for_connections.clone();
-                    let conversing = converse(arrival, turn, front.clone(), Arc::clone(&protocol), stop);
-                    let counted = Counted::among(&count);
-                    connections.spawn(async move {
-                        conversing.await;
-                        drop(counted);
-                    });
+                    connections.spawn(converse(arrival, turn, place, hall.clone(), stop));
                 }
                 Err(error) => {
                     tracing::warn!(url = listener.url(), %error, "rejected connection on client endpoint");
@@ -264,14 +273,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 async fn converse(
     arrival: Arrival,
     turn: Option<Turn>,
-    front: impl Front,
-    protocol: Arc<Protocol>,
+    place: Place,
+    hall: Hall<impl Front>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
     let (remote_addr, peer) = (arrival.remote(), arrival.peer());
     let greeting = tokio::select! {
         biased;
         _ = told_to_stop(&mut stop) => return,
+        () = place.taken_away() => return,
         greeting = arrival.greet(turn) => greeting,
     };
     let (connection, caller) = match greeting {
@@ -281,18 +291,30 @@ async fn converse(
             return;
         }
     };
+    let Hall { front, protocol, admission } = hall;
     let peer = peer.filter(|_| front.wants_peer());
-    hold(connection, Known { front, caller, peer }, protocol, stop).await;
+    let open = admission.map(Tab::open);
+    let tab = open.as_ref().map(|open| Arc::clone(open.tab()));
+    hold(connection, Known { front, caller, place: Arc::new(place), tab, peer }, open, protocol, stop).await;
 }
 
 /// In the extensions of requests that came over TLS.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OverTls;
 
+/// In the extensions of requests after which a connection may be something else, a WebSocket: the connection's place, for whoever it is then.
+#[derive(Clone)]
+pub(crate) struct KeptPlace {
+    _place: Arc<Place>,
+}
+
 /// Answers the requests of one connection, and says whose it is.
 struct Known<F> {
     front: F,
     caller: Caller,
+    place: Arc<Place>,
+    /// Where its answers count until it has taken them.
+    tab: Option<Arc<Tab>>,
     /// Where it comes from, if the front wants to know.
     peer: Option<Peer>,
 }
@@ -303,16 +325,20 @@ impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
     type Future = Answer;
 
     fn call(&self, mut request: Request<Incoming>) -> Answer {
+        self.place.speaks();
         if let Some(name) = &self.caller.name {
             request.extensions_mut().insert(name.clone());
         }
         if self.caller.has_tls {
             request.extensions_mut().insert(OverTls);
         }
+        if request.version() != Version::HTTP_2 && request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(KeptPlace { _place: Arc::clone(&self.place) });
+        }
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(peer);
         }
-        self.front.call(request)
+        Answer { tab: self.tab.clone(), ..self.front.call(request) }
     }
 }
 
@@ -320,15 +346,30 @@ impl<F: Front> HyperService<Request<Incoming>> for Known<F> {
 async fn hold(
     connection: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     front: Known<impl Front>,
+    tab: Option<OpenTab>,
     protocol: Arc<Protocol>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
+    let place = Arc::clone(&front.place);
     // What becomes a WebSocket leaves this conversation, and ends with its call.
     let conversation = protocol.serve_connection_with_upgrades(TokioIo::new(connection), front);
     tokio::pin!(conversation);
+    let slow = async {
+        match &tab {
+            Some(open) => open.tab().closed().await,
+            None => pending().await,
+        }
+    };
     let result = tokio::select! {
         biased;
         result = conversation.as_mut() => result,
+        // It has asked for nothing yet, and others want to.
+        () = place.taken_away() => return,
+        // It does not read, and others need the room.
+        () = slow => {
+            tracing::info!("closed a client's connection: it does not read its answers, and others wait for room");
+            return;
+        }
         _ = told_to_stop(&mut stop) => {
             conversation.as_mut().graceful_shutdown();
             conversation.await
@@ -394,11 +435,15 @@ impl<B: Backend> HyperService<Request<Incoming>> for Both<B> {
             return self.gateway.call(request);
         }
         let (head, body) = request.into_parts();
-        let Some(call) = self.calls.begin(&head) else {
-            return Answer { reply: self.services.begin(Request::from_parts(head, body)), call: None };
+        let Some(mut call) = self.calls.begin(&head) else {
+            let reply = self.services.begin(Request::from_parts(head, body));
+            return Answer { reply, call: None, tab: None };
         };
-        let request = Request::from_parts(head, call.request(body));
-        Answer { reply: self.services.begin(request), call: Some(call) }
+        let reply = match call.admit() {
+            Ok(()) => self.services.begin(Request::from_parts(head, call.request(body))),
+            Err(refusal) => Box::pin(std::future::ready(Ok(Status::from(refusal).into_http()))),
+        };
+        Answer { reply, call: Some(call), tab: None }
     }
 }
 
@@ -413,11 +458,13 @@ pub(crate) struct Answer {
     reply: Reply,
     /// That it answers, if it is one that is counted.
     call: Option<Call>,
+    /// Where it counts until it is taken.
+    tab: Option<Arc<Tab>>,
 }
 
 impl Answer {
     pub(crate) fn new(reply: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static) -> Answer {
-        Answer { reply: Box::pin(reply), call: None }
+        Answer { reply: Box::pin(reply), call: None, tab: None }
     }
 }
 
@@ -425,11 +472,13 @@ impl Future for Answer {
     type Output = Result<Response<Sent>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = spell_too_large(ready!(self.reply.as_mut().poll(context))?);
-        let mut call = self.call.take();
+        let Answer { reply, tab, .. } = &mut *self;
+        let response = ready!(Tab::during(tab, || reply.as_mut().poll(context)))?;
+        let response = made::whole(spell_too_large(response));
+        let (mut call, tab) = (self.call.take(), self.tab.take());
         if let Some(call) = &mut call {
             call.look(response.headers());
         }
-        Poll::Ready(Ok(response.map(|body| Sent::new(body, call))))
+        Poll::Ready(Ok(Sent::response(response, call, tab)))
     }
 }

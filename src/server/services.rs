@@ -1,8 +1,9 @@
 //! All services of an edge, as what answers a call: whether it came over a connection or was made in this process.
 
 use super::{
-    Backend, Edge, auth::AuthService, cluster::ClusterService, contest::Contests, election::ElectionService,
-    kv::KvService, lease::LeaseService, lock::LockService, maintenance::MaintenanceService, watch::WatchService,
+    Admission, Backend, Edge, auth::AuthService, calls, cluster::ClusterService, contest::Contests,
+    election::ElectionService, kv::KvService, lease::LeaseService, lock::LockService, made,
+    maintenance::MaintenanceService, watch::WatchService,
 };
 use crate::{
     pb::{
@@ -19,7 +20,7 @@ use crate::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use std::{convert::Infallible, future::Future, pin::Pin};
-use tonic::{body::Body, service::Routes};
+use tonic::{Status, body::Body, service::Routes};
 use tower::Service;
 
 /// What the body of a call may be: a connection's, or one that was made here.
@@ -42,6 +43,7 @@ pub struct Services<B> {
     kv: KvServer<KvService<B>>,
     lease: LeaseServer<LeaseService<B>>,
     watch: WatchService<B>,
+    admission: Admission,
     /// Those that are not called often enough for a place of their own.
     rare: Routes,
 }
@@ -59,14 +61,20 @@ impl<B: Backend> Services<B> {
             kv: KvServer::new(KvService::new(edge.clone())).max_decoding_message_size(bytes_max),
             lease: LeaseServer::new(LeaseService::new(edge.clone())).max_decoding_message_size(bytes_max),
             watch: WatchService::new(edge.clone(), bytes_max),
+            admission: edge.admission(),
             rare: more(rare(edge)).prepare(),
         }
     }
 
     /// Answers a call that was made in this process, as [`super::serve`] answers one that came over a connection.
     pub async fn call(&self, request: Request<Body>) -> Response<Body> {
+        let class = calls::class_of(request.uri().path());
+        let _place = match class.map(|class| self.admission.call(class)).transpose() {
+            Ok(place) => place,
+            Err(refusal) => return Status::from(refusal).into_http(),
+        };
         match self.begin(request).await {
-            Ok(response) => spell_too_large(response),
+            Ok(response) => made::whole(spell_too_large(response)),
             Err(never) => match never {},
         }
     }

@@ -1,7 +1,18 @@
 //! Error → gRPC status. The only file of the services that chooses codes.
+//!
+//! What is refused because it was too much says when to come back, in gRPC's own words for it: `grpc-retry-pushback-ms`, which the libraries
+//! of several languages follow if they are set up to retry. A negative number says that the same again would be refused again.
 
-use crate::types::Error;
-use tonic::{Code, Status};
+use crate::{runtime, types::Error};
+use tonic::{
+    Code, Status,
+    metadata::{MetadataMap, MetadataValue},
+};
+
+/// Metadata key of a refusal: when to try again.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// When to come back to a member that has too much to do. Not all at once, or it would be the same again.
+const COME_BACK_MS: std::ops::Range<f64> = 50.0..250.0;
 
 /// etcd's code for a refusal. Exhaustive on purpose: a new variant does not compile until somebody has chosen its code.
 pub fn code(error: &Error) -> Code {
@@ -30,7 +41,11 @@ pub fn code(error: &Error) -> Code {
 
         Error::Compacted | Error::FutureRev | Error::LeaseTTLTooLarge => Code::OutOfRange,
 
-        Error::NoSpace | Error::RequestTooManyRequests => Code::ResourceExhausted,
+        Error::NoSpace
+        | Error::RequestTooManyRequests
+        | Error::TooOften { .. }
+        | Error::AnswerTooLarge
+        | Error::NoRoom => Code::ResourceExhausted,
 
         Error::LeaseNotFound | Error::MemberNotFound => Code::NotFound,
 
@@ -86,7 +101,25 @@ pub fn code(error: &Error) -> Code {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Status {
-        Status::new(code(&error), error.text())
+        let (code, text) = (code(&error), error.text());
+        match pushback_ms(&error) {
+            Some(pushback_ms) => {
+                let mut metadata = MetadataMap::new();
+                metadata.insert(PUSHBACK, MetadataValue::from(pushback_ms));
+                Status::with_metadata(code, text, metadata)
+            }
+            None => Status::new(code, text),
+        }
+    }
+}
+
+/// When it makes sense to try again, if it is about that.
+fn pushback_ms(error: &Error) -> Option<i64> {
+    match error {
+        Error::RequestTooManyRequests | Error::NoRoom => Some(runtime::chance(COME_BACK_MS) as i64),
+        Error::TooOften { wait_ms } => Some(i64::try_from(*wait_ms).unwrap_or(i64::MAX)),
+        Error::AnswerTooLarge => Some(-1),
+        _ => None,
     }
 }
 
@@ -211,5 +244,19 @@ mod tests {
             let status = Status::from(error);
             assert_eq!((status.code(), status.message()), (code, text));
         }
+    }
+
+    #[test]
+    fn what_was_too_much_says_when_to_come_back() {
+        let told = |error: Error| {
+            let status = Status::from(error);
+            assert_eq!(status.code(), Code::ResourceExhausted);
+            status.metadata().get("grpc-retry-pushback-ms").map(|text| text.to_str().unwrap().parse::<i64>().unwrap())
+        };
+        assert!((50..250).contains(&told(Error::RequestTooManyRequests).unwrap()));
+        assert!((50..250).contains(&told(Error::NoRoom).unwrap()));
+        assert_eq!(told(Error::TooOften { wait_ms: 7 }), Some(7));
+        assert_eq!(told(Error::AnswerTooLarge), Some(-1), "the same would be refused again");
+        assert_eq!(told(Error::NoSpace), None, "nobody knows when there will be space");
     }
 }

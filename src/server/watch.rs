@@ -4,7 +4,12 @@
 //! replies to them are unread. Replies are made when the connection asks for more: what a client does not read is not made, and
 //! piles up in the hub no further than its bound.
 
-use super::{Backend, CallBody, Edge, EdgeCounts, Header, Identity, edge::StreamEnd, guard::Guard};
+use super::{
+    Backend, CallBody, Edge, EdgeCounts, Header, Identity,
+    admission::{Class, StreamTicket},
+    edge::StreamEnd,
+    guard::Guard,
+};
 use crate::{
     pb::etcdserverpb::{self as pb, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion},
     runtime,
@@ -66,6 +71,7 @@ impl<B: Backend> WatchService<B> {
         let (metadata, extensions, requests) = request.into_parts();
         let identity = self.edge.open(&metadata, &extensions, false)?;
         let mut end: StreamEnd = self.edge.stream_end(&metadata);
+        let open = self.edge.admission.stream(Class::Write)?;
         let (control, deliveries) = self.edge.backend.hub().open();
         let (failed, has_failed) = oneshot::channel();
         let watched = Arc::new(Watched { control, guard: Guard::new(self.edge.view().clone()) });
@@ -90,6 +96,7 @@ impl<B: Backend> WatchService<B> {
             reading: reading.abort_handle(),
             since_look: 0,
             is_over: false,
+            _open: open,
         }))
     }
 }
@@ -207,6 +214,7 @@ pub struct Answers<B> {
     reading: AbortHandle,
     since_look: u32,
     is_over: bool,
+    _open: StreamTicket,
 }
 
 /// Nothing in it is pinned in place.

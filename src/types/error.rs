@@ -57,6 +57,15 @@ pub enum Error {
     RequestTooLarge,
     /// Too many requests.
     RequestTooManyRequests,
+    /// More requests in a second than this user, or these keys, may have.
+    TooOften {
+        /// Until there may be another one.
+        wait_ms: u64,
+    },
+    /// The answer would be larger than one may be.
+    AnswerTooLarge,
+    /// There is no room for the answer now.
+    NoRoom,
     /// Root user does not exist.
     RootUserNotExist,
     /// Root user does not have root role.
@@ -188,7 +197,10 @@ impl Error {
             Error::TooManyLearners => "etcdserver: too many learner members in cluster",
             Error::ClusterIDMismatch => "etcdserver: cluster ID mismatch",
             Error::RequestTooLarge => "etcdserver: request is too large",
-            Error::RequestTooManyRequests => "etcdserver: too many requests",
+            Error::RequestTooManyRequests | Error::TooOften { .. } | Error::NoRoom => "etcdserver: too many requests",
+            Error::AnswerTooLarge => {
+                "henge: the answer is larger than max-range-bytes; read it in pieces, by limit or RangeStream"
+            }
             Error::RootUserNotExist => "etcdserver: root user does not exist",
             Error::RootRoleNotExist => "etcdserver: root user does not have root role",
             Error::UserAlreadyExist => "etcdserver: user name already exists",

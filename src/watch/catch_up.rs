@@ -169,7 +169,7 @@ impl Job {
         let Cohort { members, matcher, next, .. } = &mut *self.cohort;
         let with_prev = members.iter().any(|member| member.wants.prev_kv);
         let wanted = |key: &[u8]| matcher.wants(key);
-        let bytes_max = self.hub.options.history_bytes_max;
+        let bytes_max = self.hub.history_bytes_now();
         let (from, upto) = (Revision(*next), Revision(upto));
         let history = match self.hub.reader.history(from, upto, &wanted, with_prev, bytes_max)? {
             Ok(history) => history,

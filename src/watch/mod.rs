@@ -30,6 +30,7 @@ mod batch;
 mod catch_up;
 mod control;
 mod encode;
+mod held;
 mod interval;
 mod matcher;
 mod progress;
@@ -51,6 +52,7 @@ use crate::{
 use batch::{EventItem, Happening, Wants};
 use bytes::Bytes;
 use catch_up::Member;
+use held::Held;
 use matcher::{Matcher, Place};
 use parking_lot::Mutex;
 use slots::Slots;
@@ -70,6 +72,9 @@ use subscriber::{Item, Subscriber};
 pub struct Options {
     /// What a stream may hold back, in bytes, before its watchers fall behind. One revision always fits.
     pub stream_bytes_max: usize,
+    /// What all streams together may hold back, in bytes. Beyond it each has an equal part, and watchers of streams that hold back more fall
+    /// behind.
+    pub bytes_max: usize,
     /// `max-request-bytes`: replies above it are split for watchers that ask for fragments.
     pub reply_bytes_max: usize,
     /// About the most bytes of history that a stream has in hand at once.
@@ -89,6 +94,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             stream_bytes_max: 4 << 20,
+            bytes_max: 512 << 20,
             reply_bytes_max: 3 << 19,
             history_bytes_max: 1 << 20,
             near_revisions: 1_000,
@@ -205,6 +211,7 @@ struct Shared {
     watchers: AtomicUsize,
     /// Those of them that want to know what events have replaced. The store reads that only for them.
     prev_watchers: Arc<AtomicUsize>,
+    held: Arc<Held>,
     state: Mutex<State>,
 }
 
@@ -272,6 +279,7 @@ impl Hub {
             behind: AtomicUsize::new(0),
             watchers: AtomicUsize::new(0),
             prev_watchers,
+            held: Arc::default(),
             state: Mutex::default(),
         };
         Hub { shared: Arc::new(shared) }
@@ -306,6 +314,7 @@ impl Hub {
             let mut state = self.shared.state.lock();
             let published = self.shared.level.load(Ordering::Relaxed);
             let mut level = published;
+            let room = self.shared.options.stream_bytes_now(self.held_bytes(), state.streams.len());
             for (revision, events) in events {
                 if revision.0 <= published {
                     continue;
@@ -314,7 +323,7 @@ impl Hub {
                 if !self.shared.options.is_partial {
                     state.miss(level + 1, revision.0 - 1);
                 }
-                state.route(revision, events, self.shared.options.stream_bytes_max);
+                state.route(revision, events, room);
                 level = revision.0;
             }
             if !self.shared.options.is_partial {
@@ -332,7 +341,7 @@ impl Hub {
 
     /// What all streams together hold back, in bytes; of each at most [`Options::stream_bytes_max`] and one revision.
     pub fn held_bytes(&self) -> usize {
-        self.shared.state.lock().streams.iter().map(|(_, outlet)| outlet.subscriber.queued_bytes()).sum()
+        self.shared.held.bytes()
     }
 
     /// What waits to be sent. Takes time for each stream, not under the hub's lock.
@@ -352,6 +361,30 @@ impl Hub {
             streams: self.shared.state.lock().streams.len(),
             watchers: self.shared.watchers.load(Ordering::Relaxed),
             behind: self.shared.behind.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Shared {
+    /// About what a stream may take of history at once: when all hold back much, no more than what each may hold back.
+    fn history_bytes_now(&self) -> usize {
+        let held = self.held.bytes();
+        match held < self.options.bytes_max {
+            true => self.options.history_bytes_max,
+            false => {
+                let streams = self.state.lock().streams.len();
+                self.options.history_bytes_max.min(self.options.stream_bytes_now(held, streams))
+            }
+        }
+    }
+}
+
+impl Options {
+    /// What each of `streams` may hold back when all together hold back `held` bytes.
+    fn stream_bytes_now(&self, held: usize, streams: usize) -> usize {
+        match held < self.bytes_max {
+            true => self.stream_bytes_max,
+            false => self.stream_bytes_max.min(self.bytes_max / streams.max(1)),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::{
     Control, Delivery, ITEM_BYTES, Outlet, Shared, State,
     batch::{Costed, EventItem, Replies},
     catch_up::{Cohort, Done, Job, LOCK_STEP, Member},
+    held::Held,
     progress::Progress,
 };
 use crate::types::{Error, Fault, Revision};
@@ -21,6 +22,9 @@ use std::{
 pub(super) struct Subscriber {
     /// What the queue holds, and what was taken from it and is not sent.
     queued_bytes: AtomicUsize,
+    /// The same of all streams of the hub, and where this one takes from it.
+    held: Arc<Held>,
+    sum: usize,
     pub(super) inner: Mutex<Inner>,
 }
 
@@ -67,6 +71,14 @@ impl Subscriber {
         self.queued_bytes.load(Ordering::Relaxed)
     }
 
+    /// So much is not held back any more.
+    fn let_go(&self, bytes: usize) {
+        if bytes > 0 {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.held.take(self.sum, bytes);
+        }
+    }
+
     /// Events in the queue.
     pub(super) fn queued_events(&self) -> usize {
         let inner = self.inner.lock();
@@ -76,6 +88,7 @@ impl Subscriber {
     /// Appends what a publish has for this stream; returns whom to wake.
     pub(super) fn push(&self, staged: &mut Vec<Item>, bytes: usize, fallen: &mut Vec<Member>) -> Option<Waker> {
         self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.held.add(bytes);
         let mut inner = self.inner.lock();
         if inner.items.is_empty() {
             std::mem::swap(&mut inner.items, staged);
@@ -138,12 +151,14 @@ impl Inner {
 }
 
 pub(super) fn open(hub: &Arc<Shared>) -> (Control, Deliveries) {
-    let subscriber = Arc::new(Subscriber { queued_bytes: AtomicUsize::new(0), inner: Mutex::default() });
+    let (held, sum) = (Arc::clone(&hub.held), hub.held.sum());
+    let subscriber = Subscriber { queued_bytes: AtomicUsize::new(0), held, sum, inner: Mutex::default() };
+    let subscriber = Arc::new(subscriber);
     let stream = hub.state.lock().streams.insert(Outlet::new(Arc::clone(&subscriber)));
     let control = Control { hub: Arc::clone(hub), subscriber: Arc::clone(&subscriber), stream };
     let hub = Arc::clone(hub);
     let ready = VecDeque::new();
-    (control, Deliveries { hub, subscriber, stream, ready, past: Past::None, floor: 0, waits_for: None })
+    (control, Deliveries { hub, subscriber, stream, ready, past_bytes: 0, past: Past::None, floor: 0, waits_for: None })
 }
 
 /// What is to be done next for a stream.
@@ -162,6 +177,8 @@ pub struct Deliveries {
     stream: u32,
     /// Taken from the queue or from history, in the order of sending.
     ready: VecDeque<Costed>,
+    /// Bytes of history in it. They count among what all streams hold back, and not against the queue of this one.
+    past_bytes: usize,
     past: Past,
     /// The highest revision that a header of this stream has told.
     floor: i64,
@@ -181,11 +198,12 @@ impl Deliveries {
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
         loop {
             if let Some((delivery, cost)) = self.ready.pop_front() {
-                self.subscriber.queued_bytes.fetch_sub(cost, Ordering::Relaxed);
+                self.subscriber.let_go(cost);
                 return Poll::Ready(Turn::Deliver(delivery));
             }
             // An idle stream keeps no memory for busy times.
             self.ready = VecDeque::new();
+            self.let_go_past();
             self.take_queue();
             // History is read beside the queue, not after it: a busy queue is never empty.
             if matches!(self.past, Past::Waiting(_))
@@ -228,6 +246,9 @@ impl Deliveries {
         let mut replies = Replies::new(self.hub.options.reply_bytes_max, Revision(self.floor), &mut self.ready);
         events.iter().for_each(|item| replies.add(item));
         replies.flush();
+        let bytes = bytes_of(&events);
+        self.past_bytes += bytes;
+        self.subscriber.held.add(bytes);
         let ended: HashSet<i64> = compacted.iter().map(|(id, _)| *id).collect();
         self.end_compacted(compacted);
         // Only a queue that is held has anything of those who read history, and all of it. Of one that goes on, what stands in it
@@ -236,6 +257,13 @@ impl Deliveries {
             self.purge(&ended);
         }
         result
+    }
+
+    /// All history that was in hand has been sent.
+    fn let_go_past(&mut self) {
+        if self.past_bytes > 0 {
+            self.subscriber.held.take(self.subscriber.sum, std::mem::take(&mut self.past_bytes));
+        }
     }
 
     /// How many watchers will end with this stream. Dropping very many takes milliseconds: do that where it may block.
@@ -385,7 +413,7 @@ impl Deliveries {
             }
             _ => true,
         });
-        self.subscriber.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.subscriber.let_go(bytes);
     }
 
     /// Whether there is nothing to do; then `context` is woken when there is.
@@ -425,7 +453,17 @@ impl Drop for Deliveries {
             state.waiting.remove(&(target, self.stream));
         }
         state.streams.remove(self.stream);
+        drop(state);
+        // Nothing is pushed from here on.
+        self.subscriber.let_go(self.subscriber.queued_bytes());
+        self.let_go_past();
     }
+}
+
+/// What the events of a job take. Those who want the same one stand beside each other, and share it.
+fn bytes_of(events: &[EventItem]) -> usize {
+    let shared = events.chunk_by(|one, next| Arc::ptr_eq(&one.happening, &next.happening));
+    shared.map(|same| same[0].happening.bytes()).sum()
 }
 
 const _: () = assert!(ITEM_BYTES <= 32, "very many of them are made");

@@ -5,6 +5,7 @@ use crate::{
     auth::Author,
     engine::Memory,
     machine::{self, AlarmKind, Applied, Command, Machine, Reply, RequestId, codec},
+    mvcc::Unmetered,
     pb::etcdserverpb::{self as pb, compare, request_op},
     server::{Header, convert, read_txn},
     types::{ClusterId, Entry, EntryKind, Error, LeaseId, MemberId, Revision, Term},
@@ -59,7 +60,7 @@ fn done(machine: &mut Machine, command: Command) {
     let reader = machine.reader();
     let read = match &command {
         Command::Txn(txn) if txn.is_read_only() => {
-            Some(read_txn(&reader, txn).expect("memory").map(|(reply, _)| Reply::Txn(reply)))
+            Some(read_txn(&reader, txn, &mut Unmetered).expect("memory").map(|(reply, _)| Reply::Txn(reply)))
         }
         Command::Range(query) => Some(reader.range(query).expect("memory").map(Reply::Range)),
         _ => None,

@@ -1,7 +1,7 @@
 //! One contender, from taking its place to holding or leaving it.
 
 use super::{
-    super::{Backend, Header, edge::StreamEnd, trace::Trace},
+    super::{Backend, Header, Ticket, admission::Class, edge::StreamEnd, trace::Trace},
     Contests, SESSION_TTL_S, Wish, Won, created_at, first_created,
     follow::Follow,
     guarded, key_of, prefix_of,
@@ -131,7 +131,7 @@ impl<B: Backend> Contender<B> {
     async fn make_lease(&self) -> Result<LeaseId, Error> {
         let edge = &self.contests.edge;
         edge.view().authorize_any(&self.caller)?;
-        let _ticket = edge.admit(self.wish.bytes)?;
+        let _ticket = edge.admit(Class::Upkeep, self.wish.bytes)?;
         let trace = Trace::of_none();
         match edge.backend.lease_grant(&self.caller, LeaseId::NONE, SESSION_TTL_S, &trace).await?.result? {
             Reply::LeaseGrant { id, .. } => Ok(id),
@@ -178,7 +178,8 @@ impl<B: Backend> Contender<B> {
         let txn = Txn { compares, success: vec![Op::Range(last)], failure: Vec::new() };
         let allowed = |view: &View| view.authorize_txn(&self.caller, &txn);
         let trace = Trace::of_none();
-        let (reply, revision) = edge.read(allowed, || edge.backend.txn_read(&txn, serializable, &trace)).await?;
+        let read = || edge.backend.txn_read(&txn, serializable, Ticket::aside(), &trace);
+        let (reply, revision, _ticket) = edge.read(allowed, read).await?;
         if !reply.succeeded {
             return Err(self.wish.lost.clone());
         }

@@ -1,7 +1,7 @@
 //! Telling who leads, and what they proclaim, as long as somebody listens.
 
 use super::{
-    super::{Backend, Header, convert, trace::Trace},
+    super::{Backend, Header, Ticket, convert, trace::Trace},
     Contests,
     contender::changed,
     first_created,
@@ -137,7 +137,8 @@ impl<B: Backend> Contests<B> {
         let query = first_created(prefix.clone());
         let allowed = |view: &View| view.authorize_read(caller, &query.range);
         let trace = Trace::of_none();
-        let found = self.edge.read(allowed, || self.edge.backend.range(query.clone(), serializable, &trace)).await?;
+        let read = || self.edge.backend.range(query.clone(), serializable, Ticket::aside(), &trace);
+        let (found, _ticket) = self.edge.read(allowed, read).await?;
         let header = self.edge.backend.header().at(found.revision);
         Ok((found.kvs.into_iter().next().map(convert::kv), header))
     }

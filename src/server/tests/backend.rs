@@ -7,8 +7,8 @@ use crate::{
     membership::{Change, Member},
     mvcc::{HashKv, RangeQuery, RangeResult, Reader},
     server::{
-        AuthSettings, Backend, Downgrade, Header, Keeper, LeaseLeft, Means, Pinned, Rules, Status, Trace, downgrade,
-        read_txn,
+        AuthSettings, Backend, Downgrade, Header, Keeper, LeaseLeft, Means, Pinned, Rules, Status, Ticket, Trace,
+        downgrade, read_txn,
         reconfig::{self, Situation},
     },
     types::{ClusterId, Entry, EntryKind, Error, Fault, KeyRange, LeaseId, MemberId, Revision, Term},
@@ -285,9 +285,16 @@ impl Backend for TestBackend {
         Header { cluster_id: CLUSTER, member_id: ME, revision: self.shared.reader.current(), term: TERM }
     }
 
-    async fn range(&self, query: RangeQuery, serializable: bool, _: &Trace<'_>) -> Result<RangeResult, Error> {
+    async fn range(
+        &self,
+        query: RangeQuery,
+        serializable: bool,
+        mut ticket: Ticket,
+        _: &Trace<'_>,
+    ) -> Result<(RangeResult, Ticket), Error> {
         self.confirm(serializable)?;
-        self.answered(self.shared.reader.range(&query))
+        let result = self.answered(self.shared.reader.range_within(&query, &mut ticket))?;
+        Ok((result, ticket))
     }
 
     async fn pin(&self, _: &KeyRange, revision: Revision, serializable: bool) -> Result<Pinned, Error> {
@@ -295,12 +302,19 @@ impl Backend for TestBackend {
         Ok(Pinned { pin: self.shared.reader.pin(revision)?, reader: self.shared.reader.clone() })
     }
 
-    async fn txn_read(&self, txn: &Txn, serializable: bool, _: &Trace<'_>) -> Result<(TxnReply, Revision), Error> {
+    async fn txn_read(
+        &self,
+        txn: &Txn,
+        serializable: bool,
+        mut ticket: Ticket,
+        _: &Trace<'_>,
+    ) -> Result<(TxnReply, Revision, Ticket), Error> {
         self.confirm(serializable)?;
         if let Some(refusal) = self.shared.refusal_of_reads.lock().clone().filter(|_| !serializable) {
             return Err(refusal);
         }
-        self.answered(read_txn(&self.shared.reader, txn))
+        let (reply, revision) = self.answered(read_txn(&self.shared.reader, txn, &mut ticket))?;
+        Ok((reply, revision, ticket))
     }
 
     async fn propose(&self, author: &Author, command: Command, _: &Trace<'_>) -> Result<Applied, Error> {

@@ -282,8 +282,10 @@ async fn a_stream_refuses_what_it_cannot_do() {
 
 #[tokio::test]
 async fn proposals_over_the_bound_are_shed() {
-    let world = world_with(Settings { proposals_max: 0, ..Settings::default() }).await;
+    let bounds = Bounds { calls_max: 0, ..Settings::default().bounds };
+    let world = world_with(Settings { bounds, ..Settings::default() }).await;
     let shed = world.kv().put(put("k", "v")).await;
+    let told = shed.as_ref().unwrap_err().metadata().get("grpc-retry-pushback-ms").cloned();
     refused(shed, Code::ResourceExhausted, "etcdserver: too many requests");
-    assert!(world.kv().range(range("k", "")).await.is_ok(), "reads are no proposals");
+    assert!(told.is_some(), "it says when to come back");
 }

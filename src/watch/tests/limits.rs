@@ -28,6 +28,28 @@ fn a_slow_reader_falls_behind_and_catches_up_without_loss() {
 }
 
 #[test]
+fn all_unread_streams_together_hold_back_what_they_may_and_lose_nothing() {
+    let mut world = World::new(Options { bytes_max: 10_000, ..Options::default() });
+    let mut clients = (0..20).map(|_| world.open()).collect::<Vec<_>>();
+    for client in &mut clients {
+        client.create(spec("a", ""));
+    }
+    for number in 0..200 {
+        world.put("a", &format!("{number:0100}"));
+    }
+    // Of each one revision may be beyond it.
+    let held = world.hub.held_bytes();
+    assert!((5_000..16_000).contains(&held), "{held} bytes are held");
+    assert_eq!(world.hub.counts().behind, 20);
+    let rest = clients.split_off(1);
+    drop(rest);
+    assert!(world.hub.held_bytes() < 5_000, "those who left hold nothing");
+    let seen: Vec<_> = clients[0].replies().iter().flat_map(seen).collect();
+    assert_eq!(seen.iter().map(|event| event.revision).collect::<Vec<_>>(), (2..202).collect::<Vec<_>>());
+    assert_eq!(world.hub.held_bytes(), 0);
+}
+
+#[test]
 fn etcd_17529_hundreds_of_watchers_of_a_slow_stream_see_the_log_or_are_told_that_it_is_gone() {
     let mut world = World::new(Options { history_bytes_max: 100, ..tight() });
     let mut client = world.open();
@@ -210,4 +232,35 @@ fn fragments_split_a_revision_and_nothing_else_does() {
         replies.into_iter().map(one).collect()
     };
     assert_eq!(shape(client.replies()), [(0, 2, true), (0, 1, false), (1, 3, false)]);
+}
+
+#[test]
+fn history_that_is_in_hand_counts_too_and_there_is_less_of_it_when_all_hold_back_much() {
+    let mut world = World::new(Options { bytes_max: 10_000, ..Options::default() });
+    for number in 0..200 {
+        world.put("a", &format!("{number:0100}"));
+    }
+    let mut clients = (0..20).map(|_| world.open()).collect::<Vec<_>>();
+    let mut held = Vec::new();
+    for client in &mut clients {
+        client.create(WatchSpec { start: Revision(2), ..spec("a", "") });
+        // It has history read, and takes nothing of it.
+        loop {
+            match client.poll() {
+                Poll::Ready(Turn::Read(job)) => break client.caught(job.run()),
+                Poll::Ready(Turn::Deliver(_)) => {}
+                Poll::Pending => panic!("there is history to read"),
+            }
+        }
+        held.push(world.hub.held_bytes());
+    }
+    assert!((60_000..70_000).contains(&held[0]), "the first one has all of it in hand: {held:?}");
+    assert!(held[19] < held[0] + 40_000, "the others have little each: {held:?}");
+    let rest = clients.split_off(10);
+    drop(rest);
+    for client in &mut clients {
+        let seen: Vec<_> = client.replies().iter().flat_map(seen).collect();
+        assert_eq!(seen.iter().map(|event| event.revision).collect::<Vec<_>>(), (2..202).collect::<Vec<_>>());
+    }
+    assert_eq!(world.hub.held_bytes(), 0);
 }
