@@ -62,8 +62,8 @@ const CLASSES: [(Class, &str, u64); 4] =
 const COPIES_OF_A_WRITE: usize = 4;
 /// What each call may take without a word: most need no more.
 const FREE_BYTES: usize = 4 << 10;
-/// An answer above this is that of a list: what is read for nothing until it is known to be one.
-const READ_BYTES_MAX: u64 = 256 << 10;
+/// An answer above this is that of a list: what is read for nothing until it is known to be one. A thousand keys of a few hundred bytes are none.
+const READ_BYTES_MAX: u64 = 512 << 10;
 /// Paid at once by an answer that grows.
 const STEP_BYTES: usize = 64 << 10;
 /// Time between two looks whether there is room.

@@ -97,7 +97,7 @@ fn an_answer_pays_as_it_grows_and_what_is_large_is_no_read() {
     answer.give(100 << 10);
     answer.take(100 << 10).unwrap();
     assert_eq!(standing(Class::Read).bytes, before);
-    assert_eq!(answer.take(300 << 10), Err(Error::NoRoom), "it comes again as a list");
+    assert_eq!(answer.take(500 << 10), Err(Error::NoRoom), "it comes again as a list");
     assert_eq!(answer.take(2 << 20), Err(Error::AnswerTooLarge));
     drop(answer);
     let mut answer = list(&admission);
