@@ -24,7 +24,8 @@ pub(super) async fn before(mut world: World, settings: Settings) -> World {
             "copy" => vec![KeyRange::prefix(Bytes::new())],
             other => panic!("HENGE_VIA has {other:?}, which is neither `proxy` nor `copy`"),
         };
-        let is_copying = !copies.is_empty();
+        // Of a member that lets nobody in there is no copy.
+        let is_copying = !copies.is_empty() && settings.bounds.calls_max > 0;
         let copies = proxy::Settings { ranges: copies, hunger: Some(Hunger::default()), ..proxy::Settings::default() };
         let watch = WatchSettings {
             progress_interval: settings.watch_progress_interval,
