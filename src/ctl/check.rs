@@ -10,7 +10,14 @@ use crate::{
     tls::{Http, dial},
 };
 use bytes::Bytes;
-use std::time::Duration;
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Checks.
@@ -108,10 +115,15 @@ impl Check<'_> {
                 put.map(drop).map_err(|error| error.to_string())
             }
         };
+        let halt = Arc::<AtomicBool>::default();
+        let mut driven = pin!(bench::drive(load, Arc::clone(&halt), put));
         tokio::select! {
-            outcome = bench::drive(load, put) => Some(outcome),
-            _ = tokio::signal::ctrl_c() => None,
+            outcome = &mut driven => return Some(outcome),
+            _ = tokio::signal::ctrl_c() => halt.store(true, Relaxed),
         }
+        // A put that is under way could otherwise arrive after its key was removed.
+        let _ = tokio::time::timeout(TIDY, driven).await;
+        None
     }
 
     async fn perf(&self, args: &Args, rate: f64, clients: usize) -> Result<(), Failure> {

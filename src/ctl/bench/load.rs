@@ -115,7 +115,7 @@ pub async fn connect(global: &Global, conns: usize) -> Result<Vec<Channel>, Fail
 
 /// Runs the load over these connections to its end.
 pub async fn run(load: Load, channels: Vec<Channel>, workload: Workload) -> Outcome {
-    drive(load, move |client, number| {
+    drive(load, Arc::default(), move |client, number| {
         let (channel, workload) = (channels[client % channels.len()].clone(), workload.clone());
         async move {
             let done = workload.act(channel, number).await;
@@ -125,8 +125,9 @@ pub async fn run(load: Load, channels: Vec<Channel>, workload: Workload) -> Outc
     .await
 }
 
-/// Has each client `act` (its number, and that of the operation) again and again, to the end of the load.
-pub async fn drive<F, Done>(load: Load, act: F) -> Outcome
+/// Has each client `act` (its number, and that of the operation) again and again, to the end of the load, or until it is to `halt`: then
+/// nothing new is begun.
+pub async fn drive<F, Done>(load: Load, halt: Arc<AtomicBool>, act: F) -> Outcome
 where
     F: Fn(usize, u64) -> Done + Send + Sync + 'static,
     Done: Future<Output = Result<(), String>> + Send,
@@ -140,7 +141,7 @@ where
     let until = load.duration.map(|duration| began + duration);
     let mut clients = JoinSet::new();
     for client in 0..load.clients {
-        let (recorder, next, act) = (recorder.clone(), next.clone(), act.clone());
+        let (recorder, next, halt, act) = (recorder.clone(), next.clone(), halt.clone(), act.clone());
         let (total, rate) = (load.total, load.rate);
         clients.spawn(async move {
             loop {
@@ -158,6 +159,9 @@ where
                     // This client is late because earlier answers were: that wait belongs to the latency.
                     due
                 };
+                if halt.load(Relaxed) {
+                    return;
+                }
                 match act(client, number).await {
                     Ok(()) => recorder.success(client, started.elapsed()),
                     Err(why) => {
