@@ -1,7 +1,7 @@
 //! What puts, deletes, reads and compactions do.
 
 use super::{
-    Machine, Stop,
+    Machine,
     command::{DeleteRange, Effect, Outcome, Put, Reply, Txn},
     quota,
     view::State,
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     engine::Batch,
     mvcc::{KeyValue, RangeQuery, RangeResult, WriteTxn, is_before_any},
-    types::{Error, Key, LeaseId, Revision},
+    types::{Error, Key, LeaseId, Revision, Stop},
 };
 use parking_lot::RwLock;
 

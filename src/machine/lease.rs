@@ -1,10 +1,13 @@
 //! What lease commands do.
 
 use super::{
-    Machine, Stop,
+    Machine,
     command::{Effect, Outcome, Reply},
 };
-use crate::{engine::Batch, types::LeaseId};
+use crate::{
+    engine::Batch,
+    types::{LeaseId, Stop},
+};
 
 impl Machine {
     pub(super) fn lease_grant(

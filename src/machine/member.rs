@@ -1,13 +1,13 @@
 //! What changes of membership do, and what members tell of themselves and of the cluster.
 
 use super::{
-    Machine, Stop,
+    Machine,
     command::{Effect, Outcome, Reply},
 };
 use crate::{
     engine::{Batch, Table},
     membership::Changes,
-    types::{ConfChange, Error, Index, MemberId},
+    types::{ConfChange, Error, Index, MemberId, Stop},
 };
 use bytes::Bytes;
 

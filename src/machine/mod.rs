@@ -50,7 +50,7 @@ use crate::{
     engine::{Batch, Engine, Table},
     membership::Changes,
     mvcc,
-    types::{ConfState, Entry, EntryKind, Error, Fault, Index, Key, LeaseId, Term},
+    types::{ConfState, Entry, EntryKind, Error, Fault, Index, Key, LeaseId, Stop, Term},
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -86,24 +86,6 @@ struct Mark {
     term: Term,
     hash: u64,
     live_bytes: u64,
-}
-
-/// Why an entry does nothing; a fault does not even let the member go on.
-enum Stop {
-    Refused(Error),
-    Fault(Fault),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Stop {
-        Stop::Refused(error)
-    }
-}
-
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Stop {
-        Stop::Fault(fault)
-    }
 }
 
 /// What an entry asks for.
@@ -206,11 +188,7 @@ impl Machine {
                 // The quota has no say here: it is this member's own. See `quota`.
                 Some(match self.refusal(&author, &command) {
                     Some(error) => Err(error),
-                    None => match self.execute(index, &author, command, &mut batch, outcome) {
-                        Ok(reply) => Ok(reply),
-                        Err(Stop::Refused(error)) => Err(error),
-                        Err(Stop::Fault(fault)) => return Err(fault),
-                    },
+                    None => Stop::apart(self.execute(index, &author, command, &mut batch, outcome))?,
                 })
             }
         };

@@ -5,11 +5,13 @@
 //! happens whole or not at all.
 
 use super::{
-    Stop,
     command::{Compare, Op, OpReply, Txn, TxnReply},
     kv::Writes,
 };
-use crate::{mvcc::RangeQuery, types::KeyRange};
+use crate::{
+    mvcc::RangeQuery,
+    types::{KeyRange, Stop},
+};
 
 impl Writes<'_> {
     pub(super) fn txn(&mut self, txn: Txn) -> Result<TxnReply, Stop> {

@@ -6,7 +6,7 @@ use super::{
     read::Known,
     record::Stamp,
 };
-use crate::types::{Error, Fault, KeyRange, Revision};
+use crate::types::{Error, Fault, KeyRange, Revision, Stop};
 use std::ops::Bound;
 
 /// Whom a range asks before it takes memory.
@@ -44,24 +44,6 @@ pub(super) struct View<'a, R> {
 /// What a key of an answer takes beside its bytes, and while it is looked for.
 const KEY_BYTES: usize = size_of::<KeyValue>() + size_of::<Stamp>();
 
-/// Why a range ends without an answer.
-enum Stop {
-    Refused(Error),
-    Fault(Fault),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Stop {
-        Stop::Refused(error)
-    }
-}
-
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Stop {
-        Stop::Fault(fault)
-    }
-}
-
 impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
     /// Answers a query, in what `meter` lets it have.
     pub(super) fn range(
@@ -71,11 +53,7 @@ impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
         known: Known,
         meter: &mut dyn Meter,
     ) -> Result<Result<RangeResult, Error>, Fault> {
-        match self.answer(query, current, known, meter) {
-            Ok(result) => Ok(Ok(result)),
-            Err(Stop::Refused(error)) => Ok(Err(error)),
-            Err(Stop::Fault(fault)) => Err(fault),
-        }
+        Stop::apart(self.answer(query, current, known, meter))
     }
 
     fn answer(

@@ -3,7 +3,7 @@
 use crate::{
     machine::{Compare, Op, OpReply, Txn, TxnReply},
     mvcc::{KeyValue, Meter, RangeQuery, RangeResult, Reader, is_before_any},
-    types::{Error, Fault, Revision},
+    types::{Error, Fault, Revision, Stop},
 };
 
 /// Runs a transaction without writes at the current revision of `reader`, which is returned with the reply.
@@ -23,19 +23,12 @@ pub fn read_txn(
 ) -> Result<Result<(TxnReply, Revision), Error>, Fault> {
     loop {
         let at = reader.current();
-        match (View { reader, at, meter }).txn(txn) {
-            Ok(reply) => return Ok(Ok((reply, at))),
+        match Stop::apart((View { reader, at, meter }).txn(txn))? {
             // A compaction passed by at this very moment: everything "current" is read anew.
-            Err(Stop::Refused(Error::Compacted)) if reader.compacted() > at => {}
-            Err(Stop::Refused(error)) => return Ok(Err(error)),
-            Err(Stop::Fault(fault)) => return Err(fault),
+            Err(Error::Compacted) if reader.compacted() > at => {}
+            answer => return Ok(answer.map(|reply| (reply, at))),
         }
     }
-}
-
-enum Stop {
-    Refused(Error),
-    Fault(Fault),
 }
 
 /// The store at one revision.
@@ -75,7 +68,7 @@ impl View<'_> {
         }
         let revision = if query.revision.0 <= 0 { self.at } else { query.revision };
         let query = RangeQuery { revision, ..query.clone() };
-        let result = self.reader.range_within(&query, self.meter).map_err(Stop::Fault)?.map_err(Stop::Refused)?;
+        let result = self.reader.range_within(&query, self.meter)??;
         Ok(RangeResult { revision: self.at, ..result })
     }
 }

@@ -9,6 +9,7 @@ mod fault;
 mod id;
 mod key;
 mod sabotage;
+mod stop;
 
 pub use conf::{ConfChange, ConfRefusal, ConfState, ConfStep, ConfStepKind};
 pub use entry::{Entry, EntryKind, HardState, SnapshotMeta};
@@ -17,3 +18,4 @@ pub use fault::Fault;
 pub use id::{ClusterId, Index, LeaseId, MemberId, Revision, Term};
 pub use key::{Key, KeyRange, prefix_end};
 pub use sabotage::Sabotage;
+pub use stop::Stop;
