@@ -308,6 +308,7 @@ fn build<D: Disk>(
     let (save, saves) = flume::unbounded();
     let (apply, committed) = flume::bounded(COMMITTED_MAX);
     let (sweeper, sweeps) = flume::bounded(1);
+    let (flusher, calls) = flume::bounded(1);
     let (release, released) = flume::unbounded();
     // Ids of reads and questions: no earlier run of this member may have used them.
     let (first_read, first_question) = (chance.next_u64() >> 1, chance.next_u64() >> 1);
@@ -341,6 +342,7 @@ fn build<D: Disk>(
         removed: tokio::sync::watch::Sender::new(view.is_removed(member_id)),
         swept: tokio::sync::watch::Sender::new(machine.reader().swept()),
         sweeper,
+        flusher,
         tokens: SimpleTokens::new(settings.auth_token_ttl),
         auth_changed: tokio::sync::watch::Sender::new(view.auth_stamp()),
         threads: Mutex::default(),
@@ -432,6 +434,7 @@ fn build<D: Disk>(
             inbox,
             interval: settings.flush_interval,
             is_noted: false.into(),
+            calls,
             disk,
             released,
         },

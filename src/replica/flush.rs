@@ -2,7 +2,7 @@
 
 use super::{handle::Shared, run::Inbox};
 use crate::{io::Disk, types::Fault, wal};
-use flume::{Receiver, RecvTimeoutError, Selector, Sender};
+use flume::{Receiver, Selector, Sender};
 use std::{
     path::PathBuf,
     sync::{
@@ -20,6 +20,8 @@ pub(crate) struct Flush<D: Disk> {
     pub(super) interval: Duration,
     /// Whether the disk knows that this member's state is wrong.
     pub(super) is_noted: AtomicBool,
+    /// Calls from within the member; of the many that come while one is answered, one stands.
+    pub(super) calls: Receiver<()>,
     /// Where the log is, and what it has released. As many as it has segments at most.
     pub(super) disk: D,
     pub(super) released: Receiver<PathBuf>,
@@ -30,16 +32,11 @@ const IDLE_INTERVALS: u32 = 5;
 
 impl<D: Disk> Flush<D> {
     /// Flushes every interval while there is anything to flush, until `stop` hangs up; then once more. `wake` says that much is waiting:
-    /// do not sit out the interval.
+    /// do not sit out the interval; nor when the member calls.
     pub(super) fn run(self, stop: &Receiver<()>, wake: &Receiver<()>) {
         let mut pause = self.interval;
         loop {
-            let last = match next(stop, wake, pause) {
-                Call::Stop => true,
-                Call::Wake => false,
-                // Nobody will wake this thread: the interval alone counts.
-                Call::Alone => stop.recv_timeout(pause) != Err(RecvTimeoutError::Timeout),
-            };
+            let last = self.waits_for_the_end(stop, wake, pause);
             match self.flush() {
                 Ok(true) => pause = self.interval,
                 // An idle member is not to wake up ten times a second for nothing.
@@ -49,6 +46,18 @@ impl<D: Disk> Flush<D> {
             if last {
                 return;
             }
+        }
+    }
+
+    /// Waits until there is a reason to look. Returns whether that is the end.
+    fn waits_for_the_end(&self, stop: &Receiver<()>, wake: &Receiver<()>, pause: Duration) -> bool {
+        let either = || Selector::new().recv(stop, |_| Some(true)).recv(&self.calls, |_| Some(false));
+        let stirred = either().recv(wake, |woken| woken.is_ok().then_some(false)).wait_timeout(pause);
+        match stirred {
+            // The engine is gone, and will never wake this thread.
+            Ok(None) => either().wait_timeout(pause).ok().flatten().unwrap_or(false),
+            Ok(Some(is_end)) => is_end,
+            Err(_) => false,
         }
     }
 
@@ -84,21 +93,4 @@ impl<D: Disk> Flush<D> {
         self.is_noted.store(is_wrong, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// Why the thread stirs.
-enum Call {
-    Stop,
-    /// Much is waiting, or the interval is over.
-    Wake,
-    /// There is nobody left to wake it.
-    Alone,
-}
-
-fn next(stop: &Receiver<()>, wake: &Receiver<()>, interval: Duration) -> Call {
-    Selector::new()
-        .recv(stop, |_| Call::Stop)
-        .recv(wake, |woken| if woken.is_ok() { Call::Wake } else { Call::Alone })
-        .wait_timeout(interval)
-        .unwrap_or(Call::Wake)
 }

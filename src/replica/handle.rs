@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     /// [`View::auth_stamp`], and a wake-up when it changes.
     pub(super) auth_changed: watch::Sender<u64>,
     pub(super) sweeper: Sender<()>,
+    /// The flush thread is not to sit out its interval.
+    pub(super) flusher: Sender<()>,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -186,6 +188,13 @@ impl Shared {
     /// The next 64 bits of this member's chance.
     pub(crate) fn chance(&self) -> u64 {
         self.chance.lock().next_u64()
+    }
+
+    /// The state of this member is wrong, and its disk is to know that.
+    pub(super) fn quarantine(&self) {
+        self.facts.quarantined.store(true, Ordering::Release);
+        // Full: it is called already.
+        let _ = self.flusher.try_send(());
     }
 
     /// There may be something to sweep.

@@ -133,7 +133,7 @@ impl Run {
             "this member's state differs from the one that a majority agrees on: it serves nobody until its state is replaced by the leader's"
         );
         self.disputes = Disputes::default();
-        self.shared.facts.quarantined.store(true, Ordering::Release);
+        self.shared.quarantine();
         self.shared.expiry.demote();
         self.lead_no_more();
     }

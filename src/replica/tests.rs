@@ -6,7 +6,7 @@ mod network;
 use super::*;
 use crate::{
     auth::Author,
-    engine::{Engine, Memory, MemoryHome},
+    engine::{Engine, Home as _, Memory, MemoryHome},
     machine::{Command, Put, Reply},
     mvcc::RangeQuery,
     types::{Error, Index, Key, KeyRange, LeaseId},
@@ -105,6 +105,17 @@ async fn get(handle: &Handle, key: &str) -> Option<Bytes> {
     let query = RangeQuery::new(KeyRange::One(Key::from(key.to_owned())));
     let found = handle.reader().range(&query).expect("a sound store").expect("a current revision");
     found.kvs.into_iter().next().map(|kv| kv.value)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_a_state_is_wrong_is_on_the_disk_long_before_the_next_flush() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let home = Arc::new(MemoryHome::of(Arc::new(Memory::default())));
+    let handle =
+        start(settings(dir.path()), home.clone(), Arc::new(Nobody), flume::bounded(1).1).expect("the member starts");
+    handle.shared.quarantine();
+    eventually(|| home.is_distrusted().expect("a sound home").then_some(())).await;
+    stop(handle).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -270,7 +270,7 @@ async fn a_restart_does_not_make_a_contradicted_state_right() {
     // Nobody can send it another state.
     let id = cluster.at(leader).member_id();
     cluster.network.isolate(id, true);
-    cluster.at(leader).shared.facts.quarantined.store(true, Ordering::Release);
+    cluster.at(leader).shared.quarantine();
     let home = Arc::clone(&cluster.members[leader].home);
     eventually(|| home.is_distrusted().expect("a sound home").then_some(())).await;
     cluster.restart(leader).await;
