@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{check::same, said::Meant};
+use crate::config::{check::same, flags::Standing, said::Meant};
 
 fn parse(words: &str) -> Result<Invocation, Vec<String>> {
     super::super::parse(words.split(' ').map(str::to_owned), [("ETCD_NAME".to_owned(), "x".to_owned())])
@@ -30,7 +30,7 @@ fn the_defaults_are_those_of_etcds_proxy() {
     for words in ["gateway start", "gateway"] {
         let Ok(Invocation::Gateway { config, .. }) = parse(words) else { panic!("{words}") };
         assert_eq!((config.endpoints, config.listen_addr), (vec!["127.0.0.1:2379".into()], "127.0.0.1:23790".into()));
-        assert_eq!(config.retry_delay, Time::from_secs(60));
+        assert_eq!(config.retry_delay, Duration::from_secs(60));
     }
 }
 
@@ -78,7 +78,7 @@ fn a_gateway_strips_schemes_and_adds_etcds_port() {
         panic!("a gateway")
     };
     assert_eq!(config.endpoints, ["a:2379", "b:1"]);
-    assert_eq!(config.retry_delay, Time::from_secs(5));
+    assert_eq!(config.retry_delay, Duration::from_secs(5));
 }
 
 #[test]
@@ -138,8 +138,8 @@ fn every_flag_of_etcds_is_known_and_the_page_says_which_have_no_effect_and_which
     // etcd's registers only with a prefix, too.
     assert_eq!(differ, ["advertise-client-url"]);
 
-    for (program, flags) in [("grpc-proxy", GRPC_PROXY), ("gateway", GATEWAY)] {
-        for flag in flags {
+    for (program, table) in [("grpc-proxy", flags::GRPC_PROXY), ("gateway", flags::GATEWAY)] {
+        for flag in table {
             let verdict = match flag.standing {
                 Standing::Works => continue,
                 Standing::Meaningless(reason) => format!("accepted: {reason}"),
