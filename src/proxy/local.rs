@@ -12,9 +12,11 @@ use http::{
     header::{CONTENT_LENGTH, CONTENT_TYPE},
     request::Parts,
 };
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, BodyStream, Full, Limited, StreamBody};
+use hyper::body::Frame;
 use prost::Message;
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, error::Error, time::Duration};
+use tokio_stream::StreamExt;
 use tonic::{Code, Status, body::Body, metadata::MetadataMap};
 
 /// What precedes a message on the wire: one byte that tells whether it is compressed, and its length in four.
@@ -33,8 +35,9 @@ pub(super) async fn range<R: CallBody>(copies: &Copies, request: Request<R>) -> 
     if !copies.answers_anything() && !brings_revision {
         return Err(request.map(Body::new));
     }
-    let (mut parts, body) = match whole(request).await {
-        Ok(whole) => whole,
+    let (mut parts, body) = match come(request).await {
+        Ok(Came::Whole(parts, body)) => (parts, body),
+        Ok(Came::Large(request)) => return Err(request),
         Err(status) => return Ok(status.into_http()),
     };
     let metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
@@ -98,12 +101,62 @@ pub(super) fn is_refused<T>(answer: &Response<T>) -> bool {
     !may_be_done.contains(&status.code())
 }
 
+/// A request as far as it is looked at.
+enum Came {
+    Whole(Parts, Bytes),
+    /// More than anybody looks at here: what came goes on before the rest.
+    Large(Request<Body>),
+}
+
+async fn come<R: CallBody>(request: Request<R>) -> Result<Came, Status> {
+    let (parts, body) = request.into_parts();
+    let mut body = Box::pin(body);
+    let read = async {
+        let mut bytes = Bytes::new();
+        while bytes.len() <= REQUEST_BYTES_MAX {
+            match body.frame().await {
+                None => return Ok((bytes, true)),
+                // Trailers say nothing.
+                Some(Ok(frame)) => bytes = joined(bytes, frame.into_data().unwrap_or_default()),
+                Some(Err(error)) => return Err(error.into()),
+            }
+        }
+        Ok((bytes, false))
+    };
+    match tokio::time::timeout(BODY_MAX, read).await {
+        Ok(Ok((bytes, true))) => Ok(Came::Whole(parts, bytes)),
+        Ok(Ok((bytes, false))) => {
+            let rest = BodyStream::new(body).map(|frame| frame.map_err(Into::into));
+            let first = tokio_stream::once(Ok::<_, Box<dyn Error + Send + Sync>>(Frame::data(bytes)));
+            Ok(Came::Large(Request::from_parts(parts, Body::new(StreamBody::new(first.chain(rest))))))
+        }
+        Ok(Err(error)) => Err(cut(error)),
+        Err(_) => Err(late()),
+    }
+}
+
+/// Most requests come in one piece, which is not copied.
+fn joined(before: Bytes, piece: Bytes) -> Bytes {
+    match before.is_empty() {
+        true => piece,
+        false => [before, piece].concat().into(),
+    }
+}
+
+fn cut(error: Box<dyn Error + Send + Sync>) -> Status {
+    Status::internal(format!("the request did not come whole: {error}"))
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded("the request did not come whole")
+}
+
 pub(super) async fn whole<R: CallBody>(request: Request<R>) -> Result<(Parts, Bytes), Status> {
     let (parts, body) = request.into_parts();
     match tokio::time::timeout(BODY_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
         Ok(Ok(body)) => Ok((parts, body.to_bytes())),
-        Ok(Err(error)) => Err(Status::internal(format!("the request did not come whole: {error}"))),
-        Err(_) => Err(Status::deadline_exceeded("the request did not come whole")),
+        Ok(Err(error)) => Err(cut(error)),
+        Err(_) => Err(late()),
     }
 }
 

@@ -1,7 +1,10 @@
 //! `henge` as whatever its first argument says, each a process on loopback: what stands before a server, or a server with TLS.
 
-use super::{eventually, free_url};
-use henge::client::{Client, ConnectOptions};
+use super::{Server, eventually, free_url};
+use henge::{
+    client::{Client, ConnectOptions},
+    pb::etcdserverpb::{RangeRequest, kv_client::KvClient},
+};
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -32,6 +35,33 @@ impl Proxy {
         let endpoints = upstreams.join(",");
         let flags = ["proxy", "--endpoints", &endpoints, "--listen-client-urls", &url];
         Proxy::start(&url, &[&flags, more].concat(), "ready to serve client requests")
+    }
+
+    /// The proxies that `HENGE_VIA` names, from the server at `url` outwards: `proxy` is one as it comes, `copy` one that copies all keys
+    /// and that answers from its copy by now.
+    pub fn via(url: &str) -> Vec<Proxy> {
+        let words = std::env::var("HENGE_VIA").unwrap_or_default();
+        let mut proxies: Vec<Proxy> = Vec::new();
+        for word in words.split(',').filter(|word| !word.is_empty()) {
+            let upstream = proxies.last().map_or(url, Proxy::url);
+            proxies.push(match word {
+                "proxy" => Proxy::of(&[upstream]),
+                "copy" => Proxy::with(&[upstream], &["--cache-prefix="]),
+                other => panic!("HENGE_VIA has {other:?}, which is neither `proxy` nor `copy`"),
+            });
+            let newest = proxies.last().expect("one more");
+            eventually("it answers from its copy", || (word != "copy" || newest.has_a_copy()).then_some(()));
+        }
+        proxies
+    }
+
+    fn has_a_copy(&self) -> bool {
+        let request = RangeRequest { key: "k".into(), serializable: true, ..RangeRequest::default() };
+        let read = async {
+            let channel = Server::channel(&self.url).await.expect("the proxy is there");
+            KvClient::new(channel).range(request).await.expect("an answer").metadata().contains_key("henge-served-by")
+        };
+        self.runtime.block_on(read)
     }
 
     /// A gateway to `upstreams`, accepting, with more flags.

@@ -318,7 +318,16 @@ impl<H: Homes> Merger<H> {
         if self.progress.gained(place) {
             self.ask(place);
         }
+        self.ask_nobody_upstream();
         Ok(serial)
+    }
+
+    /// If all watchers are of hubs, their answers are enough. One of etcd upstream would not come: it says nothing of a stream without watchers.
+    fn ask_nobody_upstream(&mut self) {
+        if !self.crowds.is_empty() && !self.crowds.contains_key(&Place::Upstream) && self.awaits_upstream_progress() {
+            let verdict = self.progress.lost(Place::Upstream);
+            self.act_on(Place::Upstream, verdict);
+        }
     }
 
     /// Removes a watcher from here; its place is not told.
@@ -378,6 +387,7 @@ impl<H: Homes> Merger<H> {
         let Some(serial) = self.ids.get(&id).copied() else { return false };
         let Some(Watcher { place, .. }) = self.withdraw(serial) else { return false };
         self.say(WatchResponse { header: self.header(place), watch_id: id, canceled: true, ..Default::default() });
+        self.ask_nobody_upstream();
         true
     }
 

@@ -138,6 +138,7 @@ impl<H: Homes> Merger<H> {
             // It exists for the client: it ends.
             Some(id) => self.say(WatchResponse { watch_id: id, created: false, ..reply }),
         }
+        self.ask_nobody_upstream();
     }
 
     fn upstream_canceled(&mut self, reply: WatchResponse) {
@@ -146,6 +147,7 @@ impl<H: Homes> Merger<H> {
         let Some(id) = watcher.id else { return };
         self.take_out(reply.watch_id);
         self.say(WatchResponse { watch_id: id, ..reply });
+        self.ask_nobody_upstream();
     }
 
     fn upstream_is_at(&mut self, reply: &WatchResponse) {

@@ -34,6 +34,26 @@ fn watchers_that_hubs_serve_ask_nobody_upstream() {
 }
 
 #[test]
+fn progress_that_was_asked_for_before_the_first_watcher_came_does_not_wait_for_etcd() {
+    let mut world = World { is_etcds: true, ..World::new() };
+    world.progress();
+    world.settle();
+    assert_eq!(world.asked, 1, "etcd says nothing of a stream without watchers");
+    world.create(b'a', b'c', 0, 0);
+    world.progress();
+    world.put(b'b');
+    world.settle();
+    assert_eq!((world.held.len(), world.asked), (1, 0));
+    // Nor once the last one that is served there has gone.
+    world.create(b'f', 0, 0, 0);
+    world.settle();
+    world.cancel(1);
+    world.progress();
+    world.settle();
+    assert_eq!((world.held.len(), world.asked), (1, 0));
+}
+
+#[test]
 fn creates_are_answered_in_their_order_wherever_they_go() {
     let mut world = World::new();
     world.create(b'f', 0, 0, 0);
