@@ -18,7 +18,9 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Status, body::Body};
 
-/// Longest time for the read behind `/health`; etcd's proxy waits as long.
+/// What the read behind `/health` may be answered with. It is nobody's.
+const REFUSALS: [Error; 2] = [Error::PermissionDenied, Error::UserEmpty];
+/// Longest time for that read; etcd's proxy waits as long.
 const HEALTH_MAX: Duration = Duration::from_secs(1);
 
 /// Largest message that the JSON gateway makes. What upstream takes is not known here, and most often it is less.
@@ -208,8 +210,8 @@ impl Ring {
             };
             match timeout_at(deadline, KvClient::new(channel).range(own(upstream, request))).await {
                 Ok(Ok(_)) => return Ok(()),
-                // Who refuses for want of permission has asked a quorum first.
-                Ok(Err(status)) if status.message() == Error::PermissionDenied.text() => return Ok(()),
+                // Who refuses for want of a name or a permission has asked a quorum first.
+                Ok(Err(status)) if REFUSALS.iter().any(|refusal| status.message() == refusal.text()) => return Ok(()),
                 Ok(Err(status)) => why = format!("{}: {}", upstream.address(turn), crate::client::Error::from(status)),
                 Err(_) => {
                     upstream.leave(turn);

@@ -167,6 +167,15 @@ async fn without_an_upstream_calls_fail_at_once_and_say_what_was_tried() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_wants_to_know_who_asks_is_healthy() {
+    let (world, near, far) = tiers().await;
+    world.enable_auth().await;
+    for proxy in [&near, &far] {
+        assert_eq!(http(&proxy.url, "GET", "/health").await, (200, r#"{"health":"true","reason":""}"#.to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn health_is_the_proxys_own_and_all_other_http_is_the_members() {
     let (world, _near, far) = tiers().await;
     assert_eq!(http(&far.url, "GET", "/health").await, (200, r#"{"health":"true","reason":""}"#.to_owned()));

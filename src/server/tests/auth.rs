@@ -33,7 +33,7 @@ impl World {
     }
 
     /// Users root and alice, whose passwords are their names; alice may read and write what begins with "a". The token of root.
-    async fn enable_auth(&self) -> String {
+    pub(crate) async fn enable_auth(&self) -> String {
         let mut auth = self.auth();
         for name in ["root", "alice"] {
             let user = pb::AuthUserAddRequest { name: name.into(), password: name.into(), ..Default::default() };
