@@ -135,20 +135,22 @@ impl Script {
 }
 
 /// What a server has that no other has.
-struct Own(Vec<(String, &'static str)>);
+struct Own(Vec<(String, String)>);
 
 impl Own {
     fn of(server: &Server, ports: [u16; 2], tools: Tools<'_>) -> Own {
         let list = server.run(tools, "$CTL member list -w json");
         let list = list.lines().next().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let header = list.as_ref().and_then(|list| list.get("header")).expect("a header").clone();
-        let mut own = vec![(format!(":{}", ports[0]), ":CLIENT"), (format!(":{}", ports[1]), ":PEER")];
+        let mut own =
+            vec![(format!(":{}", ports[0]), ":CLIENT".to_owned()), (format!(":{}", ports[1]), ":PEER".to_owned())];
         for (name, mask) in [("cluster_id", "CLUSTER"), ("member_id", "MEMBER")] {
             let id = header[name].as_u64().expect("an id");
-            // Some lines fill up an id that begins with zeros, with as many blanks.
-            own.extend([id.to_string(), format!("{id:16x}"), format!("{id:x}")].map(|text| (text, mask)));
+            own.extend([(id.to_string(), mask.to_owned())]);
+            // Some lines fill up an id that begins with zeros, with as many blanks: after the one that is always there.
+            own.extend([(format!(" {id:16x}"), format!(" {mask}")), (format!("{id:x}"), mask.to_owned())]);
         }
-        own.extend(["3.7.1", "3.7.2", "3.7.3"].map(|version| (version.to_owned(), "3.7.N")));
+        own.extend(["3.7.1", "3.7.2", "3.7.3"].map(|version| (version.to_owned(), "3.7.N".to_owned())));
         Own(own)
     }
 
