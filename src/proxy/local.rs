@@ -112,16 +112,22 @@ async fn come<R: CallBody>(request: Request<R>) -> Result<Came, Status> {
     let (parts, body) = request.into_parts();
     let mut body = Box::pin(body);
     let read = async {
-        let mut bytes = Bytes::new();
-        while bytes.len() <= REQUEST_BYTES_MAX {
+        // Most requests come in one piece, which is not copied; the others are joined once, however many pieces they are.
+        let (mut first, mut more) = (Bytes::new(), BytesMut::new());
+        let is_whole = loop {
+            if first.len() + more.len() > REQUEST_BYTES_MAX {
+                break false;
+            }
             match body.frame().await {
-                None => return Ok((bytes, true)),
+                None => break true,
                 // Trailers say nothing.
-                Some(Ok(frame)) => bytes = joined(bytes, frame.into_data().unwrap_or_default()),
+                Some(Ok(frame)) if first.is_empty() => first = frame.into_data().unwrap_or_default(),
+                Some(Ok(frame)) => more.extend_from_slice(&frame.into_data().unwrap_or_default()),
                 Some(Err(error)) => return Err(error.into()),
             }
-        }
-        Ok((bytes, false))
+        };
+        let bytes = if more.is_empty() { first } else { [first, more.freeze()].concat().into() };
+        Ok((bytes, is_whole))
     };
     match tokio::time::timeout(BODY_MAX, read).await {
         Ok(Ok((bytes, true))) => Ok(Came::Whole(parts, bytes)),
@@ -132,14 +138,6 @@ async fn come<R: CallBody>(request: Request<R>) -> Result<Came, Status> {
         }
         Ok(Err(error)) => Err(cut(error)),
         Err(_) => Err(late()),
-    }
-}
-
-/// Most requests come in one piece, which is not copied.
-fn joined(before: Bytes, piece: Bytes) -> Bytes {
-    match before.is_empty() {
-        true => piece,
-        false => [before, piece].concat().into(),
     }
 }
 
