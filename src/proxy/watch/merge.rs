@@ -324,7 +324,9 @@ impl<H: Homes> Merger<H> {
 
     /// If all watchers are of hubs, their answers are enough. One of etcd upstream would not come: it says nothing of a stream without watchers.
     fn ask_nobody_upstream(&mut self) {
-        if !self.crowds.is_empty() && !self.crowds.contains_key(&Place::Upstream) && self.awaits_upstream_progress() {
+        // A stream that is about to end has watchers of the client's that are nowhere: nothing may be said of them.
+        let is_of_hubs = !self.crowds.is_empty() && !self.crowds.contains_key(&Place::Upstream) && !self.is_unproven;
+        if is_of_hubs && self.awaits_upstream_progress() {
             let verdict = self.progress.lost(Place::Upstream);
             self.act_on(Place::Upstream, verdict);
         }
