@@ -199,7 +199,7 @@ pub const FLAGS: &[Flag] = &[
     flag("core-size", Int, "0", "henge", "Voters that the core is to have: one that is away for --core-heal-after is replaced by a proxy that volunteers (its --standby-peer-url). Odd, and at least 3; 0: the core does not heal itself. The same for all members.", Works),
     flag("core-heal-after", Duration, "5m0s", "henge", "How long a voter must have been away for --core-size to replace it.", Works),
     flag("auto-promote", Bool, "false", "henge", "A learner gets a vote by itself as soon as it has caught up.", Works),
-    flag("snapshot-send-bytes-per-s", Int, "16777216", "henge", "Bytes that snapshots for other members may take in a second; 0: no limit.", Works),
+    flag("snapshot-send-bytes-per-s", Int, "8388608", "henge", "Bytes that snapshots for other members may take in a second; 0: no limit. Up to 16 times as many once much of the log is kept for them.", Works),
     flag("storage-engine", Text, "redb", "henge", "Store under the data: \"redb\", or \"sled\" (experimental).", Works),
     flag("storage-cache-bytes", Int, "134217728", "henge", "Memory that the store may use for its cache.", Works),
     flag("memory-budget", Int, "0", "Limits", "Bytes of memory that the shares of requests, answers, streams and unread watches are taken from; 0: half of what the machine, or its container, has.", Works),

@@ -47,7 +47,7 @@ pub use compactor::AutoCompaction;
 pub use handle::{Handle, Status};
 pub use snapshots::Incoming;
 pub use tally::{Stages, Tally};
-pub use transport::{Answer, Forwarded, Letter, Outgoing, PeerMessage, Question, Row, Standby, Transport};
+pub use transport::{Answer, Forwarded, Haste, Letter, Outgoing, PeerMessage, Question, Row, Standby, Transport};
 
 // A member taken apart, for the simulator.
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{
     handle::{Handle, Shared},
     persist::Save,
     run::{Inbox, Run},
-    transport::{Outgoing, Row},
+    transport::{Haste, Outgoing, Row},
 };
 use crate::{
     engine::{Batch, Engine, Table},
@@ -57,7 +57,7 @@ pub struct Incoming {
 }
 
 /// Makes a snapshot for `to`, beside the loop, and has it sent.
-pub(super) fn make_for(shared: &Arc<Shared>, to: MemberId) {
+pub(super) fn make_for(shared: &Arc<Shared>, to: MemberId, haste: Haste) {
     let member = Arc::clone(shared);
     shared.tasks.block(Box::new(move || {
         let made = make(&member);
@@ -67,7 +67,7 @@ pub(super) fn make_for(shared: &Arc<Shared>, to: MemberId) {
         match made {
             Ok(snapshot) => {
                 tracing::info!(to = %to, index = snapshot.meta.index.0, bytes = snapshot.bytes_about, "sending a snapshot");
-                member.transport.send_snapshot(to, snapshot);
+                member.transport.send_snapshot(to, snapshot.hastened_by(haste));
             }
             Err(fault) => member.fail(&fault),
         }

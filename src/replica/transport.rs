@@ -10,8 +10,15 @@ use crate::{
 use bytes::Bytes;
 use std::{
     ops::{Bound, ControlFlow},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
+
+/// Bytes of entries that are kept in memory for a follower to whom a snapshot is on its way. Beyond, it will need another one.
+pub(super) const HELD_BYTES_MAX: usize = 512 << 20;
 
 /// What one member says to another. Any of it may be lost or delayed, but never damaged. What raft says may also be doubled and reordered;
 /// the rest must arrive at most once: a proposal that comes twice is two.
@@ -143,13 +150,49 @@ pub struct Outgoing {
     pub meta: SnapshotMeta,
     /// Bytes of the store, for whoever shows progress; about.
     pub bytes_about: u64,
+    /// How much it hurries, which may change on the way.
+    pub haste: Haste,
     rows: Box<dyn Checkpoint>,
+}
+
+/// What a snapshot on its way costs the sender: entries after it that can't be released. There is room for so many only, and whoever
+/// gets to the end too late needs another snapshot, for ever under a steady load. So a sender that is polite to everybody else at first
+/// hurries more and more.
+#[derive(Clone, Debug, Default)]
+pub struct Haste(Arc<AtomicUsize>);
+
+/// At the limit of what may be held, the usual rate times this.
+const HASTE_MAX: f64 = 16.0;
+/// The part of the limit up to which there is no hurry.
+const CALM_PART: f64 = 0.25;
+
+impl Haste {
+    /// So many more bytes are held now.
+    pub(super) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether there is room for what is held.
+    pub(super) fn is_in_time(&self) -> bool {
+        self.0.load(Ordering::Relaxed) <= HELD_BYTES_MAX
+    }
+
+    /// How many times the usual rate.
+    pub fn times(&self) -> f64 {
+        let part = self.0.load(Ordering::Relaxed) as f64 / HELD_BYTES_MAX as f64;
+        1.0 + (HASTE_MAX - 1.0) * ((part - CALM_PART) / (1.0 - CALM_PART)).clamp(0.0, 1.0)
+    }
 }
 
 impl Outgoing {
     /// The rows of `rows`, which are those after entry `meta.index`.
     pub fn new(meta: SnapshotMeta, bytes_about: u64, rows: Box<dyn Checkpoint>) -> Outgoing {
-        Outgoing { meta, bytes_about, rows }
+        Outgoing { meta, bytes_about, haste: Haste::default(), rows }
+    }
+
+    /// As fast as `haste` says.
+    pub(super) fn hastened_by(self, haste: Haste) -> Outgoing {
+        Outgoing { haste, ..self }
     }
 
     /// The rows after `after` (`None`: from the first), about `bytes_max` of them but at least one; none at the end. Blocks on the disk.
@@ -174,5 +217,24 @@ impl Outgoing {
             }
         }
         Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_hurries_only_once_much_is_held_for_it() {
+        let haste = Haste::default();
+        let mut times = Vec::new();
+        for _ in 0..=4 {
+            times.push(haste.times());
+            assert!(haste.is_in_time());
+            haste.add(HELD_BYTES_MAX / 4);
+        }
+        assert_eq!((times[0], times[1], times[4]), (1.0, 1.0, HASTE_MAX));
+        assert!(times[1..].is_sorted() && times[2] > 3.0, "{times:?}");
+        assert!(!haste.is_in_time());
     }
 }

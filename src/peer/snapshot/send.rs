@@ -11,7 +11,7 @@ use crate::{
         dial::{Dialer, KeepAlive},
         tally::PeerTally,
     },
-    replica::{Outgoing, Row},
+    replica::{Haste, Outgoing, Row},
     types::MemberId,
 };
 use bytes::Bytes;
@@ -50,7 +50,8 @@ pub(in crate::peer) async fn send(
         header: Some(header_to_wire(&snapshot.meta, snapshot.bytes_about)),
         ..SnapshotChunk::default()
     };
-    let mut transfer = Transfer { dialer, throttle, first, rows: Rows(Some(snapshot)), bytes: 0, taken: 0 };
+    let haste = snapshot.haste.clone();
+    let mut transfer = Transfer { dialer, throttle, haste, first, rows: Rows(Some(snapshot)), bytes: 0, taken: 0 };
     let (mut backoff, mut tries, mut turn) = (Backoff::default(), 0, 0);
     loop {
         let url = {
@@ -111,6 +112,7 @@ impl From<Status> for Failure {
 struct Transfer {
     dialer: Dialer,
     throttle: Arc<Throttle>,
+    haste: Haste,
     /// The message that opens each attempt.
     first: SnapshotChunk,
     rows: Rows,
@@ -143,7 +145,7 @@ impl Transfer {
                 position = Some((*table, key.clone()));
             }
             let rows = Bytes::from(rows_to_wire(rows).encode_to_vec());
-            self.throttle.take(rows.len()).await;
+            self.throttle.take(rows.len(), self.haste.times()).await;
             self.bytes += rows.len() as u64;
             sent += 1;
             let crc = crc32c::crc32c(&rows);

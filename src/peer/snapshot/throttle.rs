@@ -21,19 +21,19 @@ impl Throttle {
         Throttle { bytes_per_s, paid: Mutex::default() }
     }
 
-    /// Waits until `bytes` more may go.
-    pub(in crate::peer) async fn take(&self, bytes: usize) {
-        if let Some(until) = self.due(bytes, Instant::now()) {
+    /// Waits until `bytes` more may go, at `times` the rate.
+    pub(in crate::peer) async fn take(&self, bytes: usize, times: f64) {
+        if let Some(until) = self.due(bytes as f64 / times, Instant::now()) {
             tokio::time::sleep_until(until).await;
         }
     }
 
     /// When `bytes` more may go, counting them as gone; `None`: at once.
-    fn due(&self, bytes: usize, now: Instant) -> Option<Instant> {
+    fn due(&self, bytes: f64, now: Instant) -> Option<Instant> {
         if self.bytes_per_s == 0 {
             return None;
         }
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64);
+        let cost = Duration::from_secs_f64(bytes / self.bytes_per_s as f64);
         let mut paid = self.paid.lock();
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         let until = paid.map_or(earliest, |paid| paid.max(earliest)) + cost;
@@ -51,17 +51,17 @@ mod tests {
         let (throttle, began) = (Throttle::new(1_000_000), Instant::now());
         let mut now = began;
         for _ in 0..100 {
-            now = throttle.due(50_000, now).unwrap_or(now);
+            now = throttle.due(50_000.0, now).unwrap_or(now);
         }
         assert_eq!(now - began, Duration::from_secs(5) - BURST);
-        assert_eq!(Throttle::new(0).due(usize::MAX, now), None);
+        assert_eq!(Throttle::new(0).due(f64::MAX, now), None);
     }
 
     #[test]
     fn a_rest_saves_up_no_more_than_a_burst() {
         let (throttle, began) = (Throttle::new(1_000_000), Instant::now());
-        assert_eq!(throttle.due(1_000, began), None);
+        assert_eq!(throttle.due(1_000.0, began), None);
         let later = began + Duration::from_secs(60);
-        assert_eq!(throttle.due(1_100_000, later), Some(later + Duration::from_secs(1)));
+        assert_eq!(throttle.due(1_100_000.0, later), Some(later + Duration::from_secs(1)));
     }
 }
