@@ -6,6 +6,7 @@
 
 use super::{
     run::Run,
+    snapshots::Arrival,
     transport::{Letter, PeerMessage},
 };
 use crate::{
@@ -149,6 +150,10 @@ impl Run {
     }
 
     fn ask_for_refill(&self) {
+        // What it asks for is here already, and takes its time; another one would be sent in vain.
+        if matches!(*self.shared.arrival.lock(), Arrival::Arriving | Arrival::Whole) {
+            return;
+        }
         let leader = self.node.status().leader.filter(|leader| *leader != self.shared.member_id);
         if let Some(to) = leader {
             self.shared.transport.send(vec![Letter { to, message: PeerMessage::Refill }]);
