@@ -275,7 +275,7 @@ mod tests {
         retention.made(FOLLOWER, Some(Index(10_000)));
         let data = bytes::Bytes::from(vec![0; HELD_BYTES_MAX / 2 + 1]);
         let entry = Entry { data, ..Entry::default() };
-        retention.appended(&[entry.clone()]);
+        retention.appended(std::slice::from_ref(&entry));
         look(&mut retention, &lacking, 9_901, true);
         assert_eq!(retention.release(Index(20_000), false), Index(10_000));
         retention.appended(&[entry]);
