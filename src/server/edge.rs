@@ -202,12 +202,27 @@ impl<B: Backend> Edge<B> {
         self.backend.keeper().view()
     }
 
+    /// Whether `allowed` permits it. A refusal counts only once this member knows what anybody may have been told: a permission that
+    /// another member said was granted may still be on its way. If `serializable`, what is known here counts.
+    ///
+    /// # Errors
+    /// What `allowed` says; or nobody knows what is true now.
+    pub async fn permit(&self, serializable: bool, allowed: impl Fn(&View) -> Result<(), Error>) -> Result<(), Error> {
+        let said = allowed(self.view());
+        if said.is_ok() || serializable {
+            return said;
+        }
+        self.backend.level().await?;
+        allowed(self.view())
+    }
+
     /// Reads what `allowed` permits. If permissions change meanwhile it begins again: what is answered was permitted when it was read.
     ///
     /// # Errors
-    /// What `allowed` says, or `read`.
+    /// As [`Edge::permit`], or `read`.
     pub async fn read<T, F>(
         &self,
+        serializable: bool,
         allowed: impl Fn(&View) -> Result<(), Error>,
         read: impl Fn() -> F,
     ) -> Result<T, Error>
@@ -217,7 +232,7 @@ impl<B: Backend> Edge<B> {
         let view = self.view();
         loop {
             let stamp = view.auth_stamp();
-            allowed(view)?;
+            self.permit(serializable, &allowed).await?;
             let result = read().await;
             if view.auth_stamp() == stamp {
                 return result;
@@ -261,7 +276,7 @@ impl<B: Backend> Edge<B> {
         author: &Author,
         command: Command,
     ) -> Result<(Reply, Header), Error> {
-        self.view().authorize(author, &command)?;
+        self.permit(false, |view| view.authorize(author, &command)).await?;
         let _ticket = self.admit(class_of(&command), bytes)?;
         let trace = self.trace(call);
         let key = key_of(&command);

@@ -49,7 +49,7 @@ impl<B: Backend> Kv for KvService<B> {
         let key = checked.query.range.start().clone();
         let allowed = |view: &View| view.authorize_read(&caller, &checked.query.range);
         let read = |ticket| self.edge.backend.range(checked.query.clone(), checked.serializable, ticket, &trace);
-        let result = self.edge.read(allowed, || self.edge.admission.reading(read)).await;
+        let result = self.edge.read(checked.serializable, allowed, || self.edge.admission.reading(read)).await;
         trace.done(&key, &result);
         let (result, ticket) = result?;
         let header = self.edge.backend.header().at(result.revision);
@@ -64,7 +64,8 @@ impl<B: Backend> Kv for KvService<B> {
         // As every stream: not on a learner, not even serializable.
         let caller = self.edge.enter(&metadata, &extensions, false).await?;
         let checked = check::range_stream(request)?;
-        self.edge.view().authorize_read(&caller, &checked.query.range)?;
+        let allowed = |view: &View| view.authorize_read(&caller, &checked.query.range);
+        self.edge.permit(checked.serializable, allowed).await?;
         self.edge.pace(&caller, || vec![checked.query.range.clone()])?;
         let mut end = self.edge.stream_end(&metadata);
 
@@ -130,7 +131,7 @@ impl<B: Backend> Kv for KvService<B> {
             let trace = self.edge.trace("Txn");
             let allowed = |view: &View| view.authorize_txn(&caller, &checked.txn);
             let read = |ticket| self.edge.backend.txn_read(&checked.txn, checked.serializable, ticket, &trace);
-            let result = self.edge.read(allowed, || self.edge.admission.reading(read)).await;
+            let result = self.edge.read(checked.serializable, allowed, || self.edge.admission.reading(read)).await;
             trace.done(&[], &result);
             let (reply, revision, ticket) = result?;
             let header = self.edge.backend.header().at(revision);
@@ -170,7 +171,7 @@ async fn walk<B: Backend>(
     let backend = &edge.backend;
     let whole = query.range.clone();
     let allowed = |view: &View| view.authorize_read(caller, &whole);
-    let pinned = edge.read(allowed, || backend.pin(&whole, query.revision, serializable)).await?;
+    let pinned = edge.read(serializable, allowed, || backend.pin(&whole, query.revision, serializable)).await?;
     let count = pinned.reader.count(&pinned.pin, &query.range);
     let mut left = if query.limit > 0 { query.limit } else { i64::MAX };
     let more = count > left;

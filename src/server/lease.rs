@@ -36,7 +36,7 @@ impl<B: Backend> Lease for LeaseService<B> {
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let (metadata, extensions, request) = request.into_parts();
         let caller = self.edge.enter(&metadata, &extensions, false).await?;
-        self.edge.view().authorize_any(&caller)?;
+        self.edge.permit(false, |view| view.authorize_any(&caller)).await?;
         let _ticket = self.edge.admit(Class::Upkeep, request.encoded_len())?;
         let trace = self.edge.trace("LeaseGrant");
         let result = self.edge.backend.lease_grant(&caller, LeaseId(request.id), request.ttl, &trace).await;
@@ -67,7 +67,7 @@ impl<B: Backend> Lease for LeaseService<B> {
         let identity = self.edge.open(&metadata, &extensions, false)?;
         // A stream is somebody's to its end: a token that ends meanwhile has said what it had to say.
         let mut caller = self.edge.identify(&identity).await?;
-        self.edge.view().authorize_any(&caller)?;
+        self.edge.permit(false, |view| view.authorize_any(&caller)).await?;
         let mut end = self.edge.stream_end(&metadata);
         let (sender, receiver) = mpsc::channel(ANSWERS_WAITING_MAX);
         let edge = self.edge.clone();
@@ -114,7 +114,7 @@ impl<B: Backend> Lease for LeaseService<B> {
         let caller = self.edge.enter(&metadata, &extensions, false).await?;
         let id = LeaseId(request.id);
         let allowed = |view: &View| view.authorize_any(&caller);
-        let left = self.edge.read(allowed, || self.edge.backend.lease_left(id, request.keys)).await?;
+        let left = self.edge.read(false, allowed, || self.edge.backend.lease_left(id, request.keys)).await?;
         // Those that are told: more may have been attached since anybody looked.
         let told = left.iter().flat_map(|left| &left.keys);
         let mut told = told.map(|key| KeyRange::One(key.clone()));
@@ -139,7 +139,7 @@ impl<B: Backend> Lease for LeaseService<B> {
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let caller = self.edge.enter(request.metadata(), request.extensions(), false).await?;
         let allowed = |view: &View| view.authorize_leases(&caller);
-        let leases = self.edge.read(allowed, || self.edge.backend.leases()).await?;
+        let leases = self.edge.read(false, allowed, || self.edge.backend.leases()).await?;
         let leases = leases.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: self.edge.backend.header().to_wire(), leases }))
     }
@@ -150,7 +150,7 @@ async fn still<B: Backend>(edge: &Edge<B>, identity: &Identity, caller: &mut Aut
     if edge.view().auth_enabled() && *caller == Author::Nobody {
         *caller = edge.identify(identity).await?;
     }
-    edge.view().authorize_any(caller)
+    edge.permit(false, |view| view.authorize_any(caller)).await
 }
 
 /// Answers for a client that does not read; then its next request waits.

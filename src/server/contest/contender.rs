@@ -130,7 +130,7 @@ impl<B: Backend> Contender<B> {
     /// For a contender that came without a lease. As with etcd it is named in the key alone, and ends after a minute unless the client renews it.
     async fn make_lease(&self) -> Result<LeaseId, Error> {
         let edge = &self.contests.edge;
-        edge.view().authorize_any(&self.caller)?;
+        edge.permit(false, |view| view.authorize_any(&self.caller)).await?;
         let _ticket = edge.admit(Class::Upkeep, self.wish.bytes)?;
         let trace = Trace::of_none();
         match edge.backend.lease_grant(&self.caller, LeaseId::NONE, SESSION_TTL_S, &trace).await?.result? {
@@ -179,7 +179,7 @@ impl<B: Backend> Contender<B> {
         let allowed = |view: &View| view.authorize_txn(&self.caller, &txn);
         let trace = Trace::of_none();
         let read = || edge.backend.txn_read(&txn, serializable, Ticket::aside(), &trace);
-        let (reply, revision, _ticket) = edge.read(allowed, read).await?;
+        let (reply, revision, _ticket) = edge.read(serializable, allowed, read).await?;
         if !reply.succeeded {
             return Err(self.wish.lost.clone());
         }

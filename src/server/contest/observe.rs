@@ -138,7 +138,7 @@ impl<B: Backend> Contests<B> {
         let allowed = |view: &View| view.authorize_read(caller, &query.range);
         let trace = Trace::of_none();
         let read = || self.edge.backend.range(query.clone(), serializable, Ticket::aside(), &trace);
-        let (found, _ticket) = self.edge.read(allowed, read).await?;
+        let (found, _ticket) = self.edge.read(serializable, allowed, read).await?;
         let header = self.edge.backend.header().at(found.revision);
         Ok((found.kvs.into_iter().next().map(convert::kv), header))
     }

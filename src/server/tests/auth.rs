@@ -3,7 +3,11 @@
 mod locks;
 
 use super::*;
-use crate::pb::authpb::{Permission, permission::Type};
+use crate::{
+    auth,
+    machine::Command,
+    pb::authpb::{Permission, permission::Type},
+};
 use pb::{
     WatchCreateRequest, WatchRequest, WatchResponse, auth_client::AuthClient, cluster_client::ClusterClient,
     lease_client::LeaseClient, maintenance_client::MaintenanceClient, watch_client::WatchClient,
@@ -203,6 +207,42 @@ async fn ghsa_q8m4_xhhv_38mg_no_service_answers_nobody() {
     refused(world.kv().compact(of(&alice, compaction())).await, Code::PermissionDenied, DENIED);
     let all = || range("\0", "\0");
     refused(world.kv().range(all()).await, Code::InvalidArgument, NOBODY);
+}
+
+#[tokio::test]
+async fn a_permission_that_another_member_has_granted_counts_here_too() {
+    let world = world().await;
+    let root = world.enable_auth().await;
+    let alice = world.login("alice", "alice").await.unwrap();
+    let take_and_give_back = async || {
+        world.revoke_alice(&root).await;
+        let request = auth::Request::UserGrantRole { user: "alice".to_owned(), role: "alice".to_owned() };
+        world.backend.set_late(Command::Auth(request));
+    };
+    let read = pb::RangeRequest { serializable: true, ..range("a", "") };
+    let txn = |op| {
+        let success = vec![pb::RequestOp { request: Some(op) }];
+        of(&alice, pb::TxnRequest { success, ..Default::default() })
+    };
+    take_and_give_back().await;
+    refused(world.kv().range(of(&alice, read.clone())).await, Code::PermissionDenied, DENIED);
+    world.kv().range(of(&alice, range("a", ""))).await.expect("a linearizable read");
+    world.kv().range(of(&alice, read)).await.expect("it is known here now");
+
+    take_and_give_back().await;
+    world.put_as(&alice, "a", "1").await.expect("a put");
+    take_and_give_back().await;
+    world.kv().txn(txn(pb::request_op::Request::RequestRange(range("a", "")))).await.expect("a transaction that reads");
+    take_and_give_back().await;
+    world.kv().txn(txn(pb::request_op::Request::RequestPut(put("a", "2")))).await.expect("and one that writes");
+    take_and_give_back().await;
+    let mut stream = world.kv().range_stream(of(&alice, range("a", ""))).await.expect("a stream").into_inner();
+    assert!(stream.message().await.expect("allowed").is_some());
+
+    // Until it is known whether there is one, there is no answer.
+    take_and_give_back().await;
+    world.backend.set_leader(None);
+    refused(world.kv().range(of(&alice, range("a", ""))).await, Code::Unavailable, "etcdserver: request timed out");
 }
 
 #[tokio::test]

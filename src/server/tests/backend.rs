@@ -99,6 +99,7 @@ struct Shared {
     ready: AtomicBool,
     refusal: Mutex<Option<Error>>,
     refusal_of_reads: Mutex<Option<Error>>,
+    late: Mutex<Option<Command>>,
     keeper: Keeper,
     proofs: Arc<Proofs>,
 }
@@ -167,6 +168,7 @@ impl TestBackend {
             ready: AtomicBool::new(true),
             refusal: Mutex::default(),
             refusal_of_reads: Mutex::default(),
+            late: Mutex::default(),
         };
         let backend = TestBackend { shared: Arc::new(shared) };
         backend.found();
@@ -224,6 +226,11 @@ impl TestBackend {
         *self.shared.refusal_of_reads.lock() = refusal;
     }
 
+    /// What was agreed on with other members, and is known here once this one is level with them.
+    pub(crate) fn set_late(&self, command: Command) {
+        *self.shared.late.lock() = Some(command);
+    }
+
     fn judge(&self, verdict: impl FnOnce(Rules, &Situation<'_>) -> Result<(), Error>) -> Result<(), Error> {
         let connected = self.shared.connected.lock().clone();
         let connected_for = |id| connected.contains(&id).then_some(Duration::from_secs(60));
@@ -278,7 +285,12 @@ impl Backend for TestBackend {
     }
 
     async fn level(&self) -> Result<(), Error> {
-        self.confirm(false)
+        self.confirm(false)?;
+        let late = self.shared.late.lock().take();
+        if let Some(command) = late {
+            self.apply(EntryKind::Normal, codec::encode(RequestId(1), &Author::Member, &command))?.result?;
+        }
+        Ok(())
     }
 
     fn header(&self) -> Header {
