@@ -225,7 +225,10 @@ async fn a_permission_that_another_member_has_granted_counts_here_too() {
         of(&alice, pb::TxnRequest { success, ..Default::default() })
     };
     take_and_give_back().await;
-    refused(world.kv().range(of(&alice, read.clone())).await, Code::PermissionDenied, DENIED);
+    // Copies that come and go make such a read linearizable.
+    if world.proxies.is_empty() {
+        refused(world.kv().range(of(&alice, read.clone())).await, Code::PermissionDenied, DENIED);
+    }
     world.kv().range(of(&alice, range("a", ""))).await.expect("a linearizable read");
     world.kv().range(of(&alice, read)).await.expect("it is known here now");
 
