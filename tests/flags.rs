@@ -269,6 +269,7 @@ fn other_wishes_are_taken() {
         "--unsafe-no-fsync",
         "--wal-keep-all",
         "--storage-cache-bytes=16777216",
+        "--value-cache-bytes=1048576",
         "--snapshot-send-bytes-per-s=1000000",
         "--initial-cluster-token=another",
         "--name=other",

@@ -41,7 +41,9 @@ struct Store {
 impl Store {
     fn open(data_dir: &Path) -> Store {
         let engine = engine::open(Kind::Redb, &data_dir.join("member/store"), Options::default()).expect("a store");
-        let machine = Machine::open(engine.clone(), machine::Settings { quota_bytes: -1 }).expect("a sound store");
+        let machine =
+            Machine::open(engine.clone(), machine::Settings { quota_bytes: -1, ..machine::Settings::default() })
+                .expect("a sound store");
         Store { engine, machine }
     }
 

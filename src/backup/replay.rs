@@ -19,7 +19,8 @@ const APPLY_ENTRIES: usize = 1_000;
 
 /// Applies `entries`, which have been translated, to the store.
 pub(super) fn replay(engine: &Arc<dyn Engine>, entries: &[Entry]) -> Result<Machine, Fault> {
-    let mut machine = Machine::open(Arc::clone(engine), machine::Settings { quota_bytes: -1 })?;
+    let mut machine =
+        Machine::open(Arc::clone(engine), machine::Settings { quota_bytes: -1, ..machine::Settings::default() })?;
     for batch in entries.chunks(APPLY_ENTRIES) {
         for entry in batch {
             // One by one: who may do what depends on all before.

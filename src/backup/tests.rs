@@ -32,7 +32,7 @@ const ME: MemberId = MemberId(0x11);
 const TERM: Term = Term(3);
 
 fn open(engine: Arc<dyn Engine>) -> Machine {
-    Machine::open(engine, machine::Settings { quota_bytes: -1 }).expect("a sound store")
+    Machine::open(engine, machine::Settings { quota_bytes: -1, ..machine::Settings::default() }).expect("a sound store")
 }
 
 fn put(key: &str, value: &str, lease: i64) -> Command {

@@ -70,6 +70,7 @@ pub struct Config {
     pub unsafe_no_fsync: bool,
     pub storage_engine: StorageEngine,
     pub storage_cache_bytes: usize,
+    pub value_cache_bytes: usize,
     pub wal_keep_all: bool,
 }
 
@@ -221,6 +222,7 @@ impl<'a> Reader<'a> {
                 _ => StorageEngine::Redb,
             },
             storage_cache_bytes: self.int("storage-cache-bytes", 1 << 20, 1 << 40) as usize,
+            value_cache_bytes: self.int("value-cache-bytes", 0, 1 << 40) as usize,
             wal_keep_all: self.bool("wal-keep-all"),
             name,
         };

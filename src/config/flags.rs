@@ -202,6 +202,7 @@ pub const FLAGS: &[Flag] = &[
     flag("snapshot-send-bytes-per-s", Int, "8388608", "henge", "Bytes that snapshots for other members may take in a second; 0: no limit. Up to 16 times as many once much of the log is kept for them.", Works),
     flag("storage-engine", Text, "redb", "henge", "Store under the data: \"redb\", or \"sled\" (experimental).", Works),
     flag("storage-cache-bytes", Int, "134217728", "henge", "Memory that the store may use for its cache.", Works),
+    flag("value-cache-bytes", Int, "268435456", "henge", "Memory for keys' values that were lately written or read; 0: none.", Works),
     flag("memory-budget", Int, "0", "Limits", "Bytes of memory that the shares of requests, answers, streams and unread watches are taken from; 0: half of what the machine, or its container, has.", Works),
     flag("max-range-bytes", Int, "0", "Limits", "Bytes of the largest answer to one range or one transaction that reads; 0: a sixteenth of --memory-budget.", Works),
     flag("max-connections", Int, "0", "Limits", "Most connections of clients; 0: three quarters of the open files that the system allows.", Works),

@@ -67,6 +67,8 @@ const APPLIED: &[u8] = b"applied";
 pub struct Settings {
     /// Size of the store at which this member asks for the NOSPACE alarm: 0 is [`QUOTA_BYTES_DEFAULT`], negative is never.
     pub quota_bytes: i64,
+    /// Memory for rows beside their keys: see [`mvcc::Store::hold_rows`].
+    pub value_cache_bytes: usize,
 }
 
 /// The state machine of one member.
@@ -107,6 +109,7 @@ impl Machine {
     pub fn open(engine: Arc<dyn Engine>, settings: Settings) -> Result<Machine, Fault> {
         let mark = mark_in(&*engine)?;
         let mut store = mvcc::Store::open(engine.clone())?;
+        store.hold_rows(settings.value_cache_bytes);
         let state = state_in(&*engine, store.take_leased())?;
         let quota = quota::Quota::new(settings.quota_bytes);
         quota.measure(engine.size()?, engine.pending());

@@ -4,37 +4,29 @@
 //! the live keys of a range adds up one number per chunk. The numbers are those of the newest state; the past is counted by
 //! walking.
 //!
-//! A search in a chunk looks at *heads*, not at keys: what the bounds of a chunk begin with, all its keys begin with, so that the
-//! eight bytes after that tell most keys apart, and lie side by side.
+//! What is in a chunk, and how a key is found there, is in `chunk`; the rows that are held beside the keys are the business of `hot`.
 
 use super::{
+    chunk::{CHUNK_MAX, Chunk, count_live},
+    hot::Hot,
     key_index::{Before, Generation, KeyIndex, Sketch},
     record::Stamp,
 };
 use crate::types::LeaseId;
 use std::ops::Bound;
 
-const CHUNK_MAX: usize = 128;
-
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Index {
     /// Never empty; a chunk is empty only if it is the only one.
-    chunks: Vec<Chunk>,
+    pub(super) chunks: Vec<Chunk>,
     /// Chunk `i` holds the keys of `[starts[i], starts[i + 1])`; `starts[0]` is the empty key.
     starts: Vec<Box<[u8]>>,
     /// Live keys of each chunk.
     live: Vec<u32>,
     live_total: usize,
-}
-
-#[derive(Debug, Default)]
-struct Chunk {
-    entries: Vec<KeyIndex>,
-    /// The [`head`] of each entry's key.
-    heads: Vec<u64>,
-    /// Bytes that both bounds of the chunk begin with, and so every key that is, or is looked for, in it.
-    shared: usize,
+    /// What is held of rows.
+    pub(super) hot: Hot,
 }
 
 /// A place between two keys. `(chunk, chunk.len())` and `(chunk + 1, 0)` are the same place.
@@ -58,14 +50,14 @@ pub(super) struct Budget {
 
 impl Index {
     pub(super) fn new() -> Index {
-        Index { chunks: vec![Chunk::default()], starts: vec![Box::default()], live: vec![0], live_total: 0 }
+        Index { chunks: vec![Chunk::default()], starts: vec![Box::default()], live: vec![0], ..Index::default() }
     }
 
     /// An index of keys that are already sorted.
     pub(super) fn from_sorted(keys: Vec<KeyIndex>) -> Index {
         // Three quarters full: the first inserts then need no splits.
         const FILL: usize = CHUNK_MAX * 3 / 4;
-        let mut index = Index { chunks: Vec::new(), starts: Vec::new(), live: Vec::new(), live_total: 0 };
+        let mut index = Index::default();
         let mut keys = keys.into_iter();
         loop {
             let entries: Vec<KeyIndex> = keys.by_ref().take(FILL).collect();
@@ -73,7 +65,7 @@ impl Index {
             index.starts.push(if index.chunks.is_empty() { Box::default() } else { first.key.clone() });
             index.live.push(count_live(&entries));
             index.live_total += count_live(&entries) as usize;
-            index.chunks.push(Chunk { heads: heads(&entries, 0), entries, shared: 0 });
+            index.chunks.push(Chunk::of(entries));
         }
         (0..index.chunks.len()).for_each(|number| index.bounds_changed(number));
         if index.chunks.is_empty() { Index::new() } else { index }
@@ -95,6 +87,7 @@ impl Index {
         let newborn = Generation { created: stamp.main, version: 1 };
         match self.chunks[number].search(key) {
             Ok(at) => {
+                self.chunks[number].forget_row(at);
                 let entry = &mut self.chunks[number].entries[at];
                 let before = entry.before();
                 let generation = match entry.is_live() {
@@ -118,9 +111,11 @@ impl Index {
     pub(super) fn delete(&mut self, key: &[u8], stamp: Stamp) -> Option<Before> {
         let number = self.chunk_of(key);
         let at = self.chunks[number].search(key).ok()?;
-        let entry = &mut self.chunks[number].entries[at];
+        let chunk = &mut self.chunks[number];
+        let entry = &mut chunk.entries[at];
         let before = entry.is_live().then(|| entry.before())?;
         entry.push(stamp, Generation::default(), Sketch::of(0, LeaseId::NONE));
+        chunk.forget_row(at);
         self.count(number, -1);
         Some(before)
     }
@@ -129,13 +124,15 @@ impl Index {
     pub(super) fn undo(&mut self, key: &[u8], before: Option<Before>) -> bool {
         let number = self.chunk_of(key);
         let at = self.chunks[number].search(key).expect("a key that was just written is in the index");
-        let entry = &mut self.chunks[number].entries[at];
+        let chunk = &mut self.chunks[number];
+        let entry = &mut chunk.entries[at];
         let was_live = entry.is_live();
         let stays = before.is_some_and(|before| entry.pop(before));
         let is_live = stays && entry.is_live();
+        chunk.forget_row(at);
         self.count(number, i32::from(is_live) - i32::from(was_live));
         if !stays {
-            self.chunks[number].remove(at);
+            self.remove(number, at);
             self.drop_if_empty(number);
         }
         is_live != was_live
@@ -166,27 +163,37 @@ impl Index {
         budget: Budget,
         found: &mut Vec<Stamp>,
     ) -> Option<&[u8]> {
-        let (from, to) = self.places(range);
-        let last_chunk = to.0.min(self.chunks.len() - 1);
         let mut looked_at = 0;
         let found_max = found.len().saturating_add(budget.found);
-        let mut visit = |entry: &KeyIndex| {
-            found.extend(entry.visible(at));
+        let stopped = self.each(range, direction, |chunk, number| {
+            found.extend(chunk.entries[number].visible(at));
             looked_at += 1;
             looked_at >= budget.looked_at || found.len() >= found_max
-        };
-        let part = |number| {
-            let (start, end) = self.part(number, from, to);
-            &self.chunks[number].entries[start..end]
-        };
-        let chunks = from.0..=last_chunk;
-        let stopped = match direction {
-            Direction::Ascending => chunks.flat_map(part).find(|entry| visit(entry)),
-            Direction::Descending => {
-                chunks.rev().flat_map(|number| part(number).iter().rev()).find(|entry| visit(entry))
-            }
-        };
+        });
         stopped.map(|entry| &*entry.key)
+    }
+
+    /// Visits the entries of a range, each as a chunk and a place in it, until `visit` says that it has enough. The last one then.
+    pub(super) fn each(
+        &self,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        direction: Direction,
+        mut visit: impl FnMut(&Chunk, usize) -> bool,
+    ) -> Option<&KeyIndex> {
+        let (from, to) = self.places(range);
+        let mut part = |number: usize| {
+            let (chunk, (start, end)) = (&self.chunks[number], self.part(number, from, to));
+            let stopped = match direction {
+                Direction::Ascending => (start..end).find(|at| visit(chunk, *at)),
+                Direction::Descending => (start..end).rev().find(|at| visit(chunk, *at)),
+            };
+            stopped.map(|at| &chunk.entries[at])
+        };
+        let mut chunks = from.0..=to.0.min(self.chunks.len() - 1);
+        match direction {
+            Direction::Ascending => chunks.find_map(&mut part),
+            Direction::Descending => chunks.rev().find_map(&mut part),
+        }
     }
 
     /// One step of the sweep: from key `from` on, looks at up to `keys_max` keys and removes up to about `rows_max` versions.
@@ -218,13 +225,13 @@ impl Index {
             match entry.sweep(bound, rows_max - removed.len(), removed) {
                 true if removed.len() >= rows_max => continue, // the same key again: it may have more to give
                 true => at += 1,
-                false => chunk.remove(at),
+                false => self.remove(number, at),
             }
         }
         None
     }
 
-    fn chunk_of(&self, key: &[u8]) -> usize {
+    pub(super) fn chunk_of(&self, key: &[u8]) -> usize {
         // `starts[0]` is at or before every key.
         self.starts.partition_point(|start| **start <= *key) - 1
     }
@@ -242,27 +249,36 @@ impl Index {
             let split = if is_append { CHUNK_MAX } else { CHUNK_MAX / 2 };
             let upper = self.chunks[number].split_off(split);
             let start = upper.entries.first().map_or_else(|| entry.key.clone(), |first| first.key.clone());
-            let upper_live = count_live(&upper.entries);
+            let upper_live = upper.live();
             self.live[number] -= upper_live;
             self.live.insert(number + 1, upper_live);
             self.starts.insert(number + 1, start);
             self.chunks.insert(number + 1, upper);
-            self.bounds_changed(number);
-            self.bounds_changed(number + 1);
+            for part in [number, number + 1] {
+                self.bounds_changed(part);
+                self.book(part);
+            }
             if at > split || is_append {
                 (number, at) = (number + 1, at - split);
             }
         }
         let live = i32::from(entry.is_live());
         self.chunks[number].insert(at, entry);
+        self.book(number);
         self.count(number, live);
+    }
+
+    fn remove(&mut self, number: usize, at: usize) {
+        self.chunks[number].remove(at);
+        self.book(number);
     }
 
     /// Removes a chunk without keys, unless it is the only one.
     fn drop_if_empty(&mut self, number: usize) -> bool {
         let goes = self.chunks[number].entries.is_empty() && self.chunks.len() > 1;
         if goes {
-            self.chunks.remove(number);
+            let chunk = self.chunks.remove(number);
+            self.hot.forget(&chunk);
             self.live.remove(number);
             self.starts.remove(number);
             self.starts[0] = Box::default();
@@ -276,12 +292,12 @@ impl Index {
         let size = |number: usize| self.chunks[number].entries.len();
         let goes = number > 0 && size(number - 1) + size(number) <= CHUNK_MAX / 2;
         if goes {
-            let mut chunk = self.chunks.remove(number);
+            let chunk = self.chunks.remove(number);
+            self.hot.forget(&chunk);
             self.live[number - 1] += self.live.remove(number);
             self.starts.remove(number);
-            let into = &mut self.chunks[number - 1];
-            into.heads.extend(heads(&chunk.entries, into.shared));
-            into.entries.append(&mut chunk.entries);
+            self.chunks[number - 1].append(chunk);
+            self.book(number - 1);
             self.bounds_changed(number - 1);
         }
         goes
@@ -293,11 +309,7 @@ impl Index {
             Some(end) => self.starts[number].iter().zip(end).take_while(|(a, b)| a == b).count(),
             None => 0,
         };
-        let chunk = &mut self.chunks[number];
-        if chunk.shared != shared {
-            chunk.shared = shared;
-            chunk.heads = heads(&chunk.entries, shared);
-        }
+        self.chunks[number].set_shared(shared);
     }
 
     fn places(&self, (from, to): (Bound<&[u8]>, Bound<&[u8]>)) -> (Place, Place) {
@@ -340,61 +352,18 @@ impl Index {
         let keys: Vec<&[u8]> = self.chunks.iter().flat_map(|chunk| &chunk.entries).map(|entry| &*entry.key).collect();
         assert!(keys.is_sorted_by(|a, b| a < b), "keys ascend");
         for (number, chunk) in self.chunks.iter().enumerate() {
-            let Chunk { entries, heads: kept, shared } = chunk;
-            assert!(entries.len() <= CHUNK_MAX && (!entries.is_empty() || self.chunks.len() == 1));
-            assert_eq!(self.live[number], count_live(entries));
-            assert_eq!(*kept, heads(entries, *shared));
-            assert!(entries.iter().all(|entry| entry.key.starts_with(&self.starts[number][..*shared])));
+            let entries = &chunk.entries;
+            chunk.check(&self.starts[number]);
+            assert!(!entries.is_empty() || self.chunks.len() == 1);
+            assert_eq!(self.live[number], chunk.live());
             assert!(
                 entries.iter().all(|entry| self.chunk_of(&entry.key) == number),
                 "keys are where they are looked for"
             );
         }
+        self.hot.check(&self.chunks);
         assert_eq!(self.live_total, self.live.iter().map(|live| *live as usize).sum::<usize>());
     }
-}
-
-impl Chunk {
-    /// Where `key`, which lies between the chunk's bounds, is or belongs.
-    fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        let wanted = head(key, self.shared);
-        let from = self.heads.partition_point(|head| *head < wanted);
-        let alike = self.heads[from..].iter().take_while(|head| **head == wanted).count();
-        let found = self.entries[from..from + alike].binary_search_by(|entry| (*entry.key).cmp(key));
-        found.map(|at| from + at).map_err(|at| from + at)
-    }
-
-    fn insert(&mut self, at: usize, entry: KeyIndex) {
-        self.heads.insert(at, head(&entry.key, self.shared));
-        self.entries.insert(at, entry);
-    }
-
-    fn remove(&mut self, at: usize) {
-        self.heads.remove(at);
-        self.entries.remove(at);
-    }
-
-    fn split_off(&mut self, at: usize) -> Chunk {
-        Chunk { entries: self.entries.split_off(at), heads: self.heads.split_off(at), shared: self.shared }
-    }
-}
-
-/// Eight bytes of a key from byte `shared` on, as a number; keys of one chunk with different heads compare as their heads do.
-pub(super) fn head(key: &[u8], shared: usize) -> u64 {
-    let rest = key.get(shared..).unwrap_or_default();
-    match rest.first_chunk() {
-        Some(bytes) => u64::from_be_bytes(*bytes),
-        // A key that ends here comes before those that go on, except with zeros: then only the keys themselves can tell.
-        None => rest.iter().rev().fold(0, |head, byte| head >> 8 | u64::from(*byte) << 56),
-    }
-}
-
-fn heads(entries: &[KeyIndex], shared: usize) -> Vec<u64> {
-    entries.iter().map(|entry| head(&entry.key, shared)).collect()
-}
-
-fn count_live(entries: &[KeyIndex]) -> u32 {
-    entries.iter().filter(|entry| entry.is_live()).count() as u32
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl KeyIndex {
         KeyIndex { key, ..self }
     }
 
-    fn newest(&self) -> Stamp {
+    pub(super) fn newest(&self) -> Stamp {
         Stamp { main: self.main, sub: self.sub, tombstone: self.sketch == Sketch::TOMBSTONE }
     }
 

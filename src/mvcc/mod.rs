@@ -17,15 +17,21 @@
 //! A *compaction* at R is a mark: reads below R are refused from then on. The *sweep* ([`Reader::compact_step`]) removes what
 //! nobody can read any more, in small steps, whenever it gets to it. A [`Pin`] holds the sweep below the revision it names.
 //!
+//! Rows of newest versions may be held in memory beside their keys ([`Store::hold_rows`]); nobody can tell by what they read.
+//!
 //! A store may be a *copy* of a part of another one: then it does not count revisions but repeats those of the other ([`Loader`],
 //! [`Store::repeat`], [`Store::advance`]).
 
+mod chunk;
 mod compact;
 mod hash;
 mod history;
+mod hot;
 mod index;
 mod key_index;
+mod listed;
 mod open;
+mod page;
 mod pin;
 mod read;
 mod record;
@@ -39,6 +45,7 @@ mod tests;
 pub use compact::Marks;
 pub use hash::HashKv;
 pub use history::History;
+pub use listed::RangeRows;
 pub use pin::Pin;
 pub use read::{Chunk, RangeQuery, RangeResult, Reader, SortOrder, SortTarget, is_before_any};
 pub use record::{Event, EventKind, KeyValue, read_row, write_row};
@@ -50,6 +57,7 @@ use crate::{
     engine::{Batch, Engine, Table},
     types::{Error, Fault, Key, LeaseId, Revision},
 };
+use bytes::Bytes;
 use compact::Sweep;
 use index::Index;
 use open::Opened;
@@ -96,18 +104,18 @@ struct State {
 impl Shared {
     /// The row of a version that must be there.
     fn row(&self, stamp: Stamp) -> Result<KeyValue, Fault> {
-        match self.row_if_any(stamp)? {
-            Some(kv) => Ok(kv),
-            None => Err(damaged(stamp, "is in the index, but its row is gone")),
-        }
+        decoded(stamp, &self.stored(stamp)?)
     }
 
     /// The row of a version that may have been swept.
     fn row_if_any(&self, stamp: Stamp) -> Result<Option<KeyValue>, Fault> {
-        let Some(row) = self.engine.get(Table::Versions, &stamp.row_key())? else { return Ok(None) };
-        let kv = record::decode(&row).ok_or_else(|| damaged(stamp, "has a row that is no mvccpb.KeyValue"))?;
-        Ok(Some(kv))
+        let row = self.engine.get(Table::Versions, &stamp.row_key())?;
+        row.map(|row| decoded(stamp, &row)).transpose()
     }
+}
+
+fn decoded(stamp: Stamp, row: &Bytes) -> Result<KeyValue, Fault> {
+    record::decode(row).ok_or_else(|| damaged(stamp, "has a row that is no mvccpb.KeyValue"))
 }
 
 fn damaged(stamp: Stamp, what: &str) -> Fault {
@@ -145,6 +153,8 @@ impl Store {
     /// As [`Store::open`]; the store is then as it was.
     pub fn replace(&mut self, engine: Arc<dyn Engine>) -> Result<(), Fault> {
         let Opened { shared, current, leased } = open::open(engine)?;
+        let rows_held_max = self.shared.state.read().index.hot.bytes_max();
+        shared.state.write().index.hold_rows(rows_held_max);
         *self.readers.write() = shared.clone();
         (self.shared, self.current, self.leased) = (shared, current, leased);
         Ok(())
@@ -156,6 +166,11 @@ impl Store {
         let wanted = Arc::default();
         self.prevs = Prevs::WhileAny(Arc::clone(&wanted));
         wanted
+    }
+
+    /// From now on up to `bytes_max` bytes of rows are held in memory beside the keys; 0, as at the beginning: none.
+    pub fn hold_rows(&mut self, bytes_max: usize) {
+        self.shared.state.write().index.hold_rows(bytes_max);
     }
 
     /// The readers' half.

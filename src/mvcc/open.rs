@@ -1,10 +1,10 @@
 //! The index, rebuilt from the rows.
 
 use super::{
-    NEVER, Shared, State, compact,
+    NEVER, Shared, State, chunk, compact,
     compact::Sweep,
     damaged,
-    index::{self, Index},
+    index::Index,
     key_index::{Generation, KeyIndex, Sketch},
     pin::Pins,
     record::{self, RowKey, Stamp},
@@ -103,7 +103,7 @@ fn sort(mut keys: Vec<KeyIndex>) -> Vec<KeyIndex> {
     let shared_with = |entry: &KeyIndex| entry.key.iter().zip(&first).take_while(|(a, b)| a == b).count();
     let shared = keys.iter().map(shared_with).min().unwrap_or(0);
     let mut keyed: Vec<(u64, KeyIndex)> =
-        keys.drain(..).map(|entry| (index::head(&entry.key, shared), entry)).collect();
+        keys.drain(..).map(|entry| (chunk::head(&entry.key, shared), entry)).collect();
     keyed.sort_unstable_by(|(a_head, a), (b_head, b)| a_head.cmp(b_head).then_with(|| a.key.cmp(&b.key)));
     keyed.into_iter().map(|(_, entry)| entry).collect()
 }

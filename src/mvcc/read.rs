@@ -156,6 +156,13 @@ impl Reader {
         self.shared().state.read().index.live_total()
     }
 
+    /// Bytes that rows beside their keys take, and may take: see [`super::Store::hold_rows`].
+    pub fn rows_held(&self) -> (usize, usize) {
+        let shared = self.shared();
+        let state = shared.state.read();
+        (state.index.hot.bytes(), state.index.hot.bytes_max())
+    }
+
     /// Reads a range at one revision.
     ///
     /// The time depends on what is returned: at the current revision counting is cheap, and a limited read in the order of keys
@@ -177,7 +184,15 @@ impl Reader {
             Ok(entered) => entered,
             Err(error) => return Ok(Err(error)),
         };
-        view(&pin).range(query, current, known, meter)
+        let view = View {
+            shared: &pin.shared,
+            at: pin.revision,
+            row: |stamp| match matches!(query.range, KeyRange::One(_)) {
+                true => pin.shared.asked_for(stamp),
+                false => pin.shared.row(stamp),
+            },
+        };
+        view.range(query, current, known, meter)
     }
 
     /// Number of live keys in a range, as [`Reader::keys_total`]. Costs next to nothing.
@@ -223,7 +238,7 @@ impl Reader {
 
     /// Checks and pins the revision of a query. What is cheap to know of the answer comes with it: a count is that of this very
     /// moment, since a write may be published before a walk begins.
-    fn enter(&self, query: &RangeQuery) -> Result<(Pin, i64, Known), Error> {
+    pub(super) fn enter(&self, query: &RangeQuery) -> Result<(Pin, i64, Known), Error> {
         let shared = &self.shared();
         let state = shared.state.read();
         let at = admit(query.revision, state.published, state.compacted)?;
@@ -239,8 +254,8 @@ fn view(pin: &Pin) -> View<'_, impl Fn(Stamp) -> Result<KeyValue, Fault>> {
 
 /// What the index tells about an answer without a walk.
 pub(super) enum Known {
-    /// All of it: the range is one key.
-    Key(Option<Stamp>),
+    /// All of it: the range is one key. Perhaps its row, too.
+    Key(Option<Stamp>, Option<Bytes>),
     /// The number of keys.
     Count(i64),
     /// The revision is of the past.
@@ -251,7 +266,8 @@ impl Known {
     /// The index's counts are those of revision `newest`, once what `ahead` names is taken off.
     pub(super) fn of(state: &State, range: &KeyRange, at: i64, newest: i64, ahead: &[(Key, i8)]) -> Known {
         if let KeyRange::One(key) = range {
-            return Known::Key(state.index.find(key).and_then(|entry| entry.visible(at)));
+            let seen = state.index.see(key, at);
+            return Known::Key(seen.map(|(stamp, _)| stamp), seen.and_then(|(_, row)| row.map(Bytes::copy_from_slice)));
         }
         if at != newest {
             return Known::Nothing;

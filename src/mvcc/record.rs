@@ -131,6 +131,8 @@ const MOD: u8 = 3 << 3;
 const VERSION: u8 = 4 << 3;
 const VALUE: u8 = 5 << 3 | 2;
 const LEASE: u8 = 6 << 3;
+/// A `KeyValue` in a list of them.
+const LISTED: u8 = 2 << 3 | 2;
 
 /// The row value of a version. Fields in the order of their numbers, zeros left out: the bytes that etcd's encoder makes.
 pub(super) fn encode(kv: &KeyValue) -> Bytes {
@@ -149,6 +151,13 @@ pub(super) fn encode(kv: &KeyValue) -> Bytes {
     put_number(&mut out, LEASE, kv.lease.0);
     debug_assert_eq!(out.len(), size, "the size was computed by the same rules");
     out.into()
+}
+
+/// Adds a row to a list, as answers to ranges have it: field 2 of `etcdserverpb.RangeResponse`.
+pub(super) fn list(out: &mut Vec<u8>, row: &[u8]) {
+    out.push(LISTED);
+    put_varint(out, row.len() as u64);
+    out.extend_from_slice(row);
 }
 
 /// The row value of a tombstone: the key only.

@@ -1,12 +1,13 @@
 //! The key space at one revision: the walk over it and the rows of an answer, within what the reader lets them have.
 
 use super::{
-    KeyValue, RangeQuery, RangeResult, STEP_KEYS, Shared, SortOrder, SortTarget,
+    KeyValue, RangeQuery, RangeResult, STEP_KEYS, Shared, SortOrder, SortTarget, decoded,
     index::{Budget, Direction},
     read::Known,
     record::Stamp,
 };
 use crate::types::{Error, Fault, KeyRange, Revision, Stop};
+use bytes::Bytes;
 use std::ops::Bound;
 
 /// Whom a range asks before it takes memory.
@@ -65,7 +66,7 @@ impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
     ) -> Result<RangeResult, Stop> {
         let revision = Revision(current);
         let count = match &known {
-            Known::Key(found) => Some(i64::from(found.is_some())),
+            Known::Key(found, _) => Some(i64::from(found.is_some())),
             Known::Count(count) => Some(*count),
             Known::Nothing => None,
         };
@@ -92,8 +93,12 @@ impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
             usize::MAX
         };
         let walk_max = if by_key && count.is_some() { limit } else { usize::MAX };
+        let mut held = None;
         let (found, walked) = match known {
-            Known::Key(found) => (found.into_iter().collect(), 0),
+            Known::Key(found, row) => {
+                held = row;
+                (found.into_iter().collect(), 0)
+            }
             _ => self.walk_within(&query.range, Extent { walk_max, keep_max }, direction, meter)?,
         };
         let count = count.unwrap_or(walked as i64);
@@ -102,7 +107,7 @@ impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
         }
         let (kvs, more) = match by_key {
             true => {
-                let kvs = self.rows(query, &found, meter)?;
+                let kvs = self.rows(query, &found, held, meter)?;
                 let more = count > kvs.len() as i64;
                 (kvs, more)
             }
@@ -159,12 +164,21 @@ impl<R: Fn(Stamp) -> Result<KeyValue, Fault>> View<'_, R> {
         }
     }
 
-    /// The rows of an answer in the order of keys.
-    fn rows(&self, query: &RangeQuery, found: &[Stamp], meter: &mut dyn Meter) -> Result<Vec<KeyValue>, Stop> {
+    /// The rows of an answer in the order of keys. The first one may be `held`.
+    fn rows(
+        &self,
+        query: &RangeQuery,
+        found: &[Stamp],
+        mut held: Option<Bytes>,
+        meter: &mut dyn Meter,
+    ) -> Result<Vec<KeyValue>, Stop> {
         meter.take(found.len() * size_of::<KeyValue>())?;
         let mut kvs = Vec::with_capacity(found.len());
         for stamp in found {
-            let mut kv = (self.row)(*stamp)?;
+            let mut kv = match held.take() {
+                Some(row) => decoded(*stamp, &row)?,
+                None => (self.row)(*stamp)?,
+            };
             query.strip(&mut kv);
             meter.take(kv.key.len() + kv.value.len())?;
             kvs.push(kv);

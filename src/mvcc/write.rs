@@ -2,6 +2,7 @@
 
 use super::{
     Event, EventKind, KeyValue, RangeQuery, RangeResult, Store,
+    hot::For,
     index::Direction,
     key_index::{Before, Generation, Sketch},
     read::{Known, admit},
@@ -20,6 +21,9 @@ use std::sync::{
 
 /// Keys that are deleted under one hold of the lock.
 const STEP_DELETES: usize = 200;
+
+/// Rows that are held under one hold of the lock.
+const STEP_HOLDS: usize = 200;
 
 /// The writes of one request. They share the main revision [`Store::current`] + 1 and see each other. Dropped without
 /// [`WriteTxn::finish`] it leaves no trace.
@@ -187,6 +191,7 @@ impl WriteTxn<'_> {
         if events.is_empty() {
             return (self.store.current(), events);
         }
+        let first = batch.ops.len();
         batch.ops.reserve(events.len());
         for (sub, event) in events.iter().enumerate() {
             let tombstone = event.kind == EventKind::Delete;
@@ -194,8 +199,26 @@ impl WriteTxn<'_> {
             let stamp = Stamp { main: self.main, sub: sub_of(sub), tombstone };
             batch.put(Table::Versions, Bytes::copy_from_slice(&stamp.row_key()), value);
         }
+        self.hold(&events, &batch.ops[first..]);
         self.store.current = self.main;
         (Revision(self.main), events)
+    }
+
+    /// Has the rows of puts held beside their keys, as far as there is room.
+    fn hold(&self, events: &[Event], rows: &[(Table, Bytes, Option<Bytes>)]) {
+        for (step, some) in events.chunks(STEP_HOLDS).enumerate() {
+            let index = &mut self.store.shared.state.write().index;
+            if index.hot.bytes_max() == 0 {
+                return;
+            }
+            for (offset, event) in some.iter().enumerate().filter(|(_, event)| event.kind == EventKind::Put) {
+                let sub = step * STEP_HOLDS + offset;
+                let stamp = Stamp { main: self.main, sub: sub_of(sub), tombstone: false };
+                if let Some(row) = &rows[sub].2 {
+                    index.warm(&event.kv.key, stamp, row, For::Writer);
+                }
+            }
+        }
     }
 
     /// Takes all writes back.

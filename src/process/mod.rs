@@ -362,6 +362,7 @@ fn settings(config: &Config, wal_dir: PathBuf, start_as: StartAs, sabotage: Opti
         catchup_entries: config.snapshot_catchup_entries,
         request_bytes_max: config.max_request_bytes,
         quota_bytes: quota_bytes(config),
+        value_cache_bytes: config.value_cache_bytes,
         flush_interval: config.backend_batch_interval,
         sweep_step: (config.compaction_batch_limit, config.compaction_sleep_interval),
         auto_compaction: config.auto_compaction.map(|mode| match mode {

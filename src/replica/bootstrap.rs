@@ -86,6 +86,8 @@ pub struct Settings {
     pub request_bytes_max: usize,
     /// Space quota in bytes; negative means none.
     pub quota_bytes: i64,
+    /// Memory for rows beside their keys: see [`crate::mvcc::Store::hold_rows`].
+    pub value_cache_bytes: usize,
     /// Longest time between two flushes of the store.
     pub flush_interval: Duration,
     /// Rows that one step of the sweep may touch, and the rest after it.
@@ -241,7 +243,8 @@ fn open_machine(settings: &Settings, home: &dyn Home) -> Result<(Machine, bool),
             home.discard()?;
         }
     }
-    let machine = Machine::open(engine, machine::Settings { quota_bytes: settings.quota_bytes })?;
+    let Settings { quota_bytes, value_cache_bytes, .. } = *settings;
+    let machine = Machine::open(engine, machine::Settings { quota_bytes, value_cache_bytes })?;
     Ok((machine, installed))
 }
 

@@ -32,6 +32,7 @@ fn settings(dir: &Path) -> Settings {
         catchup_entries: 10,
         request_bytes_max: 10_000,
         quota_bytes: 0,
+        value_cache_bytes: 1 << 20,
         // Flushed by the tests, if at all.
         flush_interval: Duration::from_secs(3600),
         sweep_step: (100, Duration::from_millis(1)),

@@ -6,7 +6,7 @@ use crate::{
     engine::{self, Checkpoint},
     machine::{AlarmKind, Applied, Command, Txn, TxnReply},
     membership::Member,
-    mvcc::{HashKv, Pin, RangeQuery, RangeResult, Reader},
+    mvcc::{HashKv, Pin, RangeQuery, RangeResult, RangeRows, Reader},
     types::{ClusterId, Error, Fault, Index, Key, KeyRange, LeaseId, MemberId, Revision, Term},
     watch::Hub,
 };
@@ -66,6 +66,37 @@ pub struct Pinned {
     pub pin: Pin,
 }
 
+/// What a range is answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// Keys that were looked at one by one.
+    Keys(RangeResult),
+    /// Rows as they are stored.
+    Rows(RangeRows),
+}
+
+impl Listed {
+    /// Reads a range in the way that costs least.
+    ///
+    /// # Errors
+    /// As [`Reader::range_within`].
+    pub fn read(reader: &Reader, query: &RangeQuery, ticket: &mut Ticket) -> Result<Result<Listed, Error>, Fault> {
+        Ok(match reader.rows_within(query, ticket)? {
+            Ok(Some(rows)) => Ok(Listed::Rows(rows)),
+            Ok(None) => reader.range_within(query, ticket)?.map(Listed::Keys),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// The current revision at the time of the read.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Listed::Keys(result) => result.revision,
+            Listed::Rows(rows) => rows.revision,
+        }
+    }
+}
+
 /// What the services ask of a member or a proxy. Cheap to clone: every call and every stream has its own.
 ///
 /// An `Err` of `propose` or `lease_grant` says that the outcome is not known here (or the command was never proposed); a refusal
@@ -89,6 +120,15 @@ pub trait Backend: Clone + Send + Sync + 'static {
         ticket: Ticket,
         trace: &Trace<'_>,
     ) -> impl Future<Output = Result<(RangeResult, Ticket), Error>> + Send;
+
+    /// The same, for whoever sends the answer as it is.
+    fn list(
+        &self,
+        query: RangeQuery,
+        serializable: bool,
+        ticket: Ticket,
+        trace: &Trace<'_>,
+    ) -> impl Future<Output = Result<(Listed, Ticket), Error>> + Send;
 
     /// Pins `range` at `revision` (0 or less: the current one) for a read in many steps; linearizable unless `serializable`.
     fn pin(

@@ -277,6 +277,11 @@ impl MemberBackend {
         let help = "The total size of put kv pairs seen by this member.";
         text.gauge("etcd_debugging_mvcc_total_put_size_in_bytes", help, &tally.put_bytes);
         text.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", reader.keys_total());
+        let (held, held_max) = reader.rows_held();
+        let help = "Memory that values take which were lately written or read, in bytes.";
+        text.gauge("henge_value_cache_bytes", help, held);
+        let help = "Memory that values may take which were lately written or read, in bytes.";
+        text.gauge("henge_value_cache_max_bytes", help, held_max);
         let help = "The current revision of store.";
         text.gauge("etcd_debugging_mvcc_current_revision", help, reader.current().0);
         let help = "The revision of the last compaction in store.";

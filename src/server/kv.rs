@@ -1,7 +1,7 @@
 //! The KV service: ranges, puts, deletes, transactions, compaction.
 
 use super::{
-    Backend, Edge, Ticket,
+    Backend, Edge, Listed, Ticket,
     admission::{Class, Tab},
     check, convert,
 };
@@ -48,12 +48,15 @@ impl<B: Backend> Kv for KvService<B> {
         let trace = self.edge.trace("Range");
         let key = checked.query.range.start().clone();
         let allowed = |view: &View| view.authorize_read(&caller, &checked.query.range);
-        let read = |ticket| self.edge.backend.range(checked.query.clone(), checked.serializable, ticket, &trace);
+        let read = |ticket| self.edge.backend.list(checked.query.clone(), checked.serializable, ticket, &trace);
         let result = self.edge.read(checked.serializable, allowed, || self.edge.admission.reading(read)).await;
         trace.done(&key, &result);
         let (result, ticket) = result?;
-        let header = self.edge.backend.header().at(result.revision);
-        Ok(ticket.answers(convert::range(header.to_wire(), result)).await?)
+        let header = self.edge.backend.header().at(result.revision()).to_wire();
+        Ok(match result {
+            Listed::Keys(result) => ticket.answers(convert::range(header, result)).await?,
+            Listed::Rows(rows) => ticket.answers_with_rows(header, rows)?,
+        })
     }
 
     async fn range_stream(

@@ -5,10 +5,15 @@
 //! was made beside it, which takes the place of that nothing on its way out.
 
 use super::admission::Ticket;
-use crate::{runtime, types::Error};
-use bytes::{BufMut, Bytes};
+use crate::{
+    mvcc::RangeRows,
+    pb::etcdserverpb::{RangeResponse, ResponseHeader},
+    runtime,
+    types::Error,
+};
+use bytes::{Buf, BufMut, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use prost::Message;
+use prost::{Message, encoding};
 use std::{
     pin::Pin,
     sync::Arc,
@@ -39,6 +44,21 @@ impl Ticket {
         Ok(response)
     }
 
+    /// The answer to a range whose rows are there as they are sent.
+    ///
+    /// # Errors
+    /// [`Error::AnswerTooLarge`]
+    pub(super) fn answers_with_rows(
+        self,
+        header: Option<ResponseHeader>,
+        rows: RangeRows,
+    ) -> Result<Response<RangeResponse>, Error> {
+        let made = framed_rows(header, rows)?;
+        let mut response = self.goes_with(Response::new(RangeResponse::default()));
+        response.extensions_mut().insert(Made(made));
+        Ok(response)
+    }
+
     /// Has the ticket go along with the answer that was read with it, if it has paid for something.
     fn goes_with<T>(self, mut response: Response<T>) -> Response<T> {
         if self.has_paid() {
@@ -56,6 +76,33 @@ fn framed(message: &impl Message) -> Result<Bytes, Error> {
     framed.put_u32(length);
     message.encode_raw(&mut framed);
     Ok(framed.into())
+}
+
+/// The numbers of `more` and `count` in `etcdserverpb.RangeResponse`; `kvs`, which is 2, comes with the rows.
+const MORE: u32 = 3;
+const COUNT: u32 = 4;
+
+/// Writes around the rows what belongs there: they stay where they are.
+fn framed_rows(header: Option<ResponseHeader>, rows: RangeRows) -> Result<Bytes, Error> {
+    let RangeRows { kvs: mut message, count, more, .. } = rows;
+    if more {
+        encoding::bool::encode(MORE, &more, &mut message);
+    }
+    if count != 0 {
+        encoding::int64::encode(COUNT, &count, &mut message);
+    }
+    let mut front = [0; RangeRows::ROOM];
+    let mut left = &mut front[HEAD_BYTES..];
+    RangeResponse { header, ..RangeResponse::default() }.encode(&mut left).map_err(|_| Error::AnswerTooLarge)?;
+    let front_bytes = RangeRows::ROOM - left.len();
+    let length = front_bytes - HEAD_BYTES + message.len() - RangeRows::ROOM;
+    let length = u32::try_from(length).map_err(|_| Error::AnswerTooLarge)?;
+    front[1..HEAD_BYTES].copy_from_slice(&length.to_be_bytes());
+    let start = RangeRows::ROOM - front_bytes;
+    message[start..RangeRows::ROOM].copy_from_slice(&front[..front_bytes]);
+    let mut framed = Bytes::from(message);
+    framed.advance(start);
+    Ok(framed)
 }
 
 /// The response as it leaves: with what was made for it, if something was.
@@ -94,7 +141,7 @@ impl HttpBody for Whole {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::etcdserverpb::RangeResponse;
+    use crate::pb::mvccpb::KeyValue;
 
     #[test]
     fn what_is_made_is_what_the_library_would_send() {
@@ -102,5 +149,22 @@ mod tests {
         let framed = framed(&response).unwrap();
         assert_eq!(framed[..5], [0, 0, 0, 0, 4]);
         assert_eq!(RangeResponse::decode(&framed[5..]).unwrap(), response);
+    }
+
+    #[test]
+    fn rows_are_framed_as_the_message_that_they_are_of() {
+        let kv = |key: &'static str| KeyValue { key: key.into(), mod_revision: 7, ..KeyValue::default() };
+        let long = ResponseHeader { cluster_id: u64::MAX, member_id: u64::MAX, revision: -1, raft_term: u64::MAX };
+        for header in [None, Some(ResponseHeader { revision: 3, ..ResponseHeader::default() }), Some(long)] {
+            for (kvs, count, more) in
+                [(vec![], 0, false), (vec![kv("a"), kv("b")], 2, false), (vec![kv("a")], 300, true)]
+            {
+                let message = RangeResponse { header, kvs, more, count };
+                let listed = RangeResponse { kvs: message.kvs.clone(), ..RangeResponse::default() }.encode_to_vec();
+                let kvs = [&[0; RangeRows::ROOM][..], &listed].concat();
+                let rows = RangeRows { kvs, count, more, ..RangeRows::default() };
+                assert_eq!(framed_rows(message.header, rows).unwrap(), framed(&message).unwrap());
+            }
+        }
     }
 }

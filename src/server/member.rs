@@ -1,8 +1,8 @@
 //! [`Backend`] over a member: the edge of the core.
 
 use super::{
-    AuthSettings, Backend, Downgrade, Header, Healing, HealingNews, Keeper, LeaseLeft, Means, Pinned, Rules, Status,
-    Ticket, Trace, downgrade,
+    AuthSettings, Backend, Downgrade, Header, Healing, HealingNews, Keeper, LeaseLeft, Listed, Means, Pinned, Rules,
+    Status, Ticket, Trace, downgrade,
     gauges::MemberCounts,
     heal, read_txn,
     reconfig::{self, Situation},
@@ -13,7 +13,7 @@ use crate::{
     engine::Checkpoint,
     machine::{AlarmAction, AlarmKind, Applied, Command, Op, Reply, Txn, TxnReply},
     membership::{Change, Member},
-    mvcc::{HashKv, RangeQuery, RangeResult},
+    mvcc::{HashKv, RangeQuery, RangeResult, Reader},
     replica::{Handle, Stages},
     ring::Roster,
     types::{Error, Fault, KeyRange, LeaseId, MemberId, Revision},
@@ -173,6 +173,35 @@ impl MemberBackend {
         result
     }
 
+    /// Reads a range where that holds nobody up.
+    async fn read<T: Send + 'static>(
+        &self,
+        query: RangeQuery,
+        serializable: bool,
+        mut ticket: Ticket,
+        trace: &Trace<'_>,
+        read: impl Fn(&Reader, &RangeQuery, &mut Ticket) -> Result<Result<T, Error>, Fault> + Send + 'static,
+    ) -> Result<(T, Ticket), Error> {
+        let is_short = !ticket.is_for_much() && self.is_small(&query);
+        if ticket.is_for_little() && !is_short {
+            return Err(Error::NoRoom);
+        }
+        self.confirm(serializable).await?;
+        trace.may_read();
+        let read = match is_short {
+            true => self.sound(read(self.handle.reader(), &query, &mut ticket))?.map(|answer| (answer, ticket)),
+            false => {
+                let walk = move |handle: &Handle| {
+                    let answer = read(handle.reader(), &query, &mut ticket)?;
+                    Ok(answer.map(|answer| (answer, ticket)))
+                };
+                self.blocking(&self.walkers, walk).await
+            }
+        };
+        self.counts.ranges(&read);
+        read
+    }
+
     /// Whether an answer is there soon enough to be read where the call is.
     fn is_small(&self, query: &RangeQuery) -> bool {
         let reader = self.handle.reader();
@@ -272,30 +301,21 @@ impl Backend for MemberBackend {
         &self,
         query: RangeQuery,
         serializable: bool,
-        mut ticket: Ticket,
+        ticket: Ticket,
         trace: &Trace<'_>,
     ) -> Result<(RangeResult, Ticket), Error> {
-        let is_short = !ticket.is_for_much() && self.is_small(&query);
-        if ticket.is_for_little() && !is_short {
-            return Err(Error::NoRoom);
-        }
-        self.confirm(serializable).await?;
-        trace.may_read();
-        let read = match is_short {
-            true => {
-                let read = self.sound(self.handle.reader().range_within(&query, &mut ticket))?;
-                read.map(|result| (result, ticket))
-            }
-            false => {
-                let walk = move |handle: &Handle| {
-                    let result = handle.reader().range_within(&query, &mut ticket)?;
-                    Ok(result.map(|result| (result, ticket)))
-                };
-                self.blocking(&self.walkers, walk).await
-            }
-        };
-        self.counts.ranges(&read);
-        read
+        let read = |reader: &Reader, query: &RangeQuery, ticket: &mut Ticket| reader.range_within(query, ticket);
+        self.read(query, serializable, ticket, trace, read).await
+    }
+
+    async fn list(
+        &self,
+        query: RangeQuery,
+        serializable: bool,
+        ticket: Ticket,
+        trace: &Trace<'_>,
+    ) -> Result<(Listed, Ticket), Error> {
+        self.read(query, serializable, ticket, trace, Listed::read).await
     }
 
     async fn pin(&self, _range: &KeyRange, revision: Revision, serializable: bool) -> Result<Pinned, Error> {

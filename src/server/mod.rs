@@ -55,7 +55,7 @@ mod upkeep;
 mod watch;
 
 pub use admission::{Admission, Bounds, Ticket};
-pub use backend::{Backend, Header, LeaseLeft, Pinned, Status};
+pub use backend::{Backend, Header, LeaseLeft, Listed, Pinned, Status};
 pub use check::Limits;
 pub use downgrade::Downgrade;
 pub use edge::{Edge, Settings, StreamEnd, Version};

@@ -7,8 +7,8 @@ use crate::{
     membership::{Change, Member},
     mvcc::{HashKv, RangeQuery, RangeResult, Reader},
     server::{
-        AuthSettings, Backend, Downgrade, Header, Keeper, LeaseLeft, Means, Pinned, Rules, Status, Ticket, Trace,
-        downgrade, read_txn,
+        AuthSettings, Backend, Downgrade, Header, Keeper, LeaseLeft, Listed, Means, Pinned, Rules, Status, Ticket,
+        Trace, downgrade, read_txn,
         reconfig::{self, Situation},
     },
     types::{ClusterId, Entry, EntryKind, Error, Fault, KeyRange, LeaseId, MemberId, Revision, Term},
@@ -307,6 +307,18 @@ impl Backend for TestBackend {
         self.confirm(serializable)?;
         let result = self.answered(self.shared.reader.range_within(&query, &mut ticket))?;
         Ok((result, ticket))
+    }
+
+    async fn list(
+        &self,
+        query: RangeQuery,
+        serializable: bool,
+        mut ticket: Ticket,
+        _: &Trace<'_>,
+    ) -> Result<(Listed, Ticket), Error> {
+        self.confirm(serializable)?;
+        let listed = self.answered(Listed::read(&self.shared.reader, &query, &mut ticket))?;
+        Ok((listed, ticket))
     }
 
     async fn pin(&self, _: &KeyRange, revision: Revision, serializable: bool) -> Result<Pinned, Error> {

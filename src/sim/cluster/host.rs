@@ -141,6 +141,8 @@ impl Host {
             auth_token_ttl: Duration::from_secs(300),
             request_bytes_max: 100_000,
             quota_bytes: 0,
+            // So little that rows come and go.
+            value_cache_bytes: 4 << 10,
             flush_interval: Duration::from_micros(plan.flush_interval),
             sweep_step: (10, Duration::from_micros(5 * MS)),
             auto_compaction: None,

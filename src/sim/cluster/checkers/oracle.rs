@@ -32,7 +32,7 @@ impl Default for Oracle {
     fn default() -> Oracle {
         let engine = Arc::new(Memory::default());
         Oracle {
-            machine: Machine::open(engine, Settings { quota_bytes: 0 }).expect("an empty store in memory is sound"),
+            machine: Machine::open(engine, Settings::default()).expect("an empty store in memory is sound"),
             entries: Vec::new(),
             hashes: Vec::new(),
             replies: BTreeMap::new(),
