@@ -6,7 +6,7 @@ use henge::{
     auth::Author,
     engine::Memory,
     machine::{Command, Machine, Put, RequestId, Settings, codec},
-    mvcc::RangeQuery,
+    mvcc::{RangeQuery, Unmetered},
     types::{Entry, EntryKind, Index, Key, KeyRange, Term},
 };
 use std::{hint::black_box, sync::Arc};
@@ -24,8 +24,8 @@ fn put(number: u64) -> Bytes {
 }
 
 /// A machine that holds every key once, and the next index.
-fn machine() -> (Machine, u64) {
-    let mut machine = Machine::open(Arc::new(Memory::default()), Settings::default()).expect("memory");
+fn machine(settings: Settings) -> (Machine, u64) {
+    let mut machine = Machine::open(Arc::new(Memory::default()), settings).expect("memory");
     for from in (0..KEYS).step_by(1_000) {
         machine.apply((from..from + 1_000).map(entry).collect()).expect("memory");
     }
@@ -37,7 +37,7 @@ fn entry(number: u64) -> Entry {
 }
 
 fn apply(criterion: &mut Criterion) {
-    let (mut machine, mut next) = machine();
+    let (mut machine, mut next) = machine(Settings::default());
     let mut group = criterion.benchmark_group("apply");
     group.throughput(Throughput::Elements(BATCH));
     group.bench_function("100 puts of 256 B over 100,000 keys", |bencher| {
@@ -51,7 +51,7 @@ fn apply(criterion: &mut Criterion) {
 }
 
 fn read(criterion: &mut Criterion) {
-    let (machine, _) = machine();
+    let (machine, _) = machine(Settings::default());
     let reader = machine.reader();
     let mut number = 0;
     criterion.bench_function("read one key", |bencher| {
@@ -69,14 +69,27 @@ fn read(criterion: &mut Criterion) {
             assert_eq!(found.kvs.len(), 100);
         });
     });
+    let (machine, _) = self::machine(Settings { value_cache_bytes: 1 << 30, ..Settings::default() });
+    let reader = machine.reader();
+    criterion.bench_function("read a prefix of 100 keys as rows that lie beside them", |bencher| {
+        let query = RangeQuery::new(prefix.clone());
+        bencher.iter(|| {
+            let found = reader.rows_within(&query, &mut Unmetered).expect("memory").expect("current");
+            assert_eq!(found.expect("a plain range").count, 100);
+        });
+    });
 }
 
-fn encode(criterion: &mut Criterion) {
+fn code(criterion: &mut Criterion) {
     let data = put(1);
+    criterion.bench_function("encode a put", |bencher| {
+        let (_, author, command) = codec::decode(data.clone()).expect("a command");
+        bencher.iter(|| black_box(codec::encode(RequestId(1), &author, &command)));
+    });
     criterion.bench_function("decode a put", |bencher| {
         bencher.iter(|| black_box(codec::decode(data.clone()).expect("a command")));
     });
 }
 
-criterion_group!(benches, apply, read, encode);
+criterion_group!(benches, apply, read, code);
 criterion_main!(benches);

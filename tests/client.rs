@@ -3,10 +3,11 @@
 mod common;
 
 use common::Server;
-use henge::client::{Client, ConnectOptions, Error, GetOptions, KeeperState, PutOptions, WatchOptions};
+use henge::client::{Client, ConnectOptions, Error, GetOptions, KeeperState, Policy, PutOptions, WatchOptions};
 use std::time::Duration;
 use tokio::{
     runtime::Runtime,
+    task::JoinSet,
     time::{Instant, timeout},
 };
 
@@ -141,5 +142,30 @@ fn a_call_to_nobody_ends_with_an_error_in_time() {
         let error = client.get("key", GetOptions::default()).await.expect_err("nobody is there");
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         assert!(matches!(error, Error::Unreachable(_) | Error::Deadline), "{error:?}");
+    });
+}
+
+#[test]
+fn a_thousand_calls_at_once_go_over_one_connection() {
+    let server = Server::start();
+    server.put("k", "v");
+    let policy = Policy { attempts_max: 1, ..Policy::default() };
+    let options = ConnectOptions { request_timeout: Some(PATIENCE), retry: policy, ..ConnectOptions::default() };
+    Runtime::new().expect("a runtime").block_on(async {
+        let client = Client::connect([server.url()], options).await.expect("a client");
+        let mut calls = JoinSet::new();
+        for _ in 0..1_000 {
+            let client = client.clone();
+            calls.spawn(async move {
+                for _ in 0..20 {
+                    // Nothing is sent again here: a connection that is given up fails all that are under way on it.
+                    client.get("k", GetOptions::default()).await?;
+                }
+                Ok::<(), Error>(())
+            });
+        }
+        while let Some(done) = calls.join_next().await {
+            done.expect("no panic").expect("an answer");
+        }
     });
 }

@@ -162,6 +162,12 @@ async fn over_tls(address: String, tls: ClientTls) -> Result<TokioIo<crate::tls:
 /// The way to an address, with all that was said about connections: `host:port`, `http://host:port`, `https://host:port`.
 ///
 /// # Errors
+/// What one stream may have under way: watch answers may be large.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// What all streams together may have under way. The library below hangs up on a server whose small answers pile up, and takes half of this
+/// for its measure: with a window that begins small and grows with the path, that was 145 answers to calls that were made at once.
+const CONNECTION_WINDOW: u32 = 256 << 20;
+
 /// As [`Endpoints::new`].
 pub fn endpoint(address: &str, options: &ConnectOptions) -> Result<Way, Error> {
     let invalid = |why: String| Error::InvalidEndpoint(why);
@@ -186,8 +192,8 @@ pub fn endpoint(address: &str, options: &ConnectOptions) -> Result<Way, Error> {
         .origin(origin)
         .connect_timeout(options.connect_timeout)
         .tcp_nodelay(true)
-        // Watch answers may be large; the windows grow with the path.
-        .http2_adaptive_window(true);
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     let endpoint = match options.keepalive_time {
         // No pings on idle connections: etcd's servers take frequent ones for an attack and hang up.
         Some(every) => endpoint.http2_keep_alive_interval(every).keep_alive_timeout(options.keepalive_timeout),
