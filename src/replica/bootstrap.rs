@@ -3,6 +3,7 @@
 use super::{
     announce::Announcement,
     apply::{Apply, Committed},
+    company::Company,
     compactor::{AutoCompaction, AutoCompactor, Sweep},
     desk::Desk,
     expiry::Expiry,
@@ -393,6 +394,8 @@ fn build<D: Disk>(
         next_tick: now + settings.heartbeat,
         narrow: Narrow::default(),
         pace: Pace::default(),
+        readers: Company::default(),
+        lessees: Company::default(),
         forwarded: Vec::new(),
         handed: applied,
         restore: None,

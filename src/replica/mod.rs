@@ -18,6 +18,7 @@
 mod announce;
 mod apply;
 mod bootstrap;
+mod company;
 mod compactor;
 mod desk;
 mod expiry;
