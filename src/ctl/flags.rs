@@ -210,7 +210,7 @@ mod tests {
             "-w json --user -x:y get a -wfields -w=table",
             "--write-out=json --user=-x:y get a --write-out=fields --write-out=table",
         );
-        becomes("mem upd 1 --peer-urls -- --limit", "mem upd 1 --peer-urls=-- --limit");
+        becomes("mem upd 1 --peer-urls -- -w json", "mem upd 1 --peer-urls=-- --write-out=json");
         becomes("lock a --ttl -5 -- b --ttl -5", "lock a --ttl=-5 -- b --ttl -5");
     }
 

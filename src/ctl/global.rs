@@ -7,7 +7,7 @@ use super::{
     password,
 };
 use crate::{
-    client::{Client, ConnectOptions, TlsOptions},
+    client::{self, Client, ConnectOptions, TlsOptions},
     dns::Dns,
 };
 use clap::{ArgAction, Args};
@@ -243,10 +243,14 @@ impl Global {
         self.logged_in(client).await
     }
 
-    /// A client for one member, which has logged in there.
+    /// A client for one member, which has logged in there. That nobody answers is for the command to tell, which may have others to ask;
+    /// etcdctl ends there.
     pub async fn client_of(&self, endpoint: &str) -> Result<Client, Failure> {
         let client = self.stranger_to(endpoint).await?;
-        self.logged_in(client).await
+        match client.log_in(self.login_limit()).await {
+            Err(refusal @ client::Error::Status { .. }) => Err(Failure::connection(refusal)),
+            Ok(()) | Err(_) => Ok(client),
+        }
     }
 
     /// A client for one member, which logs in with its first call.
@@ -256,9 +260,12 @@ impl Global {
 
     /// As etcdctl does it: who can't log in has no connection, whatever was to be done with it.
     pub async fn logged_in(&self, client: Client) -> Result<Client, Failure> {
-        let limit = (!self.dial_timeout.is_zero()).then_some(self.dial_timeout);
-        client.log_in(limit).await.map_err(Failure::connection)?;
+        client.log_in(self.login_limit()).await.map_err(Failure::connection)?;
         Ok(client)
+    }
+
+    fn login_limit(&self) -> Option<Duration> {
+        (!self.dial_timeout.is_zero()).then_some(self.dial_timeout)
     }
 
     /// The printer for the chosen format.

@@ -217,7 +217,7 @@ mod tests {
     fn quotes_are_those_of_etcdctl() {
         let table = [
             ("put `a b` 'c d' \"e\\tf\"", &["put", "`a", "b`", "c d", "e\tf"][..]),
-            ("put a\"b c\" x'y z'", &["put", "a\"b", "c", "x'y", "z"]),
+            ("put a\"b c\" x'y z'", &["put", "a\"b", "c\"", "x'y", "z'"]),
             ("put k \"unfinished", &["put", "k", "unfinished"]),
             ("\"a\"b 'c'd", &["a", "b", "c", "d"]),
             ("put \"\" ''", &["put", "", ""]),
