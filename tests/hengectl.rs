@@ -276,10 +276,10 @@ fn an_endpoint_that_does_not_answer_is_passed_over_also_with_a_user() {
     let up = server.client.clone();
     let line = format!(
         "unset ETCDCTL_ENDPOINTS; $CTL --user a:b --endpoints 127.0.0.1:1,{up} endpoint hashkv \
-         --dial-timeout 300ms --command-timeout 300ms 2>&1 | cut -d' ' -f-7"
+         --dial-timeout 300ms --command-timeout 300ms 2>&1"
     );
     let told = server.run(tools, &line);
-    assert!(told.starts_with("Failed to get the hash of endpoint 127.0.0.1:1\n"), "{told}");
+    assert!(told.starts_with("Failed to get the hash of endpoint 127.0.0.1:1 ("), "{told}");
     assert!(told.contains(&format!("{up}, ")), "{told}");
 }
 
