@@ -32,7 +32,10 @@ fn replace_data(server: &mut Server, file: &Path, more: &[&str]) -> String {
     server.kill();
     std::fs::remove_dir_all(server.data_dir()).expect("its data");
     let data_dir = server.data_dir();
-    let told = succeed(server, &[&["snapshot", "restore", text(file), "--data-dir", text(&data_dir)], more].concat());
+    let args = [&["snapshot", "restore", text(file), "--data-dir", text(&data_dir)], more].concat();
+    let output = hengectl(server, &args);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && output.stdout.is_empty(), "{told}");
     server.restart();
     told
 }

@@ -268,6 +268,22 @@ fn a_group_without_a_command_of_its_own_prints_its_help() {
 }
 
 #[test]
+fn an_endpoint_that_does_not_answer_is_passed_over_also_with_a_user() {
+    let names = Ours::new();
+    let [ctl, utl] = names.paths();
+    let tools = Tools { ctl: &ctl, utl: &utl };
+    let server = Server::start(env!("CARGO_BIN_EXE_henge"), free_ports(), tools);
+    let up = server.client.clone();
+    let line = format!(
+        "unset ETCDCTL_ENDPOINTS; $CTL --user a:b --endpoints 127.0.0.1:1,{up} endpoint hashkv \
+         --dial-timeout 300ms --command-timeout 300ms 2>&1"
+    );
+    let told = server.run(tools, &line);
+    assert!(told.starts_with("Failed to get the hash of endpoint 127.0.0.1:1 ("), "{told}");
+    assert!(told.contains(&format!("{up}, ")), "{told}");
+}
+
+#[test]
 #[ignore = "needs etcd and etcdctl 3.7"]
 fn get_put_del_and_compaction_print_what_etcdctl_prints() {
     compare("kv");
@@ -325,4 +341,4 @@ fn files_are_looked_at_as_etcdutl_does() {
 // - by its own name, a flag wins over its variable; etcdctl refuses to run with both, and so does hengectl by that name.
 // - usage is printed only when asked for; a wrong flag gives one line. Retries are not logged.
 // - a format that a change cannot be told in (`member add -w table`) is refused before the change, not after it.
-// - `endpoint health` answers in the order of the endpoints. `member list --consistency` names the value that it does not know.
+// - `endpoint health` answers in the order of the endpoints; with a user, one that does not answer ends nothing. `member list --consistency` names the value that it does not know.

@@ -22,8 +22,9 @@ use crate::{
     types,
 };
 use bytes::Bytes;
+use std::time::Duration;
 use tonic::{
-    Request,
+    Request, Response,
     metadata::{Ascii, MetadataValue},
     transport::Channel,
 };
@@ -113,6 +114,19 @@ impl Shown {
         if let Some(token) = &self.token {
             request.metadata_mut().insert("token", token.clone());
         }
+    }
+}
+
+impl Client {
+    /// Logs in now, within `limit`, if there is a user to log in: who must know at once whether that can be done need not wait for the first
+    /// call.
+    ///
+    /// # Errors
+    /// What the member refuses with, [`Error::Deadline`] if none answers.
+    pub async fn log_in(&self, limit: Option<Duration>) -> Result<(), Error> {
+        // Whatever is sent, proof comes before it; so nothing need be.
+        let nothing = async |_, _: Request<()>| Ok(Response::new(()));
+        self.call_within(limit, Repeat::Freely, (), nothing).await
     }
 }
 

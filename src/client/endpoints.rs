@@ -171,13 +171,19 @@ const CONNECTION_WINDOW: u32 = 256 << 20;
 /// As [`Endpoints::new`].
 pub fn endpoint(address: &str, options: &ConnectOptions) -> Result<Way, Error> {
     let invalid = |why: String| Error::InvalidEndpoint(why);
-    let (scheme, rest) = match address.split_once("://") {
-        Some((scheme @ ("http" | "https"), rest)) if !rest.is_empty() => (scheme, rest.trim_end_matches('/')),
+    let given = address.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+    let (scheme, rest) = match &given {
+        Some((scheme, rest)) if matches!(scheme.as_str(), "http" | "https") && !rest.is_empty() => {
+            (scheme.as_str(), rest.trim_end_matches('/'))
+        }
         Some(_) => return Err(invalid(format!("unsupported endpoint {address:?}"))),
         None if address.is_empty() => return Err(invalid("empty endpoint".into())),
         None if options.tls.is_some() => ("https", address),
         None => ("http", address),
     };
+    // A port by itself is one of this host, as it is to programs in Go.
+    let here = rest.starts_with(':').then(|| format!("localhost{rest}"));
+    let rest = here.as_deref().unwrap_or(rest);
     let parsed =
         |url: String| url.parse::<Uri>().map_err(|cause| invalid(format!("bad endpoint {address:?}: {cause}")));
     // TLS is done below: the library above it must not try to, but it may say so to the server.
@@ -214,6 +220,8 @@ mod tests {
         let tls =
             |options: &ConnectOptions, address| endpoint(address, options).unwrap().tls.map(|(address, _)| address);
         assert_eq!(tls(&options, "https://a:1/"), Some("a:1".to_owned()));
+        assert_eq!(tls(&options, "HTTPS://a:1"), Some("a:1".to_owned()));
+        assert_eq!(tls(&options, "https://:1"), Some("localhost:1".to_owned()));
         assert_eq!(tls(&options, "a:1"), None);
         let secure = ConnectOptions { tls: Some(TlsOptions::default()), ..ConnectOptions::default() };
         assert_eq!(tls(&secure, "a:1"), Some("a:1".to_owned()));
@@ -222,6 +230,7 @@ mod tests {
         let missing = ConnectOptions { tls: Some(missing), ..ConnectOptions::default() };
         assert!(matches!(Endpoints::new(["a:1"], &missing), Err(Error::Tls(why)) if why.contains("no-such.pem")));
         assert!(Endpoints::new(["http://a:1"], &missing).is_ok(), "nobody needs it");
+        assert!(Endpoints::new([":2379", "Http://:2379"], &options).is_ok());
         for bad in ["", "http://", "unix://x", "a b:1"] {
             assert!(matches!(Endpoints::new([bad], &options), Err(Error::InvalidEndpoint(_))), "{bad:?}");
         }

@@ -47,6 +47,16 @@ impl Error {
         }
     }
 
+    /// The text with the gRPC code before it, where a member gave one, as Go's library writes it.
+    pub fn with_code(&self) -> String {
+        match self {
+            // The one that has another name there.
+            Error::Status { code: Code::Cancelled, text } => format!("rpc error: code = Canceled desc = {text}"),
+            Error::Status { code, text } => format!("rpc error: code = {code:?} desc = {text}"),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether this is the refusal `other` of the server, by its text.
     pub fn is(&self, other: &crate::types::Error) -> bool {
         matches!(self, Error::Status { text, .. } if text == other.text())
@@ -74,7 +84,7 @@ impl std::fmt::Display for Error {
         match self {
             // etcd's own texts stand alone, others come with their code, as etcd's tools print them.
             Error::Status { text, .. } if text.starts_with("etcdserver: ") => f.write_str(text),
-            Error::Status { code, text } => write!(f, "rpc error: code = {code:?} desc = {text}"),
+            Error::Status { .. } => f.write_str(&self.with_code()),
             Error::Unreachable(cause) => write!(f, "no connection: {cause}"),
             Error::Tls(text) => f.write_str(text),
             Error::Deadline => f.write_str("context deadline exceeded"),
@@ -158,5 +168,7 @@ mod tests {
         assert!(known.is(&crate::types::Error::LeaseNotFound));
         let other = Error::from(Status::new(Code::Unimplemented, "unknown method X"));
         assert_eq!(other.to_string(), "rpc error: code = Unimplemented desc = unknown method X");
+        assert_eq!(known.with_code(), "rpc error: code = NotFound desc = etcdserver: requested lease not found");
+        assert_eq!(Error::from(Status::cancelled("x")).to_string(), "rpc error: code = Canceled desc = x");
     }
 }

@@ -179,6 +179,8 @@ impl Client {
     {
         let attempts = self.attempts(repeat, message, send, limit.is_some());
         match limit {
+            // A timer counts in milliseconds, and would let through what is quick.
+            Some(limit) if limit < Duration::from_millis(1) => Err(Error::Deadline),
             // The local clock decides: a member that hangs, or that is not there, must not hold the caller.
             Some(limit) => tokio::time::timeout(limit, attempts).await.unwrap_or_else(|_| {
                 let endpoints = self.endpoints();

@@ -34,6 +34,8 @@ pub struct Defrag {
     #[cfg(feature = "server")]
     #[arg(long, conflicts_with = "cluster")]
     data_dir: Option<std::path::PathBuf>,
+    #[arg(hide = true)]
+    more: Vec<String>,
 }
 
 /// How long `defrag --data-dir` waits for a member that has not quite stopped, as etcdutl does.

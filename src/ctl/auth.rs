@@ -3,7 +3,9 @@
 use super::{
     failure::Failure,
     global::Global,
+    go,
     output::{Answer, Printer},
+    password,
 };
 use crate::{
     client::{Client, DeleteOptions, Error},
@@ -43,9 +45,9 @@ pub enum User {
         /// The name, or name:password
         #[arg(value_name = "USER")]
         name: Vec<String>,
-        /// Ask for the password on the terminal; false: read it from standard input
+        /// Ask for the password twice; false: read the first word of standard input
         #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-            action = clap::ArgAction::Set)]
+            action = clap::ArgAction::Set, value_parser = go::boolean)]
         interactive: bool,
         /// The password
         #[arg(long, default_value = "", hide_default_value = true)]
@@ -79,9 +81,9 @@ pub enum User {
         /// The user
         #[arg(value_name = "USER")]
         name: Vec<String>,
-        /// Ask for the password on the terminal; false: read it from standard input
+        /// Ask for the password twice; false: read the first word of standard input
         #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-            action = clap::ArgAction::Set)]
+            action = clap::ArgAction::Set, value_parser = go::boolean)]
         interactive: bool,
     },
     /// Grants a role to a user
@@ -200,7 +202,7 @@ pub async fn user(global: &Global, command: User) -> Result<(), Failure> {
                 _ if !new_user_password.is_empty() => (given, new_user_password),
                 Some(("", _)) => return Err(Failure::args("empty user name is not allowed")),
                 Some((name, password)) => (name, password.to_owned()),
-                None => (given, password(given, interactive)?),
+                None => (given, new_password(given, interactive)?),
             };
             let answer = global.client().await?.user_add(name, &password).await?;
             change(format!("User {name} created"), answer.header)
@@ -220,7 +222,7 @@ pub async fn user(global: &Global, command: User) -> Result<(), Failure> {
         }
         User::Passwd { name, interactive } => {
             let name = one(&name, "user passwd command requires user name as its argument")?;
-            let password = password(name, interactive)?;
+            let password = new_password(name, interactive)?;
             let answer = global.client().await?.user_change_password(name, &password).await?;
             change("Password updated".to_owned(), answer.header)
         }
@@ -340,16 +342,16 @@ impl Range {
     }
 }
 
-/// A new password: typed twice, or the first word of standard input.
-fn password(name: &str, interactive: bool) -> Result<String, Failure> {
+/// A new password: asked for twice, or the first word of standard input.
+fn new_password(name: &str, interactive: bool) -> Result<String, Failure> {
     if !interactive {
         let mut line = String::new();
         std::io::stdin().lock().read_line(&mut line).map_err(Failure::io)?;
         return Ok(line.split_whitespace().next().unwrap_or_default().to_owned());
     }
     let ask = |prompt: String| {
-        let typed = rpassword::prompt_password(prompt);
-        typed.map_err(|error| Failure::args(format!("failed to ask password: {error}")))
+        let typed = password::ask(&prompt);
+        typed.map_err(|error| Failure::args(format!("failed to ask password: {}", go::cause(&error))))
     };
     let first = ask(format!("Password of {name}: "))?;
     if first.is_empty() {

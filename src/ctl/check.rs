@@ -160,7 +160,7 @@ impl Check<'_> {
 
     /// Removes the check's keys, and tells the revision at which they were gone.
     async fn tidy(&self) -> Result<i64, Failure> {
-        let options = ConnectOptions { request_timeout: Some(TIDY), ..self.global.options() };
+        let options = ConnectOptions { request_timeout: Some(TIDY), ..self.global.options()? };
         let client = Client::connect(self.global.endpoints(), options).await?;
         let removed = client.delete(below(&self.prefix, ""), DeleteOptions::prefix(&self.prefix)).await?;
         Ok(removed.header.map_or(0, |header| header.revision))
@@ -186,7 +186,7 @@ impl Check<'_> {
     /// The resident memory of the first endpoint's process, in bytes, as its metrics tell it.
     async fn resident(&self, when: &str) -> Result<f64, Failure> {
         let endpoint = self.global.endpoints().into_iter().next().unwrap_or_default();
-        let page = tokio::time::timeout(Duration::from_secs(5), metrics(&endpoint, self.global.options().tls)).await;
+        let page = tokio::time::timeout(Duration::from_secs(5), metrics(&endpoint, self.global.connection().tls)).await;
         let found = page.unwrap_or_else(|_| Err("timed out".to_owned())).and_then(|page| {
             let line = page.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
             let value = line.and_then(|value| value.trim().parse().ok());

@@ -3,6 +3,7 @@
 use super::{
     failure::Failure,
     global::Global,
+    go,
     output::{Answer, Format, Health, Printer},
 };
 use crate::client::{Client, Error, GetOptions};
@@ -23,14 +24,22 @@ pub struct Args {
 #[derive(clap::Subcommand, Debug)]
 enum Command {
     /// Checks the healthiness of endpoints specified in `--endpoints` flag
-    Health,
+    Health {
+        #[arg(hide = true)]
+        more: Vec<String>,
+    },
     /// Prints out the status of endpoints specified in `--endpoints` flag
-    Status,
+    Status {
+        #[arg(hide = true)]
+        more: Vec<String>,
+    },
     /// Prints the KV history hash for each endpoint in --endpoints
     Hashkv {
         /// Maximum revision to hash (0: latest revision)
-        #[arg(long, default_value_t = 0)]
+        #[arg(long, default_value_t = 0, value_parser = go::int)]
         rev: i64,
+        #[arg(hide = true)]
+        more: Vec<String>,
     },
 }
 
@@ -38,26 +47,29 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     let endpoints = targets(global, args.cluster).await?;
     let printer = global.printer()?;
     match args.command {
-        Command::Health => {
-            let all = of_each(global, &endpoints, |client| async move {
+        Command::Health { .. } => {
+            let clients = of_all(&endpoints, async |endpoint| global.stranger_to(endpoint).await).await?;
+            let all = of_each(clients, |client| async move {
                 let began = Instant::now();
                 let error = unhealthy(&client).await;
                 (began.elapsed(), error)
             });
             let all: Vec<Health> =
-                all.await?.into_iter().map(|(endpoint, (took, error))| Health { endpoint, took, error }).collect();
+                all.await.into_iter().map(|(endpoint, (took, error))| Health { endpoint, took, error }).collect();
             let sick = all.iter().any(|one| one.error.is_some());
             print_health(printer, all)?;
             if sick { Err(Failure::error("unhealthy cluster")) } else { Ok(()) }
         }
-        Command::Status => {
-            let all = of_each(global, &endpoints, |client| async move { client.status().await }).await?;
+        Command::Status { .. } => {
+            let clients = of_all(&endpoints, async |endpoint| global.client_of(endpoint).await).await?;
+            let all = of_each(clients, |client| async move { client.status().await }).await;
             let (answers, error) = sift("status", all);
             printer.print(&Answer::Status(answers))?;
             error.map_or(Ok(()), |_| Err(Failure::error("")))
         }
-        Command::Hashkv { rev } => {
-            let all = of_each(global, &endpoints, move |client| async move { client.hash_kv(rev).await }).await?;
+        Command::Hashkv { rev, .. } => {
+            let clients = of_all(&endpoints, async |endpoint| global.client_of(endpoint).await).await?;
+            let all = of_each(clients, move |client| async move { client.hash_kv(rev).await }).await;
             let (answers, error) = sift("hash", all);
             printer.print(&Answer::HashKv(answers))?;
             error.map_or(Ok(()), |error| Err(Failure::error(error)))
@@ -70,7 +82,9 @@ pub async fn targets(global: &Global, cluster: bool) -> Result<Vec<String>, Fail
     if !cluster {
         return Ok(global.endpoints());
     }
-    let members = global.client().await?.member_list(true).await.map_err(|error| {
+    // Not as elsewhere a matter of the connection, in etcdctl.
+    let client = global.client().await.map_err(|failure| Failure::error(failure.text()))?;
+    let members = client.member_list(true).await.map_err(|error| {
         Failure::from(error).map(|text| format!("failed to fetch endpoints from etcd cluster member list: {text}"))
     })?;
     Ok(members.members.into_iter().flat_map(|member| member.client_ur_ls).collect())
@@ -96,22 +110,33 @@ async fn unhealthy(client: &Client) -> Option<String> {
     }
 }
 
+/// A client for each endpoint.
+async fn of_all(
+    endpoints: &[String],
+    connect: impl AsyncFn(&str) -> Result<Client, Failure>,
+) -> Result<Vec<(String, Client)>, Failure> {
+    let mut clients = Vec::new();
+    for endpoint in endpoints {
+        clients.push((endpoint.clone(), connect(endpoint).await?));
+    }
+    Ok(clients)
+}
+
 /// Runs `ask` against each endpoint at once; answers in the order of the endpoints.
-async fn of_each<T, F, Fut>(global: &Global, endpoints: &[String], ask: F) -> Result<Vec<(String, T)>, Failure>
+async fn of_each<T, F, Fut>(clients: Vec<(String, Client)>, ask: F) -> Vec<(String, T)>
 where
     T: Send + 'static,
     F: Fn(Client) -> Fut,
     Fut: Future<Output = T> + Send + 'static,
 {
     let mut asked = JoinSet::new();
-    for (at, endpoint) in endpoints.iter().enumerate() {
-        let answer = ask(global.client_of(endpoint).await?);
-        let endpoint = endpoint.clone();
+    for (at, (endpoint, client)) in clients.into_iter().enumerate() {
+        let answer = ask(client);
         asked.spawn(async move { (at, endpoint, answer.await) });
     }
     let mut all = asked.join_all().await;
     all.sort_by_key(|(at, ..)| *at);
-    Ok(all.into_iter().map(|(_, endpoint, answer)| (endpoint, answer)).collect())
+    all.into_iter().map(|(_, endpoint, answer)| (endpoint, answer)).collect()
 }
 
 /// The healthy ones are an answer; in the simple format the others are complaints.

@@ -2,14 +2,22 @@
 
 use super::{
     failure::Failure,
+    go,
     output::{Format, Printer},
+    password,
 };
 use crate::{
-    client::{Client, ConnectOptions, TlsOptions},
+    client::{self, Client, ConnectOptions, TlsOptions},
     dns::Dns,
 };
 use clap::{ArgAction, Args};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
 
 /// Flags for all commands; each is also read from the variable that its help names.
 #[derive(Args, Clone, Debug)]
@@ -22,39 +30,39 @@ pub struct Global {
     #[arg(short, long, global = true, env = "ETCDCTL_WRITE_OUT", default_value = "simple")]
     write_out: String,
     /// Print byte strings as hex encoded strings
-    #[arg(long, global = true, env = "ETCDCTL_HEX", num_args = 0..=1, require_equals = true, action = ArgAction::Set,
+    #[arg(long, global = true, env = "ETCDCTL_HEX", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = go::boolean,
         default_value = "false", default_missing_value = "true")]
     hex: bool,
     /// Timeout for short running commands, such as 5s or 1m30s
-    #[arg(long, global = true, env = "ETCDCTL_COMMAND_TIMEOUT", default_value = "5s", value_parser = duration)]
+    #[arg(long, global = true, env = "ETCDCTL_COMMAND_TIMEOUT", default_value = "5s", value_parser = go::duration)]
     pub command_timeout: Duration,
     /// Whether somebody chose the timeout: commands that may take long, such as `snapshot save`, have none otherwise.
     #[arg(skip)]
     pub command_timeout_chosen: bool,
     /// Timeout for one connection
-    #[arg(long, global = true, env = "ETCDCTL_DIAL_TIMEOUT", default_value = "2s", value_parser = duration)]
+    #[arg(long, global = true, env = "ETCDCTL_DIAL_TIMEOUT", default_value = "2s", value_parser = go::duration)]
     dial_timeout: Duration,
     /// Probe connections this often
-    #[arg(long, global = true, env = "ETCDCTL_KEEPALIVE_TIME", default_value = "2s", value_parser = duration)]
+    #[arg(long, global = true, env = "ETCDCTL_KEEPALIVE_TIME", default_value = "2s", value_parser = go::duration)]
     keepalive_time: Duration,
     /// Give up a connection whose probe is not answered for so long
-    #[arg(long, global = true, env = "ETCDCTL_KEEPALIVE_TIMEOUT", default_value = "6s", value_parser = duration)]
+    #[arg(long, global = true, env = "ETCDCTL_KEEPALIVE_TIMEOUT", default_value = "6s", value_parser = go::duration)]
     keepalive_timeout: Duration,
     /// Print the settings in use to standard error
-    #[arg(long, global = true, env = "ETCDCTL_DEBUG", num_args = 0..=1, require_equals = true, action = ArgAction::Set,
+    #[arg(long, global = true, env = "ETCDCTL_DEBUG", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = go::boolean,
         default_value = "false", default_missing_value = "true")]
     pub debug: bool,
     /// Disable transport security for endpoints without a scheme, unless a certificate is given
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_TRANSPORT", num_args = 0..=1, require_equals = true,
-        action = ArgAction::Set, default_value = "true", default_missing_value = "true")]
+        action = ArgAction::Set, value_parser = go::boolean, default_value = "true", default_missing_value = "true")]
     insecure_transport: bool,
     /// Skip server certificate verification (CAUTION: only for tests)
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_SKIP_TLS_VERIFY", num_args = 0..=1, require_equals = true,
-        action = ArgAction::Set, default_value = "false", default_missing_value = "true")]
+        action = ArgAction::Set, value_parser = go::boolean, default_value = "false", default_missing_value = "true")]
     insecure_skip_tls_verify: bool,
     /// Accept insecure SRV records describing cluster endpoints
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_DISCOVERY", num_args = 0..=1, require_equals = true,
-        action = ArgAction::Set, default_value = "true", default_missing_value = "true")]
+        action = ArgAction::Set, value_parser = go::boolean, default_value = "true", default_missing_value = "true")]
     insecure_discovery: bool,
     /// CA bundle to verify servers with, instead of what the system trusts
     #[arg(long, global = true, env = "ETCDCTL_CACERT", default_value = "", hide_default_value = true)]
@@ -96,17 +104,20 @@ pub struct Global {
     )]
     auth_jwt_token: String,
     /// Largest request to send, in bytes; 0 means 2 MiB
-    #[arg(long, global = true, env = "ETCDCTL_MAX_REQUEST_BYTES", default_value_t = 0)]
-    max_request_bytes: usize,
+    #[arg(long, global = true, env = "ETCDCTL_MAX_REQUEST_BYTES", default_value_t = 0, value_parser = go::int)]
+    max_request_bytes: i64,
     /// Largest answer to take, in bytes; 0 means 2 GiB
-    #[arg(long, global = true, env = "ETCDCTL_MAX_RECV_BYTES", default_value_t = 0)]
-    max_recv_bytes: usize,
+    #[arg(long, global = true, env = "ETCDCTL_MAX_RECV_BYTES", default_value_t = 0, value_parser = go::int)]
+    max_recv_bytes: i64,
     /// Domain whose SRV records name the endpoints
     #[arg(short, long, global = true, env = "ETCDCTL_DISCOVERY_SRV", default_value = "", hide_default_value = true)]
     discovery_srv: String,
     /// Suffix of the service to ask for under that domain
     #[arg(long, global = true, env = "ETCDCTL_DISCOVERY_SRV_NAME", default_value = "", hide_default_value = true)]
     discovery_srv_name: String,
+    /// The password that somebody typed, once it was needed: nobody is asked for it twice.
+    #[arg(skip)]
+    typed: OnceLock<String>,
 }
 
 impl Global {
@@ -117,27 +128,41 @@ impl Global {
             let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
             return Err(Failure::args(text));
         }
+        // What the client would find out later, and tell as if it were the connection's fault.
+        for file in [&self.cert, &self.key, &self.cacert].into_iter().filter(|file| !file.is_empty()) {
+            readable(Path::new(file)).map_err(Failure::args)?;
+        }
+        let (receive, send) = (self.max_recv_bytes, self.max_request_bytes);
+        if receive > 0 && send > receive {
+            let text =
+                format!("gRPC message recv limit ({receive} bytes) must be greater than send limit ({send} bytes)");
+            return Err(Failure::connection(text));
+        }
         Format::parse(&self.write_out)?;
         Ok(self)
     }
 
-    /// Asks for a password where only a user is named.
-    pub fn asked(mut self) -> Result<Global, Failure> {
-        if !self.user.is_empty() && self.password.is_empty() && !self.user.contains(':') {
-            self.password = rpassword::prompt_password("Password: ").map_err(Failure::error)?;
+    /// Who is to be logged in; where only a user is named, the password is asked for. As in etcdctl a name may hold a colon if the password
+    /// has a flag of its own, nobody logs in with an empty name or password, and a token is shown instead of any user.
+    fn login(&self) -> Result<Option<(String, String)>, Failure> {
+        if self.user.is_empty() || !self.auth_jwt_token.is_empty() {
+            return Ok(None);
         }
-        Ok(self)
+        let (user, password) = match (self.password.as_str(), self.user.split_once(':')) {
+            ("", Some(both)) => both,
+            ("", None) => (self.user.as_str(), self.typed()?),
+            (password, _) => (self.user.as_str(), password),
+        };
+        let can = !user.is_empty() && !password.is_empty();
+        Ok(can.then(|| (user.to_owned(), password.to_owned())))
     }
 
-    /// Who is to be logged in. As in etcdctl a name may hold a colon if the password has a flag of its own, and nobody logs in with an empty
-    /// password.
-    fn login(&self) -> Option<(String, String)> {
-        let own = |(name, password): (&str, &str)| (name.to_owned(), password.to_owned());
-        match (self.user.as_str(), self.password.as_str()) {
-            ("", _) => None,
-            (user, "") => user.split_once(':').filter(|(_, password)| !password.is_empty()).map(own),
-            both => Some(own(both)),
+    fn typed(&self) -> Result<&str, Failure> {
+        if let Some(typed) = self.typed.get() {
+            return Ok(typed);
         }
+        let typed = password::ask("Password: ").map_err(|error| Failure::error(go::cause(&error)))?;
+        Ok(self.typed.get_or_init(|| typed))
     }
 
     /// With `--discovery-srv` the endpoints come from DNS; then those that were given do not count.
@@ -152,7 +177,7 @@ impl Global {
     /// The endpoints by DNS, in the order to try them.
     async fn discovered(&self, dns: &Dns) -> Result<Vec<String>, Failure> {
         let found = dns.client_urls(&self.discovery_srv, &self.discovery_srv_name).await;
-        let mut found = found.map_err(Failure::error)?;
+        let mut found = found.map_err(|text| Failure::error(without_query(&text)))?;
         if !self.insecure_discovery {
             found.retain(|endpoint| {
                 let secure = endpoint.starts_with("https://");
@@ -171,16 +196,21 @@ impl Global {
         given.filter(|endpoint| !endpoint.is_empty()).collect()
     }
 
-    /// How the client is to connect and wait.
-    pub fn options(&self) -> ConnectOptions {
+    /// How the client is to connect and wait, and who it is.
+    pub fn options(&self) -> Result<ConnectOptions, Failure> {
+        Ok(ConnectOptions { user: self.login()?, ..self.connection() })
+    }
+
+    /// How to connect and wait, whoever it is.
+    pub fn connection(&self) -> ConnectOptions {
+        let some = |time: Duration| (!time.is_zero()).then_some(time);
         ConnectOptions {
-            connect_timeout: self.dial_timeout,
+            connect_timeout: some(self.dial_timeout).unwrap_or(CONNECT_TIMEOUT),
             request_timeout: Some(self.command_timeout),
             // etcd hangs up on clients that probe more often.
-            keepalive_time: Some(self.keepalive_time.max(Duration::from_secs(10))),
-            keepalive_timeout: self.keepalive_timeout,
+            keepalive_time: some(self.keepalive_time).map(|time| time.max(Duration::from_secs(10))),
+            keepalive_timeout: some(self.keepalive_timeout).unwrap_or(KEEPALIVE_TIMEOUT),
             tls: self.tls(),
-            user: self.login(),
             token: Some(self.auth_jwt_token.clone()).filter(|token| !token.is_empty()),
             send_bytes_max: or_default(self.max_request_bytes, SEND_BYTES_MAX),
             receive_bytes_max: or_default(self.max_recv_bytes, RECEIVE_BYTES_MAX),
@@ -203,14 +233,39 @@ impl Global {
         (options != TlsOptions::default() || !self.insecure_transport).then_some(options)
     }
 
-    /// A client for the whole cluster.
+    /// A client for the whole cluster, which has logged in.
     pub async fn client(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(self.endpoints(), self.options()).await?)
+        let endpoints = self.endpoints();
+        if endpoints.is_empty() {
+            return Err(Failure::connection("etcdclient: no available endpoints"));
+        }
+        let client = Client::connect(endpoints, self.options()?).await?;
+        self.logged_in(client).await
     }
 
-    /// A client for one member.
+    /// A client for one member, which has logged in there. That nobody answers is for the command to tell, which may have others to ask;
+    /// etcdctl ends there.
     pub async fn client_of(&self, endpoint: &str) -> Result<Client, Failure> {
-        Ok(Client::connect([endpoint], self.options()).await?)
+        let client = self.stranger_to(endpoint).await?;
+        match client.log_in(self.login_limit()).await {
+            Err(refusal @ client::Error::Status { .. }) => Err(Failure::connection(refusal)),
+            Ok(()) | Err(_) => Ok(client),
+        }
+    }
+
+    /// A client for one member, which logs in with its first call.
+    pub async fn stranger_to(&self, endpoint: &str) -> Result<Client, Failure> {
+        Ok(Client::connect([endpoint], self.options()?).await?)
+    }
+
+    /// As etcdctl does it: who can't log in has no connection, whatever was to be done with it.
+    pub async fn logged_in(&self, client: Client) -> Result<Client, Failure> {
+        client.log_in(self.login_limit()).await.map_err(Failure::connection)?;
+        Ok(client)
+    }
+
+    fn login_limit(&self) -> Option<Duration> {
+        (!self.dial_timeout.is_zero()).then_some(self.dial_timeout)
     }
 
     /// The printer for the chosen format.
@@ -224,40 +279,28 @@ const SEND_BYTES_MAX: usize = 2 << 20;
 /// The most that gRPC in Go takes.
 const RECEIVE_BYTES_MAX: usize = i32::MAX as usize;
 
-fn or_default(bytes: usize, default: usize) -> usize {
-    if bytes == 0 { default } else { bytes }
+/// What Go's library waits for a connection, and for the answer to a probe, if nobody says how long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+fn or_default(bytes: i64, default: usize) -> usize {
+    usize::try_from(bytes).ok().filter(|bytes| *bytes > 0).unwrap_or(default)
 }
 
-/// Reads a duration as Go programs write it: `1m30s`, `1.5s`, `100ms`, `0`.
-///
-/// # Errors
-/// In the words of Go's library.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("time: invalid duration {text:?}");
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let is_number = |c: char| c.is_ascii_digit() || c == '.';
-        let (number, after) = rest.split_at(rest.find(|c| !is_number(c)).unwrap_or(rest.len()));
-        let number = number.parse::<f64>().map_err(|_| bad())?;
-        let (unit, after) = after.split_at(after.find(is_number).unwrap_or(after.len()));
-        seconds += number
-            * match unit {
-                "ns" => 1e-9,
-                "us" | "µs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                "" => return Err(format!("time: missing unit in duration {text:?}")),
-                _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
-            };
-        rest = after;
-    }
-    if text.is_empty() { Err(bad()) } else { Duration::try_from_secs_f64(seconds).map_err(|_| bad()) }
+/// What is said of a name that DNS does not know, without the question as the library below keeps it.
+fn without_query(text: &str) -> String {
+    let mut parts = text.split(UNKNOWN_NAME);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |said, part| said + "no such host" + part.split_once(" }").map_or("", |(_, after)| after))
+}
+
+/// How that begins; it ends with a brace.
+const UNKNOWN_NAME: &str = "DNS error: no records found for Query {";
+
+/// Refuses a file that can't be read.
+fn readable(path: &Path) -> Result<(), String> {
+    let mut file = File::open(path).map_err(|error| go::refused("open", path, &error))?;
+    file.read(&mut [0]).map(drop).map_err(|error| go::refused("read", path, &error))
 }
 
 #[cfg(test)]
@@ -288,49 +331,61 @@ mod tests {
         assert_eq!(found(&["--discovery-srv-name=blue"]).await.expect("one"), ["http://c.example.com:2379"]);
         assert_eq!(found(&["--insecure-discovery=false"]).await.expect("none that is secure"), [""; 0]);
         let none = found(&["--discovery-srv-name=red"]).await.expect_err("none");
-        assert!(none.starts_with("dns lookup errors: lookup _etcd-client-ssl-red._tcp.example.com: "), "{none}");
+        let expected = "dns lookup errors: lookup _etcd-client-ssl-red._tcp.example.com: no such host and \
+                        lookup _etcd-client-red._tcp.example.com: no such host";
+        assert_eq!(none, expected);
     }
 
     #[test]
     fn endpoints_without_a_scheme_have_tls_if_a_flag_says_so() {
-        let tls = |flags: &[&str]| {
-            let flags = Flags::parse_from(["hengectl"].iter().chain(flags)).global.checked();
-            flags.map(|global| global.tls()).map_err(|failure| failure.text().to_owned())
-        };
-        assert_eq!(tls(&[]), Ok(None));
-        assert_eq!(tls(&["--insecure-transport=false"]), Ok(Some(TlsOptions::default())));
+        let global = |flags: &[&str]| Flags::parse_from(["hengectl"].iter().chain(flags)).global;
+        let tls = |flags: &[&str]| global(flags).tls();
+        assert_eq!(tls(&[]), None);
+        assert_eq!(tls(&["--insecure-transport=false"]), Some(TlsOptions::default()));
         let trusted_ca_file = Some("ca.pem".into());
-        assert_eq!(tls(&["--cacert=ca.pem"]), Ok(Some(TlsOptions { trusted_ca_file, ..TlsOptions::default() })));
+        assert_eq!(tls(&["--cacert=ca.pem"]), Some(TlsOptions { trusted_ca_file, ..TlsOptions::default() }));
         let skips = TlsOptions { insecure_skip_verify: true, ..TlsOptions::default() };
-        assert_eq!(tls(&["--insecure-skip-tls-verify"]), Ok(Some(skips)));
+        assert_eq!(tls(&["--insecure-skip-tls-verify"]), Some(skips));
         let identity = Some(("c.pem".into(), "k.pem".into()));
-        assert_eq!(tls(&["--cert=c.pem", "--key=k.pem"]), Ok(Some(TlsOptions { identity, ..TlsOptions::default() })));
-        let half = "KeyFile and CertFile must both be present[key: , cert: c.pem]";
-        assert_eq!(tls(&["--cert=c.pem"]), Err(half.to_owned()));
-        let named = tls(&["--discovery-srv=example.com", "--insecure-discovery=false"]).unwrap().unwrap();
+        assert_eq!(tls(&["--cert=c.pem", "--key=k.pem"]), Some(TlsOptions { identity, ..TlsOptions::default() }));
+        let named = tls(&["--discovery-srv=example.com", "--insecure-discovery=false"]).expect("TLS");
         assert_eq!(named.server_name.as_deref(), Some("example.com"));
     }
 
     #[test]
+    fn what_cannot_be_done_is_refused_before_anything_is_sent() {
+        let refused = |flags: &[&str]| {
+            let checked = Flags::parse_from(["hengectl"].iter().chain(flags)).global.checked();
+            checked.map(drop).expect_err("refused")
+        };
+        let half = "KeyFile and CertFile must both be present[key: , cert: c.pem]";
+        assert_eq!(refused(&["--cert=c.pem"]), Failure::args(half));
+        let missing = "open /no/such.pem: no such file or directory";
+        assert_eq!(refused(&["--cacert=/no/such.pem"]), Failure::args(missing));
+        assert_eq!(refused(&["--cacert=/"]), Failure::args("read /: is a directory"));
+        let small = "gRPC message recv limit (2 bytes) must be greater than send limit (5 bytes)";
+        assert_eq!(refused(&["--max-request-bytes=5", "--max-recv-bytes=2"]), Failure::connection(small));
+        assert_eq!(refused(&["--write-out=yaml"]), Failure::unsupported("unsupported output format"));
+    }
+
+    #[test]
+    fn less_than_nothing_is_what_nobody_chose() {
+        let flags = ["--max-recv-bytes=-1", "--max-request-bytes=-1", "--dial-timeout=-1s", "--keepalive-time=-1s"];
+        let connection = Flags::parse_from(["hengectl"].iter().chain(&flags)).global.connection();
+        assert_eq!((connection.receive_bytes_max, connection.send_bytes_max), (RECEIVE_BYTES_MAX, SEND_BYTES_MAX));
+        assert_eq!((connection.connect_timeout, connection.keepalive_time), (CONNECT_TIMEOUT, None));
+    }
+
+    #[test]
     fn a_user_and_a_password_are_told_apart_as_in_etcdctl() {
-        let login = |flags: &[&str]| Flags::parse_from(["hengectl"].iter().chain(flags)).global.login();
+        let login =
+            |flags: &[&str]| Flags::parse_from(["hengectl"].iter().chain(flags)).global.login().expect("not asked");
         let own = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
         assert_eq!(login(&[]), None);
         assert_eq!(login(&["--user=root:a:b"]), own("root", "a:b"));
         assert_eq!(login(&["--user=root:a", "--password=b"]), own("root:a", "b"));
         assert_eq!(login(&["--user=root:"]), None);
-    }
-
-    #[test]
-    fn durations_are_read_as_go_writes_them() {
-        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
-        assert_eq!(duration("0"), Ok(Duration::ZERO));
-        for bad in ["", "s", "-1s", "1..s", "1s."] {
-            assert_eq!(duration(bad), Err(format!("time: invalid duration {bad:?}")));
-        }
-        assert_eq!(duration("5"), Err("time: missing unit in duration \"5\"".to_owned()));
-        assert_eq!(duration("5x1s"), Err("time: unknown unit \"x\" in duration \"5x1s\"".to_owned()));
+        assert_eq!(login(&["--user=:a"]), None);
+        assert_eq!(login(&["--user=root", "--auth-jwt-token=a"]), None);
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     failure::Failure,
     global::Global,
+    go,
     output::{Answer, Format},
     quote::quote,
 };
@@ -35,7 +36,7 @@ pub struct Get {
     #[arg(long, default_value = "")]
     sort_by: String,
     /// Maximum number of results; 0 means all
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = go::int)]
     pub limit: i64,
     /// Get keys with matching prefix
     #[arg(long)]
@@ -44,7 +45,7 @@ pub struct Get {
     #[arg(long)]
     from_key: bool,
     /// Specify the kv revision
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0, value_parser = go::int)]
     rev: i64,
     /// Get only the keys
     #[arg(long)]
@@ -59,16 +60,16 @@ pub struct Get {
     #[arg(long)]
     stream: bool,
     /// Lower bound for the creation revision
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = go::int)]
     min_create_rev: i64,
     /// Upper bound for the creation revision
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = go::int)]
     max_create_rev: i64,
     /// Lower bound for the last modification's revision
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = go::int)]
     min_mod_rev: i64,
     /// Upper bound for the last modification's revision
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = go::int)]
     max_mod_rev: i64,
 }
 
@@ -179,7 +180,7 @@ pub struct Del {
     /// Delete keys that are greater than or equal to the given key using byte compare
     #[arg(long)]
     from_key: bool,
-    /// Delete a range: KEY and RANGE_END must both be given
+    /// Do not wait for second thoughts before a range is deleted
     #[arg(long)]
     range: bool,
 }
@@ -187,9 +188,6 @@ pub struct Del {
 impl Del {
     /// The request that the arguments describe.
     pub fn request(self) -> Result<DeleteRangeRequest, Failure> {
-        if self.range && self.keys.len() != 2 {
-            return Err(Failure::args("del command needs two arguments, key and range_end, when `--range` is set"));
-        }
         let (key, range_end) = span("del", self.keys, self.prefix, self.from_key)?;
         Ok(DeleteOptions { range_end, prev_kv: self.prev_kv }.request(key))
     }
@@ -199,7 +197,7 @@ impl Del {
 #[derive(clap::Args, Debug)]
 pub struct Compaction {
     /// The revision below which history is forgotten
-    #[arg(value_name = "REVISION", allow_negative_numbers = true)]
+    #[arg(value_name = "REVISION")]
     revision: Vec<String>,
     /// Wait until the old revisions are physically removed
     #[arg(long)]
@@ -265,7 +263,7 @@ pub async fn compaction(global: &Global, args: Compaction) -> Result<(), Failure
     let [revision] = args.revision.as_slice() else {
         return Err(Failure::args("compaction command needs 1 argument"));
     };
-    let revision = decimal(revision).map_err(Failure::error)?;
+    let revision = go::int_of(revision, 10).map_err(Failure::error)?;
     global.client().await?.compact(revision, args.physical).await?;
     println!("compacted revision {revision}");
     Ok(())
@@ -274,11 +272,6 @@ pub async fn compaction(global: &Global, args: Compaction) -> Result<(), Failure
 /// An argument's bytes; keys and values need not be text.
 pub fn bytes(argument: OsString) -> Bytes {
     argument.into_vec().into()
-}
-
-/// A number as Go reads it, with Go's complaint.
-pub fn decimal(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
 }
 
 /// The key and range end that the arguments of `command` mean.

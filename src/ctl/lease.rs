@@ -3,7 +3,7 @@
 use super::{
     failure::Failure,
     global::Global,
-    kv::decimal,
+    go,
     output::{Answer, Format, Printer},
 };
 use crate::{client::KeeperState, types};
@@ -33,7 +33,10 @@ pub enum Command {
         keys: bool,
     },
     /// List all active leases
-    List,
+    List {
+        #[arg(hide = true)]
+        more: Vec<String>,
+    },
     /// Keeps leases alive (renew)
     KeepAlive {
         /// The lease, in hexadecimal
@@ -50,7 +53,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Grant { ttl } => {
             let ttl = one(&ttl, "lease grant command needs TTL argument")?;
-            let ttl = decimal(ttl).map_err(|cause| Failure::args(format!("bad TTL ({cause})")))?;
+            let ttl = go::int_of(ttl, 10).map_err(|cause| Failure::args(format!("bad TTL ({cause})")))?;
             let answer = global.client().await?.lease_grant(ttl, 0).await;
             printer.print(&Answer::Grant(
                 answer.map_err(|error| Failure::error(format!("failed to grant lease ({error})")))?,
@@ -67,7 +70,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             let answer = global.client().await?.lease_time_to_live(id, keys).await.map_err(Failure::connection)?;
             printer.print(&Answer::TimeToLive(answer, keys))
         }
-        Command::List => {
+        Command::List { .. } => {
             let answer = global.client().await?.leases().await.map_err(Failure::connection)?;
             printer.print(&Answer::Leases(answer))
         }
@@ -122,7 +125,7 @@ fn one<'a>(words: &'a [String], complaint: &str) -> Result<&'a str, Failure> {
 
 /// A lease as etcdctl writes it: hex digits.
 pub fn id(text: &str) -> Result<i64, String> {
-    i64::from_str_radix(text, 16).map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+    go::int_of(text, 16)
 }
 
 fn lease_id(text: &str) -> Result<i64, Failure> {

@@ -3,12 +3,12 @@
 use super::{
     failure::Failure,
     global::Global,
+    go,
     output::{Answer, Format, Printer},
     quote::quote,
     replace,
 };
 use crate::pb::etcdserverpb::{Member, MemberAddResponse};
-use std::num::IntErrorKind;
 
 /// Member commands.
 #[derive(clap::Subcommand, Debug)]
@@ -18,6 +18,8 @@ pub enum Command {
         /// Linearizable(l) or Serializable(s)
         #[arg(long, default_value = "l")]
         consistency: String,
+        #[arg(hide = true)]
+        more: Vec<String>,
     },
     /// Adds a member into the cluster
     Add(Add),
@@ -58,13 +60,13 @@ pub struct Add {
     #[arg(long, requires = "learner")]
     auto_promote: bool,
     /// How long to wait for it
-    #[arg(long, default_value = "1h", value_parser = super::global::duration)]
+    #[arg(long, default_value = "1h", value_parser = super::go::duration)]
     wait: std::time::Duration,
 }
 
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
-        Command::List { consistency } => list(global, &consistency).await,
+        Command::List { consistency, .. } => list(global, &consistency).await,
         Command::Add(args) => add(global, args).await,
         Command::Remove { rest } => {
             let (id, printer) = (only_id(&rest)?, global.printer()?.for_changes()?);
@@ -155,13 +157,7 @@ fn only_id(rest: &[String]) -> Result<u64, Failure> {
 
 /// The id of a member, which etcdctl reads with Go's library and its complaints.
 pub fn id(text: &str) -> Result<u64, Failure> {
-    // Rust takes a sign; Go does not.
-    let why = match u64::from_str_radix(text, 16) {
-        Ok(id) if !text.starts_with('+') => return Ok(id),
-        Err(error) if *error.kind() == IntErrorKind::PosOverflow => "value out of range",
-        _ => "invalid syntax",
-    };
-    Err(Failure::args(format!("strconv.ParseUint: parsing {}: {why}", quote(text.as_bytes()))))
+    go::uint_of(text, 16).map_err(Failure::args)
 }
 
 /// Splits and checks a list of peer URLs, as Go's client does before it sends them.

@@ -3,7 +3,7 @@
 //! First everything as of one revision, in steps; then every change from there on, each revision in a transaction of its own. Leases and
 //! revisions are not carried over: the mirror has its own.
 
-use super::{failure::Failure, global::Global};
+use super::{failure::Failure, global::Global, go, password};
 use crate::{
     client::{Client, ConnectOptions, DeleteOptions, GetOptions, Op, TlsOptions, Txn, WatchOptions, kv::OPEN_END},
     pb::mvccpb::{Event, KeyValue, event::EventType},
@@ -39,10 +39,10 @@ pub struct Args {
     #[arg(long, default_value = "", hide_default_value = true)]
     prefix: String,
     /// Mirror changes from this revision on; without it everything that is there comes first
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0, value_parser = go::int)]
     rev: i64,
     /// Most operations in one transaction at the destination
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 128, value_parser = txn_ops)]
     max_txn_ops: u32,
     /// Prefix at the destination, in place of --prefix
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -60,8 +60,8 @@ pub struct Args {
     #[arg(long, default_value = "", hide_default_value = true)]
     dest_cacert: String,
     /// Disable transport security for a destination without a scheme, unless a certificate is given
-    #[arg(long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "true",
-        default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = go::boolean,
+        default_value = "true", default_missing_value = "true")]
     dest_insecure_transport: bool,
     /// User and password at the destination as name[:password]; without a password it is asked for
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -95,7 +95,8 @@ impl Args {
             (user, "") => match user.split_once(':') {
                 Some(both) => own(both),
                 None => {
-                    let password = rpassword::prompt_password("Destination Password: ").map_err(Failure::error)?;
+                    let typed = password::ask("Destination Password: ");
+                    let password = typed.map_err(|error| Failure::error(go::cause(&error)))?;
                     own((user, &password))
                 }
             },
@@ -118,14 +119,23 @@ impl Args {
     }
 }
 
+/// At least one: with none nothing could be written.
+fn txn_ops(text: &str) -> Result<u32, String> {
+    let ops = u32::try_from(go::uint(text)?).unwrap_or(u32::MAX);
+    if ops > 0 { Ok(ops) } else { Err("it must be 1 or more".to_owned()) }
+}
+
 pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     let [destination] = &args.destination[..] else {
         return Err(Failure::args("make-mirror takes one destination argument"));
     };
     let renaming = args.renaming()?;
-    let calls = ConnectOptions { request_timeout: Some(global.command_timeout.max(CALL)), ..global.options() };
-    let source = Client::connect(global.endpoints(), calls.clone()).await?;
-    let destination = Client::connect([destination], args.options(calls)?).await?;
+    let calls = ConnectOptions { request_timeout: Some(global.command_timeout.max(CALL)), ..global.connection() };
+    // As in etcdctl the passwords are asked for in this order.
+    let destination = Client::connect([destination], args.options(calls.clone())?).await?;
+    let destination = global.logged_in(destination).await?;
+    let calls = ConnectOptions { user: global.options()?.user, ..calls };
+    let source = global.logged_in(Client::connect(global.endpoints(), calls).await?).await?;
     let mut mirror = Mirror {
         source,
         destination,

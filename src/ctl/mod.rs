@@ -17,9 +17,11 @@ mod check;
 mod endpoint;
 mod environment;
 mod failure;
+mod flags;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod global;
+mod go;
 mod kv;
 mod lead;
 mod lease;
@@ -27,6 +29,7 @@ mod member;
 mod mirror;
 mod name;
 mod output;
+mod password;
 mod quote;
 mod replace;
 mod ring;
@@ -39,7 +42,7 @@ mod usage;
 mod utl;
 mod watch;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use clap::{ArgMatches, CommandFactory, Parser, Subcommand, parser::ValueSource};
 use failure::Failure;
 use global::Global;
 use name::Name;
@@ -140,12 +143,9 @@ pub fn main() -> ExitCode {
         return utl::main();
     }
     let command = command(name);
-    let arguments = usage::normal_flags(&command, std::env::args_os());
-    let parsed = command.clone().try_get_matches_from(arguments);
-    let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
-    let (mut cli, matches) = match parsed {
+    let (mut cli, matches) = match usage::parse::<Cli>(name, &command) {
         Ok(parsed) => parsed,
-        Err(error) => return usage::misused(name, command, &error),
+        Err(code) => return code,
     };
     let outcome = match cli.word {
         Word::About(asked) => about::run(&asked, name, command),
@@ -179,7 +179,7 @@ fn wait(global: Global, command: Command) -> Result<(), Failure> {
 }
 
 async fn run(global: Global, command: Command) -> Result<(), Failure> {
-    let global = global.checked()?.asked()?.located().await?;
+    let global = global.checked()?.located().await?;
     match command {
         Command::Get(args) => kv::get(&global, args).await,
         Command::Put(args) => kv::put(&global, args).await,

@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long)]
     name: Option<String>,
     /// How long to wait for the new member to start, and then to catch up
-    #[arg(long, default_value = "1h", value_parser = super::global::duration)]
+    #[arg(long, default_value = "1h", value_parser = super::go::duration)]
     wait: Duration,
     /// Do not try whether the host of the new member can be reached from here
     #[arg(long)]
@@ -159,7 +159,7 @@ async fn preflight(global: &Global, url: &str) -> Result<(), Failure> {
     };
     let mut places = lookup_host(address).await.map_err(|error| unreachable(error.to_string()))?;
     let place = places.next().ok_or_else(|| unreachable("its host has no address".to_owned()))?;
-    match tokio::time::timeout(global.options().connect_timeout, TcpStream::connect(place)).await {
+    match tokio::time::timeout(global.connection().connect_timeout, TcpStream::connect(place)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
         Ok(Err(error)) => Err(unreachable(error.to_string())),
@@ -223,7 +223,7 @@ async fn promote(global: &Global, client: &Client, new: &Member, wait: Duration)
 
 /// How far a member is, if it can be asked.
 async fn applied(global: &Global, member: &Member) -> Option<u64> {
-    let client = Client::connect(&member.client_ur_ls, global.options()).await.ok()?;
+    let client = Client::connect(&member.client_ur_ls, global.options().ok()?).await.ok()?;
     Some(client.status().await.ok()?.raft_applied_index)
 }
 

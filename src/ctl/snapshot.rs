@@ -1,6 +1,6 @@
 //! snapshot save: one member's store into a file; what is done with such a file later is in `utl`.
 
-use super::{failure::Failure, global::Global};
+use super::{failure::Failure, global::Global, go};
 use crate::client::Client;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ use std::{
 };
 
 #[cfg(feature = "server")]
-use super::utl;
+use super::{name::Name, utl};
 
 /// Bytes of the hash that ends a snapshot.
 const HASH_BYTES: usize = 32;
@@ -24,13 +24,13 @@ const SECTOR_BYTES: u64 = 512;
 pub enum Command {
     /// Stores a member's whole state in a given file
     Save {
-        #[arg(value_name = "FILENAME")]
+        #[arg(value_name = "FILENAME", value_parser = go::path())]
         files: Vec<PathBuf>,
     },
     /// Checks a given file and tells what is in it
     #[cfg(feature = "server")]
     Status {
-        #[arg(value_name = "FILENAME")]
+        #[arg(value_name = "FILENAME", value_parser = go::path())]
         files: Vec<PathBuf>,
     },
     #[cfg(feature = "server")]
@@ -49,7 +49,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             _ => Err(Failure::args("snapshot status requires exactly one argument")),
         },
         #[cfg(feature = "server")]
-        Command::Restore(args) => utl::restore(args),
+        Command::Restore(args) => utl::restore(args, Name::Hengectl),
     }
 }
 
@@ -59,7 +59,8 @@ async fn save(global: &Global, path: &Path) -> Result<(), Failure> {
         let text = format!("snapshot must be requested to one selected node, not multiple [{}]", endpoints.join(" "));
         return Err(Failure::interrupted(text));
     };
-    let client = global.client_of(endpoint).await?;
+    let client = global.stranger_to(endpoint).await?;
+    let client = global.logged_in(client).await.map_err(|failure| Failure::interrupted(failure.text()))?;
     let mut part = Part::create(path).map_err(Failure::interrupted)?;
     // As much time as it takes, unless somebody has set a limit.
     let version = match global.command_timeout_chosen {
@@ -78,12 +79,15 @@ async fn save(global: &Global, path: &Path) -> Result<(), Failure> {
 
 /// Writes the stream into the file, checks the hash at its end and returns the version that the server names.
 async fn fetch(client: &Client, part: &mut Part) -> Result<String, Failure> {
-    let interrupted = |error: crate::client::Error| Failure::interrupted(error);
+    // etcdctl hands on what the library below its own said.
+    let interrupted = |error: crate::client::Error| Failure::interrupted(error.with_code());
     let mut snapshot = client.snapshot().await.map_err(interrupted)?;
     let bar = progress_bar();
     let mut version = String::new();
     while let Some(chunk) = snapshot.next().await.map_err(interrupted)? {
-        part.write(&chunk.blob).map_err(|error| Failure::interrupted(format!("could not write snapshot: {error}")))?;
+        part.write(&chunk.blob).map_err(|error| {
+            Failure::interrupted(format!("could not write snapshot: {}", go::refused("write", &part.path, &error)))
+        })?;
         bar.set_length(part.bytes + chunk.remaining_bytes);
         bar.set_position(part.bytes);
         version = chunk.version;
@@ -118,7 +122,8 @@ impl Part {
         name.push(".part");
         let path = PathBuf::from(name);
         let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let file = opened.map_err(|error| format!("could not open {} ({error})", path.display()))?;
+        let file = opened
+            .map_err(|error| format!("could not open {} ({})", path.display(), go::refused("open", &path, &error)))?;
         Ok(Part { path, file, bytes: 0, hash: Sha256::new(), last: Vec::new() })
     }
 
@@ -144,12 +149,17 @@ impl Part {
 
     /// Makes the file durable under its real name.
     fn keep(self, path: &Path) -> Result<(), String> {
-        self.file.sync_all().map_err(|error| format!("could not fsync snapshot: {error}"))?;
+        self.file
+            .sync_all()
+            .map_err(|error| format!("could not fsync snapshot: {}", go::refused("sync", &self.path, &error)))?;
         let renamed = std::fs::rename(&self.path, path);
-        renamed.map_err(|error| format!("could not rename {} to {} ({error})", self.path.display(), path.display()))?;
+        renamed.map_err(|error| {
+            let (from, to, why) = (self.path.display(), path.display(), go::cause(&error));
+            format!("could not rename {from} to {to} (rename {from} {to}: {why})")
+        })?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let synced = File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(|error| format!("could not fsync {}: {error}", dir.display()))
+        synced.map_err(|error| format!("could not fsync {} ({})", dir.display(), go::refused("sync", dir, &error)))
     }
 }
 

@@ -3,13 +3,12 @@
 //! As in etcdctl both contend by themselves, by keys and watches, so they work against whatever serves these; what they take excludes those who
 //! use the services, too.
 
-use super::{failure::Failure, global::Global, output::Answer};
+use super::{failure::Failure, global::Global, go, output::Answer};
 use crate::client::{Client, Error, GetOptions, Lock, Session};
 use bytes::Bytes;
 use clap::Args;
 use std::{
     ffi::OsString,
-    io::ErrorKind,
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     process::Stdio,
 };
@@ -31,7 +30,7 @@ pub struct LockArgs {
     #[arg(value_name = "LOCKNAME [EXEC-COMMAND ARG1 ARG2 ...]")]
     words: Vec<OsString>,
     /// Timeout for session, in seconds
-    #[arg(long, default_value_t = 10, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 10, value_parser = go::int)]
     ttl: i64,
 }
 
@@ -98,20 +97,11 @@ async fn run(lock: &Lock, program: &OsString, arguments: &[OsString]) -> Result<
     let mut child = Command::new(program);
     child.args(arguments).env("ETCD_LOCK_KEY", key).env("ETCD_LOCK_REV", lock.header().revision.to_string());
     child.env("HENGE_LOCK_FENCE", lock.fence().to_string()).stdin(Stdio::null());
-    let status = child.status().await.map_err(|error| {
-        let (name, is_path) = (program.to_string_lossy(), program.as_bytes().contains(&b'/'));
-        Failure::error(match error.kind() {
-            ErrorKind::NotFound if !is_path => format!("exec: {name:?}: executable file not found in $PATH"),
-            ErrorKind::NotFound => format!("fork/exec {name}: no such file or directory"),
-            ErrorKind::PermissionDenied => format!("fork/exec {name}: permission denied"),
-            _ => format!("fork/exec {name}: {error}"),
-        })
-    })?;
+    let status = child.status().await.map_err(|error| Failure::error(go::not_started(program, &error)))?;
     match status.code() {
         Some(0) => Ok(()),
-        Some(code) => Err(Failure::of_child(u8::try_from(code).unwrap_or(u8::MAX), format!("exit status {code}"))),
-        // As Go has it: it was ended by a signal.
-        None => Err(Failure::of_child(u8::MAX, format!("{status}"))),
+        Some(code) => Err(Failure::of_child(u8::try_from(code).unwrap_or(u8::MAX), go::ended(status))),
+        None => Err(Failure::of_child(u8::MAX, go::ended(status))),
     }
 }
 

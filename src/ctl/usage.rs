@@ -1,26 +1,39 @@
 //! What is on the command line, and what is said about a line that makes no sense: in etcdctl's words and with its exit codes.
 
-use super::name::Name;
+use super::{flags, name::Name};
 use clap::{
-    ArgAction, Command,
+    ArgMatches, Command, FromArgMatches,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 use std::{
-    collections::BTreeSet,
     error::Error as _,
     ffi::OsString,
     num::{IntErrorKind, ParseIntError},
     process::ExitCode,
 };
 
-/// Answers a command line that names no command to run: with help where that was asked for, else with etcdctl's complaint.
-pub fn misused(name: Name, mut command: Command, error: &clap::Error) -> ExitCode {
+/// Reads this process's command line.
+///
+/// # Errors
+/// With what the program exits: the line names no command to run. It has been answered then, with help where that was asked for, else
+/// with etcdctl's complaint.
+pub fn parse<T: FromArgMatches>(name: Name, command: &Command) -> Result<(T, ArgMatches), ExitCode> {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    let words = flags::normal(command, arguments).map_err(|what| complain(name, &what))?;
+    let whole = [program].into_iter().chain(words.iter().cloned());
+    let parsed = command.clone().try_get_matches_from(whole);
+    let parsed = parsed.and_then(|matches| Ok((T::from_arg_matches(&matches)?, matches)));
+    parsed.map_err(|error| misused(name, command, &words, &error))
+}
+
+/// Answers a command line that clap does not take.
+fn misused(name: Name, command: &Command, words: &[OsString], error: &clap::Error) -> ExitCode {
     // `hengectl lease` asks what there is, and so does, as in etcdctl, `hengectl lease nonsense`.
-    let (mut named, mut is_group) = (&mut command, false);
-    for word in std::env::args().skip(1) {
-        if named.find_subcommand(&word).is_some() {
-            named = named.find_subcommand_mut(&word).expect("found just now");
-            is_group = true;
+    let (mut named, mut is_group) = (command, false);
+    for word in words.iter().filter_map(|word| word.to_str()) {
+        if let Some(below) = flags::named(named, word) {
+            (named, is_group) = (below, true);
         }
     }
     let asks = match error.kind() {
@@ -29,15 +42,48 @@ pub fn misused(name: Name, mut command: Command, error: &clap::Error) -> ExitCod
         _ => false,
     };
     if asks {
-        return ExitCode::from(u8::from(named.print_help().is_err()));
+        return ExitCode::from(u8::from(named.clone().print_help().is_err()));
     }
     if !error.use_stderr() {
         return ExitCode::from(u8::from(error.print().is_err()));
     }
-    let name = name.text();
-    eprintln!("Error: {}\nRun '{name} --help' for usage.", complaint(error, name));
+    let unknown = Some(error).filter(|error| error.kind() == ErrorKind::InvalidSubcommand);
+    let meant = unknown.and_then(|error| error.get(ContextKind::InvalidSubcommand));
+    let meant = meant.map_or_else(String::new, |typed| did_you_mean(command, &typed.to_string()));
+    complain(name, &format!("{}{meant}", complaint(error, name.text())))
+}
+
+fn complain(name: Name, what: &str) -> ExitCode {
+    eprintln!("Error: {what}\nRun '{} --help' for usage.", name.text());
     // etcdctl's exit code for flags and commands that it does not know.
     ExitCode::FAILURE
+}
+
+/// Commands whose names are nearly what was typed, or begin so.
+fn did_you_mean(command: &Command, typed: &str) -> String {
+    let typed = typed.to_lowercase();
+    let is_near = |name: &&str| name.starts_with(&typed) || distance(&typed, name) <= NEAR;
+    let names = command.get_subcommands().map(Command::get_name).filter(is_near);
+    let lines = names.map(|name| format!("\t{name}\n")).collect::<String>();
+    if lines.is_empty() { lines } else { format!("\n\nDid you mean this?\n{lines}") }
+}
+
+/// So many letters may be wrong.
+const NEAR: usize = 2;
+
+/// How many letters must be added, left out or changed to make `to` of `from` (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let to = to.chars().collect::<Vec<_>>();
+    let mut row = (0..=to.len()).collect::<Vec<_>>();
+    for (at, letter) in from.chars().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], at + 1);
+        for (to_at, other) in to.iter().enumerate() {
+            let changed = corner + usize::from(letter != *other);
+            corner = row[to_at + 1];
+            row[to_at + 1] = changed.min(corner + 1).min(row[to_at] + 1);
+        }
+    }
+    row[to.len()]
 }
 
 /// What is wrong with the flags, in etcdctl's words where it has any. `name` is the program's.
@@ -49,11 +95,6 @@ pub fn complaint(error: &clap::Error, name: &str) -> String {
     };
     let bare = |flag: &str| flag.split_once([' ', '=']).map_or(flag, |(name, _)| name).trim_end_matches('[').to_owned();
     match (error.kind(), about(ContextKind::InvalidArg), about(ContextKind::InvalidValue)) {
-        (ErrorKind::UnknownArgument, Some(flag), _) if flag.starts_with("--") => format!("unknown flag: {flag}"),
-        (ErrorKind::UnknownArgument, Some(flag), _) if flag.starts_with('-') => {
-            let letter = flag.chars().nth(1).unwrap_or_default();
-            format!("unknown shorthand flag: {letter:?} in {flag}")
-        }
         (ErrorKind::InvalidValue, Some(flag), None | Some("")) if flag.starts_with("--") => {
             format!("flag needs an argument: {}", bare(flag))
         }
@@ -90,36 +131,6 @@ fn cause(error: &clap::Error, value: &str) -> String {
     }
 }
 
-/// Turns `--switch=true` into `--switch` and drops `--switch=false`, up to a `--`: Go programs take both for switches.
-pub fn normal_flags(command: &Command, arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut switches = BTreeSet::new();
-    collect_switches(command, &mut switches);
-    let (mut literal, mut about_users) = (false, false);
-    let keep = |argument: OsString| {
-        literal |= argument == "--";
-        // Their --interactive is true unless it is told otherwise, and so takes a value here, too.
-        about_users |= argument == "user";
-        let text = argument.to_str().unwrap_or("");
-        let switch = text.strip_prefix("--").and_then(|text| text.split_once('='));
-        match switch {
-            Some(("interactive", _)) if about_users => Some(argument),
-            Some((name, value)) if !literal && switches.contains(name) => match value {
-                "true" | "1" | "t" | "T" | "TRUE" | "True" => Some(format!("--{name}").into()),
-                "false" | "0" | "f" | "F" | "FALSE" | "False" => None,
-                _ => Some(argument),
-            },
-            _ => Some(argument),
-        }
-    };
-    arguments.filter_map(keep).collect()
-}
-
-fn collect_switches(command: &Command, into: &mut BTreeSet<String>) {
-    let switches = command.get_arguments().filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue));
-    into.extend(switches.filter_map(|arg| arg.get_long().map(str::to_owned)));
-    command.get_subcommands().for_each(|command| collect_switches(command, into));
-}
-
 /// `hengectl get --prefix / | head -1`: when nobody reads any more there is nothing more to do. Programs that don't ignore the signal for
 /// it, like etcdctl, end just so.
 pub fn end_with_the_reader() {
@@ -140,31 +151,16 @@ mod tests {
     use super::{super::command, *};
 
     #[test]
-    fn switches_are_also_taken_with_a_value() {
-        let normal = |flags: &[&str]| normal_flags(&command(Name::Hengectl), flags.iter().map(OsString::from));
-        let flags = ["get", "--prefix=true", "--keys-only=false", "--", "--prefix=true"];
-        assert_eq!(normal(&flags), ["get", "--prefix", "--", "--prefix=true"]);
-        let flags = ["user", "add", "a", "--interactive=false"];
-        assert_eq!(normal(&flags), flags);
-    }
-
-    #[test]
     fn complaints_are_etcdctls() {
         let said = |words: &str| {
-            let error = command(Name::Etcdctl).try_get_matches_from(words.split(' ')).expect_err(words);
+            let command = command(Name::Etcdctl);
+            let error = command.try_get_matches_from(words.split(' ')).expect_err("no command");
             complaint(&error, "etcdctl")
         };
         let table = [
-            ("etcdctl get a --bogus", "unknown flag: --bogus"),
-            ("etcdctl get a -z", "unknown shorthand flag: 'z' in -z"),
-            ("etcdctl get a --limit", "flag needs an argument: --limit"),
             (
                 "etcdctl get a --limit=x",
                 "invalid argument \"x\" for \"--limit\" flag: strconv.ParseInt: parsing \"x\": invalid syntax",
-            ),
-            (
-                "etcdctl get a --hex=maybe",
-                "invalid argument \"maybe\" for \"--hex\" flag: strconv.ParseBool: parsing \"maybe\": invalid syntax",
             ),
             (
                 "etcdctl get a --command-timeout=5",
@@ -174,6 +170,19 @@ mod tests {
         ];
         for (words, expected) in table {
             assert_eq!(said(words), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_near_are_told() {
+        let meant = |typed| did_you_mean(&command(Name::Etcdctl), typed);
+        assert_eq!(meant("gte"), "\n\nDid you mean this?\n\tget\n");
+        assert_eq!(meant("xyzzy"), "");
+        assert_eq!(meant("LOC"), "\n\nDid you mean this?\n\tlock\n");
+        for (from, to, expected) in
+            [("", "abc", 3), ("abc", "abc", 0), ("set", "get", 1), ("gte", "get", 2), ("a", "b", 1)]
+        {
+            assert_eq!(distance(from, to), expected, "{from} {to}");
         }
     }
 }

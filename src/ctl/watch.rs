@@ -2,8 +2,9 @@
 
 use super::{
     failure::Failure,
+    flags,
     global::Global,
-    kv,
+    go, kv,
     output::{Answer, Format, Printer},
     quote::quote,
     txn_grammar::split,
@@ -38,7 +39,7 @@ pub struct Args {
     #[arg(long)]
     prefix: bool,
     /// Revision to start watching
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0, value_parser = go::int)]
     rev: i64,
     /// Get the previous key-value pair before the event happens
     #[arg(long)]
@@ -53,9 +54,11 @@ pub struct Args {
 
 impl Args {
     /// What follows `watch` in a line that was typed in.
-    fn of_words(words: &[OsString]) -> Result<Args, clap::Error> {
+    fn of_words(words: &[OsString]) -> Result<Args, String> {
         let command = Args::command().no_binary_name(true).disable_help_flag(true);
-        Args::from_arg_matches(&command.try_get_matches_from(words)?)
+        let words = flags::normal(&command, words.iter().cloned())?;
+        let parsed = command.try_get_matches_from(words).and_then(|matches| Args::from_arg_matches(&matches));
+        parsed.map_err(|error| usage::complaint(&error, "watch"))
     }
 
     /// The key and the end of its range: given here, or in the environment, but not in both.
@@ -76,9 +79,12 @@ impl Args {
     }
 
     fn start(mut self, client: &Client) -> Result<(Watcher, Vec<OsString>), Failure> {
-        let keys = self.keys()?;
-        if !(1..=2).contains(&keys.len()) {
-            return Err(Failure::args("bad number of arguments"));
+        let mut keys = self.keys()?;
+        match keys.len() {
+            0 => return Err(Failure::args("bad number of arguments")),
+            1 | 2 => {}
+            // As etcdctl has it: what can't be a range is a key, and words that nobody reads.
+            _ => keys.truncate(1),
         }
         if self.prefix && keys.len() == 2 {
             return Err(Failure::args("`range_end` and `--prefix` are mutually exclusive"));
@@ -124,7 +130,8 @@ fn ends_in_separator(last: Option<OsString>) -> Result<(), Failure> {
 
 /// Reads watches line by line until the input ends, which is an error, as etcdctl has it.
 async fn interactive(client: &Client, printer: Printer) -> Result<(), Failure> {
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    // Keys need not be text.
+    let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
     let (sender, mut answers) = mpsc::channel(16);
     let mut progress: Vec<mpsc::Sender<()>> = Vec::new();
     loop {
@@ -134,7 +141,7 @@ async fn interactive(client: &Client, printer: Printer) -> Result<(), Failure> {
                 let command: Vec<OsString> = command;
                 show(answer, &command, printer).await?;
             }
-            line = lines.next_line() => {
+            line = lines.next_segment() => {
                 let line = match line {
                     Ok(Some(line)) => line,
                     Ok(None) => return Err(Failure::input("error reading watch request line: EOF")),
@@ -150,7 +157,9 @@ async fn interactive(client: &Client, printer: Printer) -> Result<(), Failure> {
                     }
                     Line::Watch(args) => match args.start(client) {
                         Ok((watcher, command)) => progress.push(follow(watcher, command, sender.clone())),
-                        Err(failure) => eprintln!("Invalid command {line} ({})", failure.text()),
+                        Err(failure) => {
+                            eprintln!("Invalid command {} ({})", String::from_utf8_lossy(&line), failure.text());
+                        }
                     },
                     Line::Ignored(complaint) => eprintln!("{complaint}"),
                     Line::Fatal(failure) => return Err(failure),
@@ -191,8 +200,12 @@ enum Line {
     Fatal(Failure),
 }
 
-fn parse_line(line: &str) -> Line {
-    let Some(words) = split(line) else { return Line::Ignored(format!("Invalid command {line} (unfinished quote)")) };
+fn parse_line(line: &[u8]) -> Line {
+    let words = match split(line) {
+        Ok(words) => words,
+        Err(failure) => return Line::Fatal(failure),
+    };
+    let line = String::from_utf8_lossy(line);
     let from_environment = std::env::var_os("ETCDCTL_WATCH_KEY").is_some_and(|key| !key.is_empty());
     match words.split_first() {
         None => Line::Ignored(format!("Invalid command: {line} (watch and progress supported)")),
@@ -206,7 +219,7 @@ fn parse_line(line: &str) -> Line {
             }
             match Args::of_words(rest) {
                 Ok(args) => Line::Watch(Box::new(args)),
-                Err(error) => Line::Fatal(Failure::args(usage::complaint(&error, "watch"))),
+                Err(complaint) => Line::Fatal(Failure::args(complaint)),
             }
         }
         _ => Line::Ignored(format!("Invalid command {line} (only support watch)")),
@@ -257,8 +270,8 @@ async fn execute(command: &[OsString], revision: i64, event: &Event) -> Result<(
         .await;
     let why = match run {
         Ok(status) if status.success() => return Ok(()),
-        Ok(status) => status.code().map_or_else(|| status.to_string(), |code| format!("exit status {code}")),
-        Err(error) => error.to_string(),
+        Ok(status) => go::ended(status),
+        Err(error) => go::not_started(program, &error),
     };
     let words: Vec<String> = command.iter().map(|word| quote(word.as_bytes())).collect();
     eprintln!("command [{}] error ({why})", words.join(" "));
@@ -271,17 +284,20 @@ mod tests {
 
     #[test]
     fn lines_are_watches_progress_or_complaints() {
-        let Line::Watch(args) = parse_line("watch \"a b\" c --rev=7 --prev-kv -- echo \"x y\"") else {
+        let Line::Watch(args) = parse_line(b"watch \"a b\" c --rev=7 --prev-kv -- echo \"x y\"") else {
             panic!("a watch")
         };
         assert_eq!(args.keys, ["a b", "c"]);
         assert_eq!(args.command, ["echo", "x y"]);
         assert!(args.rev == 7 && args.prev_kv && !args.prefix);
-        assert!(matches!(parse_line("progress"), Line::Progress));
-        for line in ["cancel 0", "", "watch", "watch \"a"] {
-            assert!(matches!(parse_line(line), Line::Ignored(text) if text.contains(line)), "{line}");
+        assert!(matches!(parse_line(b"progress"), Line::Progress));
+        for line in ["cancel 0", "", "watch"] {
+            assert!(matches!(parse_line(line.as_bytes()), Line::Ignored(text) if text.contains(line)), "{line}");
         }
-        let fatal = |line| matches!(parse_line(line), Line::Fatal(failure) if failure != Failure::args(""));
+        // What is left of a quote that does not end are words.
+        assert!(matches!(parse_line(b"\"watch a"), Line::Watch(args) if args.keys == ["a"]));
+        let fatal =
+            |line: &str| matches!(parse_line(line.as_bytes()), Line::Fatal(failure) if failure != Failure::args(""));
         assert!(fatal("watch a --bogus") && fatal("watch a --help") && fatal("watch a --"));
     }
 }

@@ -99,7 +99,7 @@ impl Recorder {
 
 /// `conns` connections, round robin over the endpoints, each of them up.
 pub async fn connect(global: &Global, conns: usize) -> Result<Vec<Channel>, Failure> {
-    let (endpoints, options) = (global.endpoints(), global.options());
+    let (endpoints, options) = (global.endpoints(), global.options()?);
     if endpoints.is_empty() {
         return Err(Failure::args("no endpoint given"));
     }

@@ -14,11 +14,7 @@ use load::{connect, run as run_load};
 use ops::{Op, Workload};
 pub use report::throughput;
 
-use super::{
-    failure::Failure,
-    global::{Global, duration},
-    output::Format,
-};
+use super::{failure::Failure, global::Global, go, output::Format};
 use clap::{Args as Group, Subcommand};
 use std::time::Duration;
 
@@ -44,7 +40,7 @@ pub struct Shape {
     #[arg(long, global = true, default_value_t = 0)]
     pub total: u64,
     /// How long to run, such as 10s; used when --total is 0
-    #[arg(long, global = true, default_value = "10s", value_parser = duration)]
+    #[arg(long, global = true, default_value = "10s", value_parser = go::duration)]
     pub duration: Duration,
     /// Operations per second in all; 0: as fast as answers come (closed loop)
     #[arg(long, global = true, default_value_t = 0.0)]

@@ -102,7 +102,6 @@ pub fn render(answer: &Answer, hex: bool) -> Result<Vec<u8>, Failure> {
                 out.field("Leader", status.leader);
                 out.field("IsLearner", status.is_learner);
                 out.field("RaftIndex", status.raft_index);
-                out.field("RaftTerm", status.raft_term);
                 out.field("RaftAppliedIndex", status.raft_applied_index);
                 out.field("Errors", format!("[{}]", status.errors.join(" ")));
                 out.field("Endpoint", quote(endpoint.as_bytes()));

@@ -30,10 +30,7 @@ pub fn render(answer: &Answer, hex: bool) -> String {
             .always("id", answer.id)
             .always("ttl", answer.ttl)
             .always("granted-ttl", answer.granted_ttl)
-            .always(
-                "keys",
-                if answer.keys.is_empty() { "null".into() } else { list(answer.keys.iter().map(|key| bytes(key))) },
-            )
+            .always("keys", list_or_null(answer.keys.iter().map(|key| bytes(key))))
             .end(),
         Answer::KeepAlive(answer) => {
             flat(answer.header.as_ref()).always("ID", answer.id).always("TTL", answer.ttl).end()
@@ -80,7 +77,7 @@ pub fn render(answer: &Answer, hex: bool) -> String {
             });
             Object::new().header(answer.header.as_ref(), false).list("alarms", alarms).end()
         }
-        Answer::Health(all) => list(all.iter().map(|one| {
+        Answer::Health(all) => list_or_null(all.iter().map(|one| {
             Object::new()
                 .always("endpoint", string(&one.endpoint))
                 .always("health", one.error.is_none())
@@ -88,10 +85,10 @@ pub fn render(answer: &Answer, hex: bool) -> String {
                 .text("error", one.error.as_deref().unwrap_or(""))
                 .end()
         })),
-        Answer::Status(all) => list(all.iter().map(|(endpoint, one)| {
+        Answer::Status(all) => list_or_null(all.iter().map(|(endpoint, one)| {
             Object::new().always("Endpoint", string(endpoint)).always("Status", status(one)).end()
         })),
-        Answer::HashKv(all) => list(all.iter().map(|(endpoint, one)| {
+        Answer::HashKv(all) => list_or_null(all.iter().map(|(endpoint, one)| {
             Object::new().always("Endpoint", string(endpoint)).always("HashKV", hash_kv(one)).end()
         })),
         Answer::Ring(all) => ring::json(all),
@@ -166,7 +163,7 @@ fn watch(answer: &WatchResponse) -> String {
     let header = flat(answer.header.as_ref()).end();
     Object::new()
         .always("Header", header)
-        .always("Events", if answer.events.is_empty() { "null".into() } else { list(answer.events.iter().map(event)) })
+        .always("Events", list_or_null(answer.events.iter().map(event)))
         .always("CompactRevision", answer.compact_revision)
         .always("Canceled", answer.canceled)
         .always("Created", answer.created)
@@ -241,6 +238,12 @@ pub(super) fn bytes(data: &[u8]) -> String {
 
 pub(super) fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(","))
+}
+
+/// What Go has for a list that nobody has added to.
+fn list_or_null(items: impl Iterator<Item = String>) -> String {
+    let mut items = items.peekable();
+    if items.peek().is_none() { "null".to_owned() } else { list(items) }
 }
 
 /// A JSON string with what Go escapes besides: it keeps its output safe inside HTML.

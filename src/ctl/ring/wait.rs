@@ -5,7 +5,8 @@ use crate::{
     client::GetOptions,
     ctl::{
         failure::Failure,
-        global::{self, Global},
+        global::Global,
+        go,
         output::{Answer, Format, RingList, RingReached},
     },
     pb::henge::ring::{Copy, Listed},
@@ -37,7 +38,7 @@ pub struct Args {
     #[arg(long, default_value = "", hide_default_value = true)]
     prefix: String,
     /// How long to wait
-    #[arg(long, default_value = "5m", value_parser = global::duration)]
+    #[arg(long, default_value = "5m", value_parser = go::duration)]
     timeout: Duration,
 }
 

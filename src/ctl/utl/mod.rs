@@ -6,6 +6,8 @@ pub use program::main;
 
 use super::{
     failure::Failure,
+    go,
+    name::Name,
     output::{Answer, Printer, SnapshotHash, SnapshotStatus},
     snapshot::progress_bar,
 };
@@ -47,13 +49,13 @@ const BUMP_REVISION: i64 = 1_000_000_000;
 /// revision is raised and all history compacted, so that watchers and caches notice; --bump-revision 0 leaves both as they were.
 #[derive(clap::Args, Debug)]
 pub struct Restore {
-    #[arg(value_name = "FILENAME")]
+    #[arg(value_name = "FILENAME", value_parser = go::path())]
     files: Vec<PathBuf>,
     /// Path to the output data directory (default: NAME.etcd, where `henge --name NAME` looks for it)
-    #[arg(long)]
+    #[arg(long, value_parser = go::path())]
     data_dir: Option<PathBuf>,
     /// Path to the log (default: in the data directory)
-    #[arg(long)]
+    #[arg(long, value_parser = go::path())]
     wal_dir: Option<PathBuf>,
     /// Human-readable name for this member
     #[arg(long, default_value = "default")]
@@ -70,18 +72,36 @@ pub struct Restore {
     /// Ignore the snapshot's integrity hash (needed for a database that was copied from a data directory)
     #[arg(long)]
     skip_hash_check: bool,
-    /// How much to increase the latest revision; 0: not at all
-    #[arg(long, default_value_t = BUMP_REVISION, value_parser = clap::value_parser!(i64).range(0..))]
-    bump_revision: i64,
+    /// How much to increase the latest revision; 0: not at all (default: 1,000,000,000)
+    #[arg(long, value_parser = go::uint)]
+    bump_revision: Option<u64>,
     /// Mark the latest revision after restore as compacted (goes with --bump-revision: both or neither)
-    #[arg(long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = go::boolean,
+        default_missing_value = "true")]
     mark_compacted: Option<bool>,
     /// Accepted, and of no use: nothing is mapped into memory
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = go::uint)]
     initial_memory_map_size: u64,
     /// Storage engine of the restored member: redb or sled
     #[arg(long, default_value_t = Kind::default())]
     storage_engine: Kind,
+}
+
+impl Restore {
+    /// How far to raise the revision; history is then compacted, too. By the name of etcdutl whoever raises it must say that, as there.
+    fn bump(&self, name: Name) -> Result<i64, Failure> {
+        let is_strict = name == Name::Etcdutl;
+        let bump = match (self.bump_revision, self.mark_compacted) {
+            (None, None) => Ok(BUMP_REVISION),
+            (None, Some(true)) if !is_strict => Ok(BUMP_REVISION),
+            (None, Some(false)) if is_strict => Ok(0),
+            (Some(0), None | Some(false)) => Ok(0),
+            (Some(bump @ 1..), None) if !is_strict => i64::try_from(bump),
+            (Some(bump @ 1..), Some(true)) => i64::try_from(bump),
+            _ => return Err(Failure::args("--mark-compacted required if --revision-bump > 0")),
+        };
+        bump.map_err(|_| Failure::error("--bump-revision is more than there are revisions"))
+    }
 }
 
 /// Makes a data directory from that of a stopped etcd member
@@ -113,10 +133,10 @@ pub struct Import {
 /// Prints the hash of the history in a snapshot file, which is that of `endpoint hashkv` at the same revision
 #[derive(clap::Args, Debug)]
 pub struct HashKv {
-    #[arg(value_name = "FILENAME")]
+    #[arg(value_name = "FILENAME", value_parser = go::path())]
     files: Vec<PathBuf>,
     /// Maximum revision to hash (0: latest revision)
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = go::int)]
     rev: i64,
 }
 
@@ -185,11 +205,7 @@ pub fn defragment(data_dir: &Path, patience: Duration) -> Result<(), Failure> {
 
 /// Refuses a file that is not there, as etcdutl says it.
 fn there(path: &Path) -> Result<(), Failure> {
-    let refused = |error: std::io::Error| {
-        let text = error.to_string();
-        let cause = text.split(" (os error").next().unwrap_or_default().to_lowercase();
-        Failure::error(format!("stat {}: {cause}", path.display()))
-    };
+    let refused = |error: std::io::Error| Failure::error(go::refused("stat", path, &error));
     std::fs::metadata(path).map(drop).map_err(refused)
 }
 
@@ -203,23 +219,23 @@ pub fn status(printer: Printer, path: &Path) -> Result<(), Failure> {
 }
 
 /// Makes a data directory from a snapshot file.
-pub fn restore(args: Restore) -> Result<(), Failure> {
+pub fn restore(args: Restore, name: Name) -> Result<(), Failure> {
     let [file] = &args.files[..] else {
         return Err(Failure::args("snapshot restore requires exactly one argument"));
     };
-    if args.mark_compacted.is_some_and(|marked| marked != (args.bump_revision > 0)) {
-        return Err(Failure::args("--mark-compacted required if --revision-bump > 0"));
-    }
+    let bump_revision = args.bump(name)?;
+    std::fs::File::open(file).map_err(|error| Failure::error(go::refused("open", file, &error)))?;
     let urls = args.initial_advertise_peer_urls.split(',').map(|url| parse_url(url.trim()).map(|url| url.to_string()));
-    let peer_urls = urls.collect::<Result<Vec<_>, _>>().map_err(Failure::args)?;
+    let peer_urls = urls.collect::<Result<Vec<_>, _>>().map_err(Failure::error)?;
     let cluster = match &args.initial_cluster {
         Some(text) => {
-            let members = initial_cluster(text).map_err(Failure::args)?;
+            let members = initial_cluster(text).map_err(Failure::error)?;
             members.into_iter().map(|(name, urls)| (name, urls.iter().map(ToString::to_string).collect())).collect()
         }
         None => vec![(args.name.clone(), peer_urls.clone())],
     };
-    let data_dir = args.data_dir.unwrap_or_else(|| PathBuf::from(format!("{}.etcd", args.name)));
+    let chosen = |dir: Option<PathBuf>| dir.filter(|dir| !dir.as_os_str().is_empty());
+    let data_dir = chosen(args.data_dir).unwrap_or_else(|| PathBuf::from(format!("{}.etcd", args.name)));
     let restored = backup::restore(&backup::Restore {
         snapshot: file.clone(),
         hash: if args.skip_hash_check { HashCheck::Skip } else { HashCheck::Demand },
@@ -228,15 +244,17 @@ pub fn restore(args: Restore) -> Result<(), Failure> {
         initial_cluster: cluster,
         cluster_token: args.initial_cluster_token,
         data_dir: data_dir.clone(),
-        wal_dir: args.wal_dir,
-        bump_revision: args.bump_revision,
+        wal_dir: chosen(args.wal_dir),
+        bump_revision,
         engine: args.storage_engine,
         progress: progress(),
     });
     let backup::Restored { member, cluster, members, imported } = restored.map_err(Failure::error)?;
-    println!("Restored member {member} of cluster {cluster} ({} members) in {}", members.len(), data_dir.display());
-    tell(&imported);
-    println!("Revision {}", imported.revision);
+    // A script reads nothing here, as of etcdutl.
+    eprintln!("Restored member {member} of cluster {cluster} ({} members) in {}", members.len(), data_dir.display());
+    eprintln!("{}", contents(&imported));
+    warn(&imported);
+    eprintln!("Revision {}", imported.revision);
     Ok(())
 }
 
@@ -253,7 +271,8 @@ pub fn import(args: Import) -> Result<(), Failure> {
     });
     let backup::Adopted { member, cluster, imported, applied, open, revision } = adopted.map_err(Failure::error)?;
     println!("Imported member {member} of cluster {cluster} into {}", args.to.display());
-    tell(&imported);
+    println!("{}", contents(&imported));
+    warn(&imported);
     println!("{applied} entries of the log were applied after the database, {open} are for the cluster to decide");
     println!("Revision {revision}");
     Ok(())
@@ -268,12 +287,50 @@ fn progress() -> Progress {
     })
 }
 
-fn tell(imported: &Imported) {
-    println!("{} keys, {} leases", imported.keys, imported.leases);
+fn contents(imported: &Imported) -> String {
+    format!("{} keys, {} leases", imported.keys, imported.leases)
+}
+
+fn warn(imported: &Imported) {
     if imported.keys_without_lease > 0 {
         eprintln!("Warning: {} keys had a lease that does not exist: they are kept", imported.keys_without_lease);
     }
     if imported.auth_enabled {
         eprintln!("Note: authentication is enabled in these data, with the users and passwords that they had");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: Restore,
+    }
+
+    #[test]
+    fn the_revision_is_raised_as_far_as_is_said_and_etcdutl_wants_it_said_twice() {
+        let bump = |flags: &str, name| {
+            let words = ["restore", "file"].into_iter().chain(flags.split(' ').filter(|flag| !flag.is_empty()));
+            Flags::parse_from(words).args.bump(name).ok()
+        };
+        let table = [
+            ("", Some(BUMP_REVISION), Some(BUMP_REVISION)),
+            ("--mark-compacted", Some(BUMP_REVISION), None),
+            ("--mark-compacted=false", None, Some(0)),
+            ("--bump-revision=0", Some(0), Some(0)),
+            ("--bump-revision=0 --mark-compacted=0", Some(0), Some(0)),
+            ("--bump-revision=0 --mark-compacted", None, None),
+            ("--bump-revision=5", Some(5), None),
+            ("--bump-revision=5 --mark-compacted", Some(5), Some(5)),
+            ("--bump-revision=5 --mark-compacted=false", None, None),
+            ("--bump-revision=18446744073709551615 --mark-compacted", None, None),
+        ];
+        for (flags, own, etcdutls) in table {
+            assert_eq!((bump(flags, Name::Hengectl), bump(flags, Name::Etcdutl)), (own, etcdutls), "{flags}");
+        }
     }
 }

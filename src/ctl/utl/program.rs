@@ -4,12 +4,12 @@ use super::{HashKv, Import, Migrate, Restore, defragment, hash_kv, import, migra
 use crate::ctl::{
     about::{self, Completion},
     failure::Failure,
-    global::duration,
+    go,
     name::Name,
     output::{Format, Printer},
     usage,
 };
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 /// An administrative command line tool for the files of henge and etcd.
@@ -20,7 +20,7 @@ struct Cli {
     #[arg(short, long, global = true, default_value = "simple")]
     write_out: String,
     /// How long to wait for a data directory that is in use; 0: forever
-    #[arg(long, global = true, default_value = "10s", value_parser = duration)]
+    #[arg(long, global = true, default_value = "10s", value_parser = go::duration)]
     timeout: Duration,
     #[command(subcommand)]
     command: Command,
@@ -52,7 +52,7 @@ enum Command {
 enum Snapshot {
     /// Checks a given file and tells what is in it
     Status {
-        #[arg(value_name = "FILENAME")]
+        #[arg(value_name = "FILENAME", value_parser = go::path())]
         files: Vec<PathBuf>,
     },
     Restore(Restore),
@@ -60,12 +60,9 @@ enum Snapshot {
 
 /// Runs the program on this process's arguments; the answer is its exit code.
 pub fn main() -> ExitCode {
-    let command = Cli::command();
-    let arguments = usage::normal_flags(&command, std::env::args_os());
-    let parsed = command.clone().try_get_matches_from(arguments);
-    match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => run(cli).map_or_else(Failure::report, |()| ExitCode::SUCCESS),
-        Err(error) => usage::misused(Name::Etcdutl, command, &error),
+    match usage::parse::<Cli>(Name::Etcdutl, &Cli::command()) {
+        Ok((cli, _)) => run(cli).map_or_else(Failure::report, |()| ExitCode::SUCCESS),
+        Err(code) => code,
     }
 }
 
@@ -77,7 +74,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             [file] => status(printer()?, file),
             _ => Err(Failure::args("snapshot status requires exactly one argument")),
         },
-        Command::Snapshot(Snapshot::Restore(args)) => restore(args),
+        Command::Snapshot(Snapshot::Restore(args)) => restore(args, Name::Etcdutl),
         Command::Hashkv(args) => hash_kv(&args, printer()?),
         Command::Migrate(args) => migrate(&args),
         Command::Import(args) => import(args),
