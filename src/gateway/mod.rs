@@ -19,6 +19,7 @@ mod failure;
 pub(crate) mod fuzz;
 mod health;
 mod json;
+mod numerals;
 mod reply;
 mod request;
 mod table;
