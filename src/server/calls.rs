@@ -362,7 +362,9 @@ impl Source for Calls {
         text.counter("etcd_network_client_grpc_received_bytes_total", help, &counts.received_bytes);
         let help = "The total number of bytes sent to grpc clients.";
         text.counter("etcd_network_client_grpc_sent_bytes_total", help, &counts.sent_bytes);
-        let methods = || METHODS.iter().map(|method| labels(*method)).zip(&counts.methods);
+        let all = || METHODS.iter().zip(&counts.methods);
+        // Dashboards add up all that there is under etcd's names: what members and proxies tell each other is no client's doing.
+        let methods = || all().filter(|(method, _)| !is_own(method)).map(|(method, counts)| (labels(*method), counts));
         let help = "Total number of RPCs started on the server.";
         let mut family = text.family("grpc_server_started_total", Kind::Counter, help);
         methods().for_each(|(labels, method)| family.sample(&labels, &method.started));
@@ -382,10 +384,20 @@ impl Source for Calls {
         if counts.times {
             let help = "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.";
             let mut family = text.family("grpc_server_handling_seconds", Kind::Histogram, help);
-            let were_called = methods().filter(|(_, method)| method.started.load(Relaxed) > 0);
-            were_called.for_each(|(labels, method)| family.histogram(&labels, &method.time));
+            methods().for_each(|(labels, method)| family.histogram(&labels, &method.time));
+        }
+        let help = "Calls of proxies that report, or ask who is there.";
+        let mut family = text.family("henge_ring_calls_total", Kind::Counter, help);
+        for (method, counts) in all().filter(|(method, _)| is_own(method)) {
+            let [(_, call), ..] = labels(*method);
+            family.sample(&[("call", call)], &counts.started);
         }
     }
+}
+
+/// Whether a call is of henge's own protocol.
+fn is_own((path, ..): &(&str, Shape, Option<Class>)) -> bool {
+    path.starts_with("/henge.")
 }
 
 fn labels((path, shape, _): (&'static str, Shape, Option<Class>)) -> [(&'static str, &'static str); 3] {
