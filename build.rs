@@ -2,7 +2,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const ETCD: [&str; 10] = [
+const ETCD: [&str; 11] = [
     "etcd/kv.proto",
     "etcd/auth.proto",
     "etcd/rpc.proto",
@@ -13,6 +13,7 @@ const ETCD: [&str; 10] = [
     "etcd/raft.proto",
     "etcd/wal.proto",
     "etcd/lease.proto",
+    "grpc/health.proto",
 ];
 const HENGE: [&str; 2] = ["henge/peer.proto", "henge/ring.proto"];
 

@@ -1,4 +1,4 @@
-//! The generated wire types: etcd's packages under their own names, and henge's protocol between members.
+//! The generated wire types: etcd's packages under their own names, gRPC's question for health, and henge's protocol between members.
 //!
 //! Three rooms may look in: the edge and the client (`etcdserverpb` and what it needs), `machine/codec` (the command in a log
 //! entry) and `wal` and `peer` (frames and raft messages). Everybody else works with the types of its own room.

@@ -3,6 +3,7 @@
 //! As in etcd: names of fields as in the definitions (those of JavaScript's style are read too), bytes in base64 of either alphabet, 64-bit
 //! integers as strings (numbers are read too), enums by name (numbers too), what is not set is left out, what is not known is passed over.
 
+use super::numerals;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
@@ -21,8 +22,13 @@ pub(super) const PREFIX_BYTES: usize = 5;
 pub(super) fn read(text: &[u8], kind: &MessageDescriptor) -> Result<Bytes, Status> {
     let invalid = |error| Status::new(Code::InvalidArgument, format!("proto: {error}"));
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let message = DynamicMessage::deserialize_with_options(kind.clone(), &mut deserializer, &READ).map_err(invalid)?;
-    frame(&message)
+    let message = DynamicMessage::deserialize_with_options(kind.clone(), &mut deserializer, &READ);
+    let message = message.or_else(|error| match numerals::spelled_plainly(text, kind) {
+        // If it is refused all the same, then for what was wrong with it as it came.
+        Some(plain) => DynamicMessage::deserialize_with_options(kind.clone(), plain, &READ).map_err(|_| error),
+        None => Err(error),
+    });
+    frame(&message.map_err(invalid)?)
 }
 
 /// A message as gRPC sends it.

@@ -95,6 +95,7 @@ const METHODS: &[(&str, Shape, Option<Class>)] = &[
     ("/v3lockpb.Lock/Lock", Unary, OPEN),
     ("/v3lockpb.Lock/Unlock", Unary, Some(Write)),
     ("/grpc.health.v1.Health/Check", Unary, OPEN),
+    ("/grpc.health.v1.Health/List", Unary, OPEN),
     ("/grpc.health.v1.Health/Watch", ServerStream, OPEN),
     ("/henge.ring.Ring/Report", BidiStream, OPEN),
     ("/henge.ring.Ring/List", ServerStream, OPEN),
@@ -361,7 +362,9 @@ impl Source for Calls {
         text.counter("etcd_network_client_grpc_received_bytes_total", help, &counts.received_bytes);
         let help = "The total number of bytes sent to grpc clients.";
         text.counter("etcd_network_client_grpc_sent_bytes_total", help, &counts.sent_bytes);
-        let methods = || METHODS.iter().map(|method| labels(*method)).zip(&counts.methods);
+        let all = || METHODS.iter().zip(&counts.methods);
+        // Dashboards add up all that there is under etcd's names: what members and proxies tell each other is no client's doing.
+        let methods = || all().filter(|(method, _)| !is_own(method)).map(|(method, counts)| (labels(*method), counts));
         let help = "Total number of RPCs started on the server.";
         let mut family = text.family("grpc_server_started_total", Kind::Counter, help);
         methods().for_each(|(labels, method)| family.sample(&labels, &method.started));
@@ -381,10 +384,20 @@ impl Source for Calls {
         if counts.times {
             let help = "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.";
             let mut family = text.family("grpc_server_handling_seconds", Kind::Histogram, help);
-            let were_called = methods().filter(|(_, method)| method.started.load(Relaxed) > 0);
-            were_called.for_each(|(labels, method)| family.histogram(&labels, &method.time));
+            methods().for_each(|(labels, method)| family.histogram(&labels, &method.time));
+        }
+        let help = "Calls of proxies that report, or ask who is there.";
+        let mut family = text.family("henge_ring_calls_total", Kind::Counter, help);
+        for (method, counts) in all().filter(|(method, _)| is_own(method)) {
+            let [(_, call), ..] = labels(*method);
+            family.sample(&[("call", call)], &counts.started);
         }
     }
+}
+
+/// Whether a call is of henge's own protocol.
+fn is_own((path, ..): &(&str, Shape, Option<Class>)) -> bool {
+    path.starts_with("/henge.")
 }
 
 fn labels((path, shape, _): (&'static str, Shape, Option<Class>)) -> [(&'static str, &'static str); 3] {
@@ -433,17 +446,17 @@ mod tests {
             include_str!("../../proto/etcd/rpc.proto"),
             include_str!("../../proto/etcd/election.proto"),
             include_str!("../../proto/etcd/lock.proto"),
+            include_str!("../../proto/grpc/health.proto"),
             include_str!("../../proto/henge/ring.proto"),
         ];
         let declared = files.iter().flat_map(|file| declared(file)).collect::<Vec<_>>();
         assert!(declared.len() > 45, "{declared:?}");
-        let own = METHODS.iter().filter(|(path, ..)| !path.starts_with("/grpc.health."));
-        let own = own.map(|(path, shape, _)| ((*path).to_owned(), *shape)).collect::<Vec<_>>();
+        let counted = METHODS.iter().map(|(path, shape, _)| ((*path).to_owned(), *shape)).collect::<Vec<_>>();
         let names = |all: &[(String, Shape)]| {
             all.iter().map(|(path, shape)| format!("{path} {shape:?}")).collect::<BTreeSet<_>>()
         };
-        assert_eq!(names(&own), names(&declared));
-        assert_eq!(own.len(), declared.len(), "one is there twice");
+        assert_eq!(names(&counted), names(&declared));
+        assert_eq!(counted.len(), declared.len(), "one is there twice");
     }
 
     #[test]

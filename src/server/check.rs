@@ -11,6 +11,7 @@ use crate::{
 };
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
+use tonic::Status;
 
 /// How large a request may be.
 #[derive(Clone, Copy, Debug)]
@@ -178,14 +179,14 @@ pub fn alarm(request: &pb::AlarmRequest) -> Result<Command, Error> {
 /// The downgrade call's.
 ///
 /// # Errors
-/// [`Error::WrongDowngradeVersionFormat`]; [`Error::Invalid`] for an action that nobody knows.
-pub fn downgrade(request: &pb::DowngradeRequest) -> Result<Downgrade, Error> {
+/// [`Error::WrongDowngradeVersionFormat`]; for an action that nobody knows one without a code, as in etcd.
+pub fn downgrade(request: &pb::DowngradeRequest) -> Result<Downgrade, Status> {
     use pb::downgrade_request::DowngradeAction;
     match DowngradeAction::try_from(request.action) {
         Ok(DowngradeAction::Validate) => Ok(Downgrade::Validate(downgrade::target(&request.version)?)),
         Ok(DowngradeAction::Enable) => Ok(Downgrade::Enable(downgrade::target(&request.version)?)),
         Ok(DowngradeAction::Cancel) => Ok(Downgrade::Cancel),
-        Err(_) => Err(Error::Invalid("etcdserver: unknown method".to_owned())),
+        Err(_) => Err(Status::unknown("etcdserver: unknown method")),
     }
 }
 

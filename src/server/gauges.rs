@@ -217,9 +217,10 @@ impl MemberBackend {
         text.counter("etcd_server_slow_read_indexes_total", help, &counts.reads_slow);
         let help = "The total number of failed read indexes seen.";
         text.counter("etcd_server_read_indexes_failed_total", help, &counts.reads_failed);
-        let help = "The total number of successful learner promotions that this member was asked for.";
+        let help = "The total number of successful learner promotions while this member is leader.";
         text.counter("etcd_server_learner_promote_successes", help, &counts.promoted);
-        let help = "The total number of failed learner promotions that this member was asked for.";
+        let help =
+            "The total number of failed learner promotions (likely learner not ready) while this member is leader.";
         let mut family = text.family("etcd_server_learner_promote_failures", Kind::Counter, help);
         for (why, count) in &*counts.not_promoted.lock() {
             family.sample(&[("Reason", why)], *count);

@@ -29,6 +29,7 @@ mod gauges;
 mod guard;
 mod header;
 mod heal;
+mod health;
 mod identity;
 mod jwt;
 mod keeper;

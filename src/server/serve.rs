@@ -7,6 +7,7 @@ use super::{
     Admission, Backend, Edge, Services,
     admission::{OpenTab, Tab},
     calls::{Call, Calls},
+    health::HealthService,
     listen::{Arrival, Caller, Listener, Peer},
     made,
     sent::Sent,
@@ -40,7 +41,6 @@ use tokio::{
     time::Instant,
 };
 use tonic::{Status, body::Body};
-use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Service;
 
 /// How connections behave.
@@ -84,10 +84,9 @@ pub fn serve<B: Backend>(
     gateway: axum::Router,
     settings: &ConnectionSettings,
 ) -> Serving {
-    let (reporter, health_service) = tonic_health::server::health_reporter();
     let stop = watch::Sender::new(None);
-    tokio::spawn(report_health(edge.backend.clone(), reporter, stop.subscribe()));
-    let services = Services::with(&edge, |rare| rare.add_service(health_service));
+    let health = HealthService::server(edge.backend.clone(), stop.subscribe());
+    let services = Services::with(&edge, |rare| rare.add_service(health));
     start(listeners, both(edge.calls, services, gateway), settings, stop)
 }
 
@@ -161,26 +160,6 @@ impl Serving {
     }
 }
 
-/// Says SERVING for as long as the member can: it has a leader, no fault, and is not about to stop.
-async fn report_health<B: Backend>(backend: B, reporter: HealthReporter, mut stop: watch::Receiver<Option<Instant>>) {
-    let (mut leader, mut stopping) = (backend.leader(), backend.stopping());
-    loop {
-        let able = !*stopping.borrow_and_update() && leader.borrow_and_update().is_some() && backend.fault().is_none();
-        let status = if able { ServingStatus::Serving } else { ServingStatus::NotServing };
-        reporter.set_service_status("", status).await;
-        tokio::select! {
-            biased;
-            _ = told_to_stop(&mut stop) => return,
-            changed = stopping.changed() => if changed.is_err() { return },
-            changed = leader.changed() => if changed.is_err() { return },
-            // A fault has no wake-up of its own.
-            () = tokio::time::sleep(FAULT_CHECK) => {}
-        }
-    }
-}
-
-const FAULT_CHECK: Duration = Duration::from_secs(1);
-
 type Protocol = auto::Builder<runtime::Executor>;
 
 /// What is the same for all connections.
@@ -193,7 +172,8 @@ struct Hall<F> {
 
 fn protocol(settings: &ConnectionSettings) -> Protocol {
     let mut protocol = auto::Builder::new(runtime::Executor);
-    protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // Names of headers are the same in either case, but there are scripts that look for etcd's, which begin with capitals.
+    protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).title_case_headers(true);
     protocol
         .http2()
         .timer(TokioTimer::new())
@@ -263,7 +243,7 @@ async fn accept_all(
 }
 
 /// Waits for the word to stop: until when to be patient; `None` if [`Serving`] was dropped and nobody waits.
-async fn told_to_stop(stop: &mut watch::Receiver<Option<Instant>>) -> Option<Instant> {
+pub(super) async fn told_to_stop(stop: &mut watch::Receiver<Option<Instant>>) -> Option<Instant> {
     stop.wait_for(Option::is_some).await.map_or(None, |deadline| *deadline)
 }
 

@@ -93,11 +93,8 @@ impl<B: Backend> Services<B> {
 
 fn rare<B: Backend>(edge: &Edge<B>) -> Routes {
     let bytes_max = edge.settings.limits.message_bytes_max();
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
+    let reflection =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::DESCRIPTORS);
     let contests = Contests::new(edge.clone());
     let built_in = "the descriptors are part of this program";
     Routes::new(ClusterServer::new(ClusterService::new(edge.clone())).max_decoding_message_size(bytes_max))

@@ -1,8 +1,10 @@
 //! One port: gRPC and HTTP side by side, from binding to stopping.
 
 use super::*;
+use crate::pb::grpc::health::v1::{
+    HealthCheckRequest, HealthListRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use tokio::net::UnixStream;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
@@ -83,8 +85,23 @@ async fn health_is_serving_only_while_the_member_can() {
     wait_for(ServingStatus::Serving).await;
     world.backend.set_fault("the disk is gone");
     wait_for(ServingStatus::NotServing).await;
-    let unknown = HealthCheckRequest { service: "nobody".to_owned() };
-    assert_eq!(health.check(unknown).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn health_is_of_the_member_as_a_whole() {
+    let world = world().await;
+    let mut health = HealthClient::new(world.channel.clone());
+    let whole = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(whole.status(), ServingStatus::Serving);
+    let all = health.list(HealthListRequest::default()).await.unwrap().into_inner().statuses;
+    assert_eq!(all, [(String::new(), whole)].into());
+
+    let unknown = || HealthCheckRequest { service: "nobody".to_owned() };
+    refused(health.check(unknown()).await, Code::NotFound, "unknown service");
+    let mut updates = health.watch(unknown()).await.unwrap().into_inner();
+    assert_eq!(updates.message().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+    let more = tokio::time::timeout(Duration::from_millis(100), updates.message()).await;
+    assert!(more.is_err(), "it might begin to exist");
 }
 
 #[tokio::test]
