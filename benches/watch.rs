@@ -56,7 +56,8 @@ fn publish(criterion: &mut Criterion) {
         let mut machine = Machine::open(Arc::new(Memory::default()), Settings::default()).expect("memory");
         let hub = Hub::new(machine.reader(), Options::default());
         let mut streams = watched(&hub, streams);
-        streams.iter_mut().for_each(|(_, deliveries)| drop(take(deliveries)));
+        let created: usize = streams.iter_mut().map(|(_, deliveries)| take(deliveries)).sum();
+        assert_eq!(created, WATCHERS);
         let mut index = 0;
         group.bench_function(format!("an event to {WATCHERS} watchers on {} streams", streams.len()), |bencher| {
             bencher.iter(|| {

@@ -3,8 +3,8 @@
 use super::{
     announce::Announcement,
     apply::{Apply, Committed},
-    company::Company,
     compactor::{AutoCompaction, AutoCompactor, Sweep},
+    company::Company,
     desk::Desk,
     expiry::Expiry,
     flush::Flush,

@@ -18,8 +18,8 @@
 mod announce;
 mod apply;
 mod bootstrap;
-mod company;
 mod compactor;
+mod company;
 mod desk;
 mod expiry;
 mod flush;

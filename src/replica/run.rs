@@ -2,8 +2,8 @@
 
 use super::{
     apply::Committed,
-    company::Company,
     compactor::AutoCompactor,
+    company::Company,
     desk::{Desk, LeaseCall},
     handle::Shared,
     hashes::Disputes,
