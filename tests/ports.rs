@@ -43,6 +43,11 @@ fn http_can_have_ports_of_its_own() {
         assert_eq!(get(url, "/health").0, "HTTP/1.1 200 OK");
     }
     assert_eq!(get(server.url(), "/health").0, "HTTP/1.1 404 Not Found");
+    for path in ["/version", "/debug/vars"] {
+        assert_eq!(get(&http, path).0, "HTTP/1.1 200 OK", "{path}");
+        assert_eq!(get(&metrics, path).0, "HTTP/1.1 404 Not Found", "{path}");
+    }
+    assert_eq!(get(&metrics, "//livez").0, "HTTP/1.1 307 Temporary Redirect");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `/health`, and the probes `/livez` and `/readyz` with their named checks.
 
-use super::{not_found, said};
+use super::said;
 use crate::{
     machine::AlarmKind,
     mvcc::RangeQuery,
@@ -8,9 +8,11 @@ use crate::{
     types::{Error, Key, KeyRange},
 };
 use axum::{
-    extract::{Path, State},
+    Router,
+    extract::State,
     http::{StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use std::{fmt::Write, sync::atomic::Ordering::Relaxed};
 
@@ -24,8 +26,10 @@ enum Check {
 }
 
 /// Name, check: in the order of the answer.
-const LIVE: &[(&str, Check)] = &[("serializable_read", Check::SerializableRead)];
-const READY: &[(&str, Check)] = &[
+type Checks = &'static [(&'static str, Check)];
+
+const LIVE: Checks = &[("serializable_read", Check::SerializableRead)];
+const READY: Checks = &[
     ("data_corruption", Check::DataCorruption),
     ("serializable_read", Check::SerializableRead),
     ("linearizable_read", Check::LinearizableRead),
@@ -62,9 +66,25 @@ async fn read<B: Backend>(backend: &B, serializable: bool) -> Result<(), Error> 
     backend.range(query, serializable, Ticket::aside(), &Trace::of_none()).await.map(drop)
 }
 
-pub(super) async fn health<B: Backend>(State(edge): State<Edge<B>>, uri: Uri) -> Response {
-    let query = Query(uri.query().unwrap_or_default());
-    let why_not = unhealthy(&edge.backend, query).await;
+/// Each check has a path of its own: another name is no path at all, whoever asks.
+pub(super) fn routes<B: Backend>() -> Router<Edge<B>> {
+    let mut routes = Router::new().route("/health", get(health::<B>));
+    for (path, checks) in [("/livez", LIVE), ("/readyz", READY)] {
+        let all = move |State(edge): State<Edge<B>>, uri: Uri| async move {
+            probe(&edge.backend, checks, Query::of(&uri)).await
+        };
+        routes = routes.route(path, get(all));
+        for check in checks {
+            let one =
+                move |State(edge): State<Edge<B>>, uri: Uri| async move { probe_one(&edge.backend, check, &uri).await };
+            routes = routes.route(&format!("{path}/{}", check.0), get(one));
+        }
+    }
+    routes
+}
+
+async fn health<B: Backend>(State(edge): State<Edge<B>>, uri: Uri) -> Response {
+    let why_not = unhealthy(&edge.backend, Query::of(&uri)).await;
     let count = if why_not.is_none() { &edge.counts.healthy } else { &edge.counts.unhealthy };
     count.fetch_add(1, Relaxed);
     match why_not {
@@ -96,35 +116,14 @@ async fn unhealthy<B: Backend>(backend: &B, query: Query<'_>) -> Option<String> 
     read(backend, serializable).await.err().map(|error| format!("RANGE ERROR:{error}"))
 }
 
-pub(super) async fn livez<B: Backend>(State(edge): State<Edge<B>>, uri: Uri) -> Response {
-    probe(&edge.backend, LIVE, Query(uri.query().unwrap_or_default())).await
-}
-
-pub(super) async fn readyz<B: Backend>(State(edge): State<Edge<B>>, uri: Uri) -> Response {
-    probe(&edge.backend, READY, Query(uri.query().unwrap_or_default())).await
-}
-
-pub(super) async fn livez_one<B: Backend>(State(edge): State<Edge<B>>, Path(name): Path<String>, uri: Uri) -> Response {
-    probe_one(&edge.backend, LIVE, &name, &uri).await
-}
-
-pub(super) async fn readyz_one<B: Backend>(
-    State(edge): State<Edge<B>>,
-    Path(name): Path<String>,
-    uri: Uri,
-) -> Response {
-    probe_one(&edge.backend, READY, &name, &uri).await
-}
-
 /// One check alone. It can't be excluded.
-async fn probe_one<B: Backend>(backend: &B, checks: &[(&str, Check)], name: &str, uri: &Uri) -> Response {
-    let Some(check) = checks.iter().find(|(other, _)| *other == name) else { return not_found() };
-    let verbose = Query(uri.query().unwrap_or_default()).has("verbose");
+async fn probe_one<B: Backend>(backend: &B, check: &'static (&'static str, Check), uri: &Uri) -> Response {
+    let verbose = Query::of(uri).has("verbose");
     probe(backend, std::slice::from_ref(check), Query(if verbose { "verbose" } else { "" })).await
 }
 
 /// `ok` if all checks pass; with `verbose`, or if one fails, a line for each.
-async fn probe<B: Backend>(backend: &B, checks: &[(&str, Check)], query: Query<'_>) -> Response {
+async fn probe<B: Backend>(backend: &B, checks: Checks, query: Query<'_>) -> Response {
     let (mut lines, mut failed) = (String::new(), false);
     for (name, check) in checks.iter().filter(|(name, _)| !query.excludes(name)) {
         let line = match check.run(backend).await {
@@ -149,6 +148,10 @@ async fn probe<B: Backend>(backend: &B, checks: &[(&str, Check)], query: Query<'
 struct Query<'a>(&'a str);
 
 impl<'a> Query<'a> {
+    fn of(uri: &'a Uri) -> Query<'a> {
+        Query(uri.query().unwrap_or_default())
+    }
+
     fn pairs(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.0.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }

@@ -6,10 +6,10 @@
 //! is made of: it asks the same [`Backend`] as the services, and has calls answered by whoever answers them ([`Calls`]): a member, or a proxy.
 //!
 //! ```text
-//!   HTTP ─ access ─┬─ /v3/… ─ call ─ table ─┬─ request (JSON ▶ messages) ─▶ Calls
-//!                  │         ▲              └─ reply, failure (JSON, lines) ◀─┘
-//!                  │         └ websocket
-//!                  └─ /health /livez /readyz /version /metrics /debug/vars
+//!   HTTP ─ access ─ paths ─┬─ /v3/… ─ call ─ table ─┬─ request (JSON ▶ messages) ─▶ Calls
+//!                          │         ▲              └─ reply, failure (JSON, lines) ◀─┘
+//!                          │         └ websocket
+//!                          └─ /health /livez /readyz /version /metrics /debug/vars
 //! ```
 
 mod access;
@@ -19,7 +19,9 @@ mod failure;
 pub(crate) mod fuzz;
 mod health;
 mod json;
+mod numbers;
 mod numerals;
+mod paths;
 mod reply;
 mod request;
 mod table;
@@ -29,10 +31,7 @@ mod websocket;
 pub use access::{Access, Admitted};
 pub use call::{Calls, Json};
 
-use crate::{
-    metrics,
-    server::{Backend, Edge, Services, Version},
-};
+use crate::server::{Backend, Edge, Services};
 use axum::{
     Router,
     extract::{Request, State},
@@ -61,8 +60,9 @@ pub fn with_json<C: Calls>(mut routes: Router, json: Option<Json<C>>, access: Ac
         for path in ["/v3/", "/v3/{*call}", "/v3beta/{*call}"] {
             routes = routes.route(path, answer.clone());
         }
+        routes = routes.route("/v3", any(paths::to_the_gateway));
     }
-    routes.layer(middleware::from_fn_with_state(access, guarded))
+    routes.layer(middleware::from_fn(paths::shortened)).layer(middleware::from_fn_with_state(access, guarded))
 }
 
 async fn guarded(State(access): State<Access>, request: Request, next: Next) -> Response {
@@ -81,39 +81,31 @@ pub fn is_json(path: &str) -> bool {
     path.starts_with("/v3/") || path.starts_with("/v3beta/")
 }
 
-/// Health and version, for [`crate::server::serve`] and [`crate::server::serve_http`].
+/// What a member says of itself, for [`with_json`].
 pub fn routes<B: Backend>(edge: Edge<B>) -> Router {
-    Router::new()
-        .route("/version", get(version::<B>))
-        .route("/metrics", get(numbers::<B>))
-        .route("/debug/vars", get(vars::vars::<B>))
-        .route("/health", get(health::health::<B>))
-        .route("/livez", get(health::livez::<B>))
-        .route("/livez/{check}", get(health::livez_one::<B>))
-        .route("/readyz", get(health::readyz::<B>))
-        .route("/readyz/{check}", get(health::readyz_one::<B>))
+    let vars = get(vars::vars::<B>);
+    finished(looked_after().route("/version", get(version::<B>)).route("/debug/vars", vars), edge)
+}
+
+/// Health and numbers alone, as `listen-metrics-urls` ask for: whoever looks after a member has no other business with it.
+pub fn health_routes<B: Backend>(edge: Edge<B>) -> Router {
+    finished(looked_after(), edge).layer(middleware::from_fn(paths::shortened))
+}
+
+fn looked_after<B: Backend>() -> Router<Edge<B>> {
+    // Prometheus' library asks for no method in particular.
+    health::routes().route("/metrics", any(numbers::numbers::<B>))
+}
+
+fn finished<B: Backend>(routes: Router<Edge<B>>, edge: Edge<B>) -> Router {
+    routes
         .method_not_allowed_fallback(|| async { said(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .fallback(|| async { not_found() })
         .with_state(edge)
 }
 
 async fn version<B: Backend>(State(edge): State<Edge<B>>) -> Response {
-    let Version { server, cluster, storage } = &edge.settings.version;
-    let text = format!(r#"{{"etcdserver":"{server}","etcdcluster":"{cluster}","storage":"{storage}"}}"#);
-    json(StatusCode::OK, text)
-}
-
-/// The numbers of this process, as Prometheus reads them from etcd.
-async fn numbers<B: Backend>(State(edge): State<Edge<B>>) -> Response {
-    // It looks at the store and at the system, which may take a moment: not where others wait.
-    match tokio::task::spawn_blocking(move || edge.metrics.text()).await {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-fn json(status: StatusCode, text: String) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], text).into_response()
+    ([(CONTENT_TYPE, "application/json")], edge.settings.version.json()).into_response()
 }
 
 fn not_found() -> Response {

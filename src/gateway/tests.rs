@@ -10,6 +10,11 @@ use crate::{
     pb::etcdserverpb::{self as pb, maintenance_client::MaintenanceClient},
     server::tests::{ME, World, world},
 };
+use std::io::Read as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 async fn raise(world: &World, alarm: pb::AlarmType) {
     let request = pb::AlarmRequest {
@@ -27,6 +32,51 @@ async fn the_version_is_etcds() {
     assert_eq!(world.http("GET", "/version").await, (200, version.to_owned()));
     assert_eq!(world.http("GET", "/nothing").await, (404, "404 page not found\n".to_owned()));
     assert_eq!(world.http("POST", "/version").await.0, 405);
+}
+
+/// Status, head as it is spelled, and body of an answer that may be compressed.
+async fn asked(world: &World, request: &str) -> (u16, String, Vec<u8>) {
+    let mut stream = TcpStream::connect(world.url.strip_prefix("http://").unwrap()).await.unwrap();
+    let request = format!("{request} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAccept-Encoding: gzip\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
+    let body = answer.split_off(end + 4);
+    let head = String::from_utf8(answer).unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), head, body)
+}
+
+#[tokio::test]
+async fn a_path_that_goes_a_long_way_round_is_answered_with_the_short_one() {
+    let world = world().await;
+    for (request, location) in [
+        ("GET //health?serializable=true", "/health?serializable=true"),
+        ("GET /./health", "/health"),
+        ("POST //health", "/health"),
+        ("POST /v3//kv/range", "/v3/kv/range"),
+        ("POST /v3beta//kv/range", "/v3/kv/range"),
+        ("GET /v3", "/v3/"),
+    ] {
+        let (status, head, body) = asked(&world, request).await;
+        assert_eq!(status, 307, "{request}");
+        assert!(head.contains(&format!("\r\nLocation: {location}\r\n")), "{head}");
+        let text = format!("<a href=\"{location}\">Temporary Redirect</a>.\n\n");
+        assert_eq!(String::from_utf8(body).unwrap(), if request.starts_with("GET") { text } else { String::new() });
+    }
+    assert_eq!(asked(&world, "GET /health/").await.0, 404);
+}
+
+#[tokio::test]
+async fn numbers_are_told_by_any_method_and_compressed_if_that_is_wanted() {
+    let world = world().await;
+    let (status, head, body) = asked(&world, "POST /metrics").await;
+    assert!(status == 200 && head.contains("\r\nContent-Encoding: gzip\r\n"), "{head}");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
+    assert!(text.contains("# TYPE etcd_server_health_success counter\n"), "{text}");
+    let (status, plain) = world.http("DELETE", "/metrics").await;
+    assert!(status == 200 && plain.starts_with("# HELP ") && plain.len() > 4 * body.len(), "{plain}");
 }
 
 #[tokio::test]
@@ -84,6 +134,8 @@ async fn probes_have_named_checks() {
     assert_eq!(world.http("GET", "/livez?verbose=true").await, (200, "[+]serializable_read ok\nok\n".to_owned()));
     assert_eq!(world.http("GET", "/readyz/non_learner").await, (200, "ok\n".to_owned()));
     assert_eq!(world.http("GET", "/livez/non_learner").await.0, 404);
+    assert_eq!(world.http("POST", "/livez/non_learner").await.0, 404);
+    assert_eq!(world.http("POST", "/readyz/non_learner").await.0, 405);
 
     raise(&world, pb::AlarmType::Corrupt).await;
     let corrupt = "[-]data_corruption failed: alarm activated: CORRUPT\n";

@@ -1,10 +1,9 @@
 //! `/debug/vars`: a few facts about the process, where Go programs publish theirs.
 
-use super::json;
 use crate::server::{Backend, Edge};
 use axum::{
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use rustix::process::{Resource, getrlimit};
@@ -49,7 +48,7 @@ pub(super) async fn vars<B: Backend>(State(edge): State<Edge<B>>) -> Response {
         raft,
     };
     match serde_json::to_string(&vars) {
-        Ok(text) => json(StatusCode::OK, text),
+        Ok(text) => ([(CONTENT_TYPE, "application/json; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }

@@ -152,12 +152,11 @@ async fn live(config: Config) -> Result<(), String> {
     };
     let aside = ConnectionSettings { places: limits.places_aside(), ..connections.clone() };
     let registry = edge.metrics.clone();
-    let health = gateway::routes(edge.clone());
-    // Whoever looks after a member has no business with its data.
-    let metrics = server::serve_http(secured(metrics, client_tls.as_ref()), health.clone(), &aside);
+    let health = gateway::health_routes(edge.clone());
+    let metrics = server::serve_http(secured(metrics, client_tls.as_ref()), health, &aside);
     let message_bytes_max = edge.settings.limits.message_bytes_max();
     let json = config.http.serves_json.then(|| Json::new(Services::of(&edge), message_bytes_max));
-    let routes = gateway::with_json(health, json, access(&config.http));
+    let routes = gateway::with_json(gateway::routes(edge.clone()), json, access(&config.http));
     let http = server::serve_http(secured(http, client_tls.as_ref()), routes.clone(), &aside);
     // HTTP with ports of its own leaves the others to gRPC.
     let beside = if config.listen_client_http_urls.is_empty() { routes } else { axum::Router::new() };

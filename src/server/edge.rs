@@ -43,6 +43,12 @@ impl Version {
         let minor = server.rsplit_once('.').map_or(server, |(minor, _)| minor);
         Version { server: server.to_owned(), cluster: format!("{minor}.0"), storage: format!("{minor}.0") }
     }
+
+    /// What `/version` says.
+    pub fn json(&self) -> String {
+        let Version { server, cluster, storage } = self;
+        format!(r#"{{"etcdserver":"{server}","etcdcluster":"{cluster}","storage":"{storage}"}}"#)
+    }
 }
 
 /// How the edge behaves; the same for every backend.

@@ -172,7 +172,8 @@ struct Hall<F> {
 
 fn protocol(settings: &ConnectionSettings) -> Protocol {
     let mut protocol = auto::Builder::new(runtime::Executor);
-    protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // Names of headers are the same in either case, but there are scripts that look for etcd's, which begin with capitals.
+    protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).title_case_headers(true);
     protocol
         .http2()
         .timer(TokioTimer::new())
