@@ -19,6 +19,9 @@ pub trait Inbound: Send + Sync + 'static {
     /// All members that this one knows of.
     fn members(&self) -> Vec<Member>;
 
+    /// Whether the cluster is on its way to an older version, as far as this member knows.
+    fn is_downgrading(&self) -> bool;
+
     /// Messages of `from`, in their order. Never waits: what has no room is dropped.
     fn deliver(&self, from: MemberId, messages: Vec<PeerMessage>);
 
@@ -61,6 +64,10 @@ impl Inbound for Handle {
 
     fn members(&self) -> Vec<Member> {
         self.view().members()
+    }
+
+    fn is_downgrading(&self) -> bool {
+        self.view().downgrade().is_some()
     }
 
     fn deliver(&self, from: MemberId, messages: Vec<PeerMessage>) {

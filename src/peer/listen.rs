@@ -1,6 +1,6 @@
 //! Peer URLs: binding them, and serving peers there.
 
-use super::{Network, service::PeerService, tls::Tls};
+use super::{Network, plain, service::PeerService, tls::Tls};
 use crate::{
     pb::henge::peer::peer_server::PeerServer,
     places::{Bounds, Place, Places},
@@ -21,7 +21,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
+use tonic::{service::Routes, transport::server::Connected};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
@@ -109,15 +109,17 @@ pub fn serve(listeners: Vec<Listener>, network: &Network, tls: &Tls, request_byt
     let (stop, stopped) = oneshot::channel();
     let bytes_max = request_bytes_max.saturating_mul(2).max(MESSAGE_BYTES_MIN);
     let service = PeerServer::new(PeerService { network: Arc::clone(&network.inner) });
+    let peers = Routes::new(service.max_decoding_message_size(bytes_max)).into_axum_router();
+    let routes = plain::beside(peers, Arc::clone(&network.inner));
     let server = tonic::transport::Server::builder()
-        .accept_http1(false)
+        .accept_http1(true)
         .max_concurrent_streams(STREAMS_MAX)
         // Wide enough that a round trip does not hold up a stream of entries.
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(service.max_decoding_message_size(bytes_max))
+        .add_routes(Routes::from(routes))
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
             let _ = stopped.await; // dropped is as good as told
         });

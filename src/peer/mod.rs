@@ -10,7 +10,7 @@
 //!  replica ──send──▶ Network ─▶ Link (one a peer) ─┬─ urgent lane ══▶ ╗ the peer's
 //!                                                  ├─ bulk lane   ══▶ ╠ PeerService ──▶ Inbound (its replica)
 //!                                                  └─ snapshot    ══▶ ╝
-//!  replica ◀──deliver── PeerService ◀══ what peers have dialled
+//!  replica ◀──deliver── PeerService ◀══ what peers have dialled ══▶ plain (HTTP, for whoever looks after members)
 //! ```
 //!
 //! A *lane* is a connection with one stream of batches. There are two to a peer, so that heartbeats and votes never stand behind
@@ -24,6 +24,7 @@ pub(crate) mod fuzz;
 mod inbound;
 mod join;
 mod listen;
+mod plain;
 mod queue;
 mod refusals;
 mod service;
@@ -73,6 +74,8 @@ pub struct Settings {
     pub tls: Tls,
     /// Where this member is found, as long as its own table of members does not say otherwise.
     pub peer_urls: Vec<String>,
+    /// What `/version` says on the peer URLs, as JSON.
+    pub version: String,
 }
 
 /// The way to all other members. Cheap to clone.
@@ -113,6 +116,7 @@ struct Inner {
     tallies: Tallies,
     /// Taken by the snapshot that is arriving.
     arriving: Arc<tokio::sync::Mutex<()>>,
+    version: String,
     stopping: watch::Sender<bool>,
     /// Of those who dial this member.
     places: Places,
@@ -150,6 +154,7 @@ impl Network {
             refusals: Refusals::default(),
             tallies: Tallies::default(),
             arriving: Arc::default(),
+            version: settings.version,
             stopping: watch::Sender::new(false),
             places: Places::new(listen::PLACES),
         };

@@ -59,8 +59,8 @@ impl Tls {
             allowed_cn: settings.allowed_cn.clone(),
             allowed_hostname: settings.allowed_hostname.clone(),
             protocol: settings.protocol.clone(),
-            // gRPC is HTTP/2 and nothing else.
-            alpn: &["h2"],
+            // Members speak gRPC, which is HTTP/2; whoever looks after them need not.
+            alpn: &["h2", "http/1.1"],
         })?;
         Ok(Tls { client: ClientTls::new(settings.client())?, server: Some(server), skip_client_san_verification })
     }

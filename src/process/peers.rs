@@ -2,10 +2,11 @@
 
 use super::{texts, wal_dir};
 use crate::{
-    config::{ClusterState, Config, Url, lead_alike, parse_url},
+    config::{ClusterState, Config, Url, claimed_version, lead_alike, parse_url},
     membership::{Member, cluster_id, member_id},
     peer::{self, Cluster, Listener, Network, Serving, Tls, TlsSettings, ask_cluster},
     replica::{self, Handle, StartAs},
+    server::Version,
     types::{ClusterId, MemberId},
 };
 use std::{sync::Arc, time::Duration};
@@ -163,6 +164,7 @@ impl Bound {
             snapshot_bytes_per_s: config.snapshot_send_bytes_per_s,
             tls: tls.clone(),
             peer_urls: texts(&config.initial_advertise_peer_urls),
+            version: Version::claiming(&claimed_version()).json(),
         });
         let serving = peer::serve(self.listeners, &network, &tls, config.max_request_bytes);
         for url in &config.listen_peer_urls {

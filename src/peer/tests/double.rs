@@ -72,6 +72,10 @@ impl Inbound for Double {
         self.known.clone()
     }
 
+    fn is_downgrading(&self) -> bool {
+        false
+    }
+
     fn deliver(&self, from: MemberId, messages: Vec<PeerMessage>) {
         for message in messages {
             let _ = self.delivered.send((from, message)); // the test may be over
@@ -174,6 +178,7 @@ impl Node {
             snapshot_bytes_per_s: 0,
             tls: odd.tls.clone(),
             peer_urls: vec![url.clone()],
+            version: "{}".to_owned(),
         });
         let (delivered, inbox) = mpsc::unbounded_channel();
         let double = Double {

@@ -2,6 +2,7 @@
 
 mod double;
 mod links;
+mod plain;
 mod snapshots;
 mod strangers;
 mod tls;
