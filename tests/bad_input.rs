@@ -33,17 +33,29 @@ fn the_version_begins_with_etcds_four_lines() {
 #[test]
 fn an_unknown_flag_is_named() {
     let output = henge(&["--no-such-flag"]);
-    assert!(!output.status.success());
+    assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--no-such-flag"), "{}", stderr(&output));
 }
 
 #[test]
 fn all_wrong_values_are_reported_at_once() {
-    let output = henge(&["--max-txn-ops=many", "--log-level=loud", "--heartbeat-interval=soon"]);
-    assert!(!output.status.success());
-    for flag in ["--max-txn-ops", "--log-level", "--heartbeat-interval"] {
+    let output =
+        henge(&["--max-txn-ops=many", "--log-level=loud", "--heartbeat-interval=soon", "--auto-compaction-mode=x"]);
+    assert_eq!(output.status.code(), Some(2), "some cannot be read");
+    for flag in ["--max-txn-ops", "--log-level", "--heartbeat-interval", "--auto-compaction-mode"] {
         assert!(stderr(&output).contains(flag), "{} does not name {flag}", stderr(&output));
     }
+}
+
+#[test]
+fn what_can_be_read_and_will_not_do_has_another_code() {
+    let output = henge(&["--auto-compaction-mode=x", "--election-timeout=1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("henge.yaml");
+    fs::write(&file, "max-txn-ops: many\n").unwrap();
+    let output = henge(&["--config-file", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "it is no word of the command line");
 }
 
 #[test]

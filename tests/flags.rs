@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, PATIENCE, Server, eventually};
+use common::{Cluster, PATIENCE, Server, eventually, free_url};
 use henge::{
     config::{FLAGS, Flag, Standing},
     pb::etcdserverpb::{
@@ -13,8 +13,9 @@ use henge::{
 };
 use std::{
     collections::BTreeSet,
-    io::{ErrorKind, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::TcpStream,
+    process::{Command, Stdio},
     time::Duration,
 };
 use tokio::{runtime::Runtime, time::timeout};
@@ -243,6 +244,7 @@ fn the_log_is_written_as_and_where_it_is_wanted() {
         assert!(fields[name].is_string(), "{name} in {line}");
     }
     assert_eq!(fields["level"], "info");
+    assert!(line.starts_with(r#"{"level":"info","ts":""#), "zap's order: {line}");
     assert!(server.log().contains("ready to serve client requests"), "beside the file");
 
     let quiet = Server::start_with(&["--log-level=error"]);
@@ -250,6 +252,42 @@ fn the_log_is_written_as_and_where_it_is_wanted() {
     let plain = Server::start_with(&["--log-format=console"]);
     let log = plain.log();
     assert!(log.lines().all(|line| !line.starts_with('{')) && log.contains("ready to serve"), "{log}");
+}
+
+#[test]
+fn only_at_a_terminal_a_member_says_more_than_its_log() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = free_url();
+    let mut member = Command::new(env!("CARGO_BIN_EXE_henge"))
+        .args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &free_url()])
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut log = BufReader::new(member.stderr.take().expect("its log")).lines().map_while(Result::ok);
+    // The greeting would come right behind it.
+    assert!(log.any(|line| line.contains("serving client traffic")));
+    assert!(Command::new("kill").arg(member.id().to_string()).status().expect("kill(1)").success());
+    let mut said = String::new();
+    member.stdout.take().expect("its output").read_to_string(&mut said).expect("text");
+    assert!(member.wait().expect("it ends").success());
+    assert_eq!(said, "");
+}
+
+#[test]
+fn signals_that_etcd_passes_over_do_not_end_a_member() {
+    let server = Server::start();
+    let signal = |name: &str| {
+        let pid = server.pid().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
+    };
+    for name in ["-USR1", "-USR2"] {
+        signal(name);
+        server.put(name, "v");
+        assert_eq!(server.get(name).as_deref(), Some("v"));
+    }
 }
 
 #[test]

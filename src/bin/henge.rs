@@ -15,7 +15,7 @@ fn main() -> ExitCode {
             eprintln!("henge: {mistake}");
         }
         eprintln!("Try 'henge --help'.");
-        ExitCode::FAILURE
+        ExitCode::from(config::failing_code_of_own())
     })
 }
 

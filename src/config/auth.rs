@@ -1,6 +1,6 @@
 //! How users prove who they are: `auth-token` and its neighbours.
 
-use super::check::Reader;
+use super::reader::Reader;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// What a member issues to users who have logged in.
@@ -44,7 +44,7 @@ impl AuthFlags {
         });
         AuthFlags {
             token,
-            token_ttl: Duration::from_secs(read.int("auth-token-ttl", 1, 1 << 40) as u64),
+            token_ttl: Duration::from_secs(read.int_or_default("auth-token-ttl", 0, 1 << 40) as u64),
             bcrypt_cost: read.int("bcrypt-cost", 4, 31) as u32,
         }
     }

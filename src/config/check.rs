@@ -2,12 +2,13 @@
 
 use super::auth::AuthFlags;
 use super::bootstrap::{ClusterState, DiscoverySrv, initial_cluster};
-use super::flags::{FLAGS, Flag, Kind, Standing};
+use super::flags::FLAGS;
 use super::http::HttpFlags;
 use super::limits::LimitFlags;
+use super::reader::Reader;
 use super::tls::TlsFlags;
 use super::tracing::TracingFlags;
-use super::value::{Url, duration, url};
+use super::value::{Url, duration, duration_ns, go_bool, int};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// Everything that a member can be told.
@@ -139,23 +140,7 @@ impl Config {
     }
 }
 
-/// Reads settings by their rows in a table, and collects what is wrong with them.
-pub(super) struct Reader<'a> {
-    flags: &'a [Flag],
-    settings: &'a BTreeMap<&'static str, String>,
-    pub(super) mistakes: Vec<String>,
-}
-
-impl<'a> Reader<'a> {
-    pub(super) fn new(flags: &'a [Flag], settings: &'a BTreeMap<&'static str, String>) -> Reader<'a> {
-        Reader { flags, settings, mistakes: Vec::new() }
-    }
-
-    /// What holds if nobody says otherwise.
-    fn default(&self, name: &str) -> &'static str {
-        self.flags.iter().find(|flag| flag.name == name).expect("every setting has a row in the table").default
-    }
-
+impl Reader<'_> {
     fn config(&mut self) -> Config {
         let name = self.text("name");
         let data_dir = match self.text("data-dir") {
@@ -163,10 +148,11 @@ impl<'a> Reader<'a> {
             dir => PathBuf::from(dir),
         };
         let initial_advertise_peer_urls = self.urls("initial-advertise-peer-urls");
+        let (grpc_keepalive_interval, grpc_keepalive_timeout) = self.keepalive();
         let config = Config {
             data_dir,
             wal_dir: self.path("wal-dir"),
-            snapshot_count: self.int("snapshot-count", 1, i64::MAX) as u64,
+            snapshot_count: self.int_or_default("snapshot-count", 0, i64::MAX) as u64,
             heartbeat_interval: Duration::from_millis(self.int("heartbeat-interval", 1, 10_000) as u64),
             election_timeout: Duration::from_millis(self.int("election-timeout", 1, 50_000) as u64),
             listen_peer_urls: self.urls("listen-peer-urls"),
@@ -182,7 +168,7 @@ impl<'a> Reader<'a> {
             advertise_client_urls: self.urls("advertise-client-urls"),
             initial_cluster: self.initial_cluster(&name, &initial_advertise_peer_urls),
             initial_advertise_peer_urls,
-            initial_cluster_state: match self.one_of("initial-cluster-state", &["new", "existing"]).as_str() {
+            initial_cluster_state: match self.one_of("initial-cluster-state", CLUSTER_STATES).as_str() {
                 "existing" => ClusterState::Existing,
                 _ => ClusterState::New,
             },
@@ -192,26 +178,26 @@ impl<'a> Reader<'a> {
             max_learners: self.int("max-learners", 0, 1_000) as usize,
             force_new_cluster: self.bool("force-new-cluster"),
             auto_promote: self.bool("auto-promote"),
-            core_size: self.value("core-size", |text| match text.parse::<usize>() {
-                Ok(size) if size == 0 || size >= 3 && size % 2 == 1 => Ok(size),
+            core_size: self.value("core-size", |text| match int(text) {
+                Ok(size) if size == 0 || size >= 3 && size % 2 == 1 => Ok(size as usize),
                 _ => Err(format!("{text:?} is no size that heals: an odd number of voters, at least 3, or 0 for off")),
             }),
             core_heal_after: self.duration("core-heal-after"),
             quota_backend_bytes: self.int("quota-backend-bytes", i64::MIN, i64::MAX),
             backend_batch_interval: self.duration("backend-batch-interval"),
-            max_txn_ops: self.int("max-txn-ops", 1, i64::from(u32::MAX)) as usize,
+            max_txn_ops: self.int("max-txn-ops", 0, i64::from(u32::MAX)) as usize,
             max_request_bytes: self.int("max-request-bytes", 1, 1 << 30) as usize,
-            max_concurrent_streams: self.int("max-concurrent-streams", 1, i64::from(u32::MAX)) as u32,
-            grpc_keepalive_interval: self.duration("grpc-keepalive-interval"),
-            grpc_keepalive_timeout: self.duration("grpc-keepalive-timeout"),
+            max_concurrent_streams: self.int_or_default("max-concurrent-streams", 0, i64::from(u32::MAX)) as u32,
+            grpc_keepalive_interval,
+            grpc_keepalive_timeout,
             socket_reuse_port: self.bool("socket-reuse-port"),
             pre_vote: self.bool("pre-vote"),
             auto_compaction: self.compaction(),
             log: self.log(),
-            extensive_metrics: self.one_of("metrics", &["basic", "extensive"]) == "extensive",
+            extensive_metrics: self.one_of("metrics", &["basic", "extensive", ""]) == "extensive",
             warning_unary_request_duration: self.duration("warning-unary-request-duration"),
             warning_apply_duration: self.duration("warning-apply-duration"),
-            compaction_batch_limit: self.int("compaction-batch-limit", 1, 1_000_000) as usize,
+            compaction_batch_limit: self.int_or_default("compaction-batch-limit", i64::MIN, 1_000_000) as usize,
             compaction_sleep_interval: self.duration("compaction-sleep-interval"),
             watch_progress_notify_interval: self.duration("watch-progress-notify-interval"),
             snapshot_catchup_entries: self.int("snapshot-catchup-entries", 0, i64::MAX) as u64,
@@ -243,8 +229,8 @@ impl<'a> Reader<'a> {
     pub(super) fn log(&mut self) -> LogSettings {
         self.one_of("logger", &["zap"]);
         LogSettings {
-            level: self.one_of("log-level", &["debug", "info", "warn", "error", "panic", "fatal"]),
-            format: match self.one_of("log-format", &["json", "console"]).as_str() {
+            level: self.value("log-level", log_level),
+            format: match self.one_of("log-format", &["json", "console", ""]).as_str() {
                 "console" => LogFormat::Console,
                 _ => LogFormat::Json,
             },
@@ -252,18 +238,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether etcd has the feature gates that are named, in whose words it is said. They change nothing here.
+    /// They change nothing here.
     fn feature_gates(&mut self) {
-        for pair in self.list("feature-gates") {
-            let (gate, value) = pair.split_once('=').unwrap_or((&pair, ""));
-            let (gate, value) = (gate.trim(), value.trim());
-            if value.is_empty() {
-                self.wrong(format!("invalid value for --feature-gates: missing bool value for {gate}"));
-            } else if let Err(what) = go_bool(value) {
-                self.wrong(format!("invalid value for --feature-gates: invalid value of {gate}: {what}"));
-            } else if !FEATURE_GATES.contains(&gate) {
-                self.wrong(format!("invalid value for --feature-gates: unrecognized feature gate: {gate}"));
-            }
+        for what in gate_mistakes(&self.text("feature-gates")) {
+            self.wrong(format!("invalid value for --feature-gates: {what}"));
         }
     }
 
@@ -351,93 +329,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Flags that cannot do what they say.
-    pub(super) fn standings(&mut self, warnings: &mut Vec<String>) {
-        for flag in self.flags {
-            let Some(text) = self.settings.get(flag.name).filter(|text| *text != flag.default) else { continue };
-            match flag.standing {
-                Standing::Works => {}
-                Standing::Meaningless(why) => warnings.push(format!("--{}={text} has no effect: {why}", flag.name)),
-                Standing::Later(why) if !same(flag.kind, text, flag.default) => {
-                    self.wrong(format!("--{}={text} cannot be honoured: {why}", flag.name));
-                }
-                Standing::Later(_) => {}
-            }
-        }
-    }
-
-    /// Whether the program has that flag.
-    pub(super) fn knows(&self, name: &str) -> bool {
-        self.flags.iter().any(|flag| flag.name == name)
-    }
-
-    pub(super) fn is_set(&self, name: &str) -> bool {
-        self.settings.contains_key(name)
-    }
-
-    /// Once: some settings are read for several things.
-    pub(super) fn wrong(&mut self, mistake: String) {
-        if !self.mistakes.contains(&mistake) {
-            self.mistakes.push(mistake);
-        }
-    }
-
-    pub(super) fn text(&mut self, name: &str) -> String {
-        match self.settings.get(name) {
-            Some(text) => text.clone(),
-            None => self.default(name).to_owned(),
-        }
-    }
-
-    /// Reads with `parse`; a mistake is noted and the default stands in, so that the next mistake is found too.
-    pub(super) fn value<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
-        parse(&self.text(name)).unwrap_or_else(|what| {
-            self.wrong(format!("invalid value for --{name}: {what}"));
-            parse(self.default(name)).expect("defaults are valid")
-        })
-    }
-
-    pub(super) fn int(&mut self, name: &str, least: i64, most: i64) -> i64 {
-        self.value(name, |text| match text.parse::<i64>() {
-            Ok(number) if (least..=most).contains(&number) => Ok(number),
-            _ => Err(format!("{text:?} is not a whole number of {least} to {most}")),
-        })
-    }
-
-    pub(super) fn bool(&mut self, name: &str) -> bool {
-        self.value(name, go_bool)
-    }
-
-    /// A file or folder; `None` if nobody names one.
-    pub(super) fn path(&mut self, name: &str) -> Option<PathBuf> {
-        Some(self.text(name)).filter(|path| !path.is_empty()).map(PathBuf::from)
-    }
-
-    /// Texts, separated by commas.
-    pub(super) fn list(&mut self, name: &str) -> Vec<String> {
-        self.text(name).split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
-    }
-
-    pub(super) fn duration(&mut self, name: &str) -> Duration {
-        self.value(name, duration)
-    }
-
-    pub(super) fn urls(&mut self, name: &str) -> Vec<Url> {
-        self.value(name, |text| text.split(',').filter(|part| !part.is_empty()).map(url).collect())
-    }
-
-    pub(super) fn one_of(&mut self, name: &str, choices: &[&str]) -> String {
-        self.value(name, |text| match choices.contains(&text) {
-            true => Ok(text.to_owned()),
-            false => Err(format!("{text:?} is none of {}", choices.join(", "))),
-        })
+    /// `grpc-keepalive-interval` and `grpc-keepalive-timeout`; no interval, if one of them is nothing or less: then nobody is asked.
+    pub(super) fn keepalive(&mut self) -> (Duration, Duration) {
+        let or_zero = |text: &str| Ok(Duration::from_nanos(u64::try_from(duration_ns(text)?).unwrap_or(0)));
+        let interval = self.value("grpc-keepalive-interval", or_zero);
+        let timeout = self.value("grpc-keepalive-timeout", or_zero);
+        (if timeout.is_zero() { Duration::ZERO } else { interval }, timeout)
     }
 
     fn compaction(&mut self) -> Option<Compaction> {
         let by_revision = self.one_of("auto-compaction-mode", &["periodic", "revision"]) == "revision";
         self.value("auto-compaction-retention", |text| match (text, by_revision) {
             ("0" | "", _) => Ok(None),
-            (_, true) => match text.parse::<i64>() {
+            // A duration is a number, too: etcd keeps as many revisions as it has nanoseconds.
+            (_, true) => match text.parse::<i64>().or_else(|_| duration_ns(text)) {
+                Ok(0) => Ok(None),
                 Ok(count) if count > 0 => Ok(Some(Compaction::Revisions(count))),
                 _ => Err(format!("{text:?} is not a number of revisions")),
             },
@@ -450,14 +356,33 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// As Go reads a boolean.
-pub(super) fn go_bool(text: &str) -> Result<bool, String> {
-    match text {
-        "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(true),
-        "false" | "False" | "FALSE" | "f" | "F" | "0" => Ok(false),
-        _ => Err(format!("{text:?} is neither true nor false")),
+/// As zap reads a level: in small letters or large ones, and nothing is `info`.
+pub(super) fn log_level(text: &str) -> Result<String, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "" => Ok("info".to_owned()),
+        "warning" => Ok("warn".to_owned()),
+        level @ ("debug" | "info" | "warn" | "error" | "dpanic" | "panic" | "fatal") => Ok(level.to_owned()),
+        _ => Err(format!("{text:?} is none of debug, info, warn, error, panic, fatal")),
     }
 }
+
+/// Whether etcd has the feature gates that are named; what is wrong with them in its words.
+pub(super) fn gate_mistakes(text: &str) -> Vec<String> {
+    let mistake = |pair: &str| {
+        let (gate, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (gate, value) = (gate.trim(), value.trim());
+        match go_bool(value) {
+            _ if value.is_empty() => Some(format!("missing bool value for {gate}")),
+            Err(what) => Some(format!("invalid value of {gate}: {what}")),
+            Ok(_) if !FEATURE_GATES.contains(&gate) => Some(format!("unrecognized feature gate: {gate}")),
+            Ok(_) => None,
+        }
+    };
+    text.split(',').filter(|pair| !pair.is_empty()).filter_map(mistake).collect()
+}
+
+/// What `initial-cluster-state` may be.
+pub(super) const CLUSTER_STATES: &[&str] = &["new", "existing"];
 
 /// etcd v3.7's, and those of v3.6.
 const FEATURE_GATES: &[&str] = &[
@@ -473,15 +398,6 @@ const FEATURE_GATES: &[&str] = &[
     "StopGRPCServiceOnDefrag",
     "TxnModeWriteWithSharedBuffer",
 ];
-
-/// Whether two texts mean the same value.
-pub(super) fn same(kind: Kind, a: &str, b: &str) -> bool {
-    match kind {
-        Kind::Bool => go_bool(a).is_ok() && go_bool(a) == go_bool(b),
-        Kind::Duration => duration(a).is_ok() && duration(a) == duration(b),
-        Kind::Int | Kind::Text | Kind::Urls => a == b,
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -174,7 +174,7 @@ pub const FLAGS: &[Flag] = &[
     flag("log-level", Text, "info", "Logging", "debug, info, warn, error, panic or fatal.", Works),
     flag("log-format", Text, "json", "Logging", "\"json\" or \"console\".", Works),
     flag("enable-log-rotation", Bool, "false", "Logging", "Rotates log files.", Later("use the rotation of the system")),
-    flag("log-rotation-config-json", Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", "Logging", "How log files are rotated.", Later("use the rotation of the system")),
+    flag("log-rotation-config-json", Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", "Logging", "How log files are rotated.", Meaningless("log files are not rotated here")),
     flag("warning-unary-request-duration", Duration, "300ms", "Logging", "Requests slower than this are logged.", Works),
     flag("enable-distributed-tracing", Bool, "false", "Distributed tracing", "Sends a span of each gRPC call to an OpenTelemetry collector.", Works),
     flag("distributed-tracing-address", Text, "localhost:4317", "Distributed tracing", "host:port of the collector, which speaks OTLP over gRPC without TLS.", Works),

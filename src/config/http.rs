@@ -1,6 +1,6 @@
 //! Plain HTTP on the ports of clients: `enable-grpc-gateway`, and who may use what is there.
 
-use super::check::Reader;
+use super::reader::Reader;
 
 /// The flags of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What a member may use, and how much of it anybody may have.
 
-use super::check::Reader;
+use super::{reader::Reader, value::int};
 
 /// The flags of the group. Of all numbers 0 is "by itself", as the flag says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ const MEMORY_BYTES_MIN: i64 = 64 << 20;
 
 impl LimitFlags {
     pub(super) fn of(read: &mut Reader<'_>) -> LimitFlags {
-        let memory_bytes = read.value("memory-budget", |text| match text.parse::<i64>() {
+        let memory_bytes = read.value("memory-budget", |text| match int(text) {
             Ok(bytes) if bytes == 0 || bytes >= MEMORY_BYTES_MIN => Ok(bytes as usize),
             _ => Err(format!(
                 "{text:?} is no number of bytes of at least {MEMORY_BYTES_MIN}, and not 0 for half of the memory"

@@ -1,7 +1,7 @@
 //! Log lines in the shape that etcd's supervisors and harnesses read: one JSON object a line, as zap writes them.
 
 use super::check::{LogFormat, LogSettings};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::{
     fmt,
     fs::OpenOptions,
@@ -25,13 +25,13 @@ use tracing_subscriber::{
 /// A sentence, if a log file can't be opened or logging was started before.
 pub fn init(settings: &LogSettings) -> Result<(), String> {
     let level = match settings.level.as_str() {
-        "panic" | "fatal" => "error",
+        "dpanic" | "panic" | "fatal" => "error",
         level => level,
     };
     let filter = EnvFilter::new(format!("{level},h2=warn,hyper=warn,hyper_util=warn,tower=warn,sled=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Outputs::open(&settings.outputs)?);
     let started = match settings.format {
-        LogFormat::Json => builder.event_format(ZapJson::default()).try_init(),
+        LogFormat::Json => builder.event_format(ZapJson).try_init(),
         LogFormat::Console => builder.with_ansi(false).with_target(true).try_init(),
     };
     started.map_err(|error| format!("cannot start logging: {error}"))?;
@@ -39,31 +39,36 @@ pub fn init(settings: &LogSettings) -> Result<(), String> {
         let caller = panic.location().map_or_else(|| "?".to_owned(), |at| format!("{}:{}", at.file(), at.line()));
         let text = panic.payload().downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.payload().downcast_ref::<String>().cloned()).unwrap_or_default();
-        let line = serde_json::json!({ "level": "panic", "ts": now(), "caller": caller, "msg": text });
-        eprintln!("{line}");
+        eprintln!("{}", line("panic", &now(), &caller, &text, &[]));
     }));
     Ok(())
 }
 
-const TS_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.6f%:z";
+/// etcd's, but that [`now`] spells UTC as `Z`.
+const TS_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.6f%z";
 
 fn now() -> String {
     let mut text = String::new();
     // Formatting the time into a string cannot fail.
     let _ = ChronoLocal::new(TS_FORMAT.to_owned()).format_time(&mut Writer::new(&mut text));
-    text
+    match text.strip_suffix("+0000") {
+        Some(utc) => format!("{utc}Z"),
+        None => text,
+    }
+}
+
+/// A line's object, in zap's order: that of the fields is the one in which the call has them.
+fn line(level: &str, ts: &str, caller: &str, message: &str, fields: &[(String, Value)]) -> String {
+    let head = [("level", level), ("ts", ts), ("caller", caller), ("msg", message)];
+    let head = head.map(|(name, text)| (name, Value::from(text)));
+    let head = head.iter().map(|(name, value)| (*name, value));
+    let all = head.chain(fields.iter().map(|(name, value)| (name.as_str(), value)));
+    let pairs = all.map(|(name, value)| format!("{}:{value}", Value::from(name))).collect::<Vec<_>>();
+    format!("{{{}}}", pairs.join(","))
 }
 
 /// zap's JSON: `level`, `ts`, `caller`, `msg`, then the fields.
-struct ZapJson {
-    clock: ChronoLocal,
-}
-
-impl Default for ZapJson {
-    fn default() -> Self {
-        ZapJson { clock: ChronoLocal::new(TS_FORMAT.to_owned()) }
-    }
-}
+struct ZapJson;
 
 impl<S, N> FormatEvent<S, N> for ZapJson
 where
@@ -74,8 +79,6 @@ where
         let meta = event.metadata();
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let mut ts = String::new();
-        self.clock.format_time(&mut Writer::new(&mut ts))?;
         let level = match *meta.level() {
             Level::ERROR => "error",
             Level::WARN => "warn",
@@ -83,25 +86,21 @@ where
             Level::DEBUG | Level::TRACE => "debug",
         };
         let file = meta.file().unwrap_or("?").trim_start_matches("src/");
-        let mut line = Map::new();
-        line.insert("level".into(), level.into());
-        line.insert("ts".into(), ts.into());
-        line.insert("caller".into(), format!("{file}:{}", meta.line().unwrap_or(0)).into());
-        line.insert("msg".into(), fields.message.into());
-        line.extend(fields.rest);
-        writeln!(writer, "{}", Value::Object(line))
+        let caller = format!("{file}:{}", meta.line().unwrap_or(0));
+        writeln!(writer, "{}", line(level, &now(), &caller, &fields.message, &fields.rest))
     }
 }
 
 #[derive(Default)]
 struct Fields {
     message: String,
-    rest: Map<String, Value>,
+    /// In the order of the call.
+    rest: Vec<(String, Value)>,
 }
 
 impl Fields {
     fn set(&mut self, field: &Field, value: Value) {
-        self.rest.insert(field.name().replace('_', "-"), value);
+        self.rest.push((field.name().replace('_', "-"), value));
     }
 }
 
@@ -181,5 +180,25 @@ impl Drop for Line<'_> {
             // There is nowhere left to complain to when the log itself can't be written.
             let _ = output.write_all(&self.buffer).and_then(|()| output.flush());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_zaps_order_and_the_calls() {
+        let fields = [("signal".to_owned(), Value::from("a \"b\"\n")), ("address".to_owned(), Value::from(7))];
+        let expected = r#"{"level":"info","ts":"T","caller":"a.rs:1","msg":"m","signal":"a \"b\"\n","address":7}"#;
+        assert_eq!(line("info", "T", "a.rs:1", "m", &fields), expected);
+    }
+
+    #[test]
+    fn utc_is_spelled_as_go_spells_it() {
+        let now = now();
+        let zone = &now["2026-01-01T00:00:00.000000".len()..];
+        let is_offset = zone.len() == 5 && zone.starts_with(['+', '-']) && zone != "+0000";
+        assert!(zone == "Z" || is_offset, "{now}");
     }
 }

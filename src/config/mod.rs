@@ -4,7 +4,7 @@
 //! All complaints about a command line are reported at once. **May not know** what the settings do.
 //!
 //! `flags` is the one table from which parser, environment, file and help are derived; `parse` puts together what `words` of the
-//! command line and a `file` have `said`; `check` turns texts into the typed [`Config`]; `bootstrap` reads who founds the cluster; `proxy` has the tables of the programs that are no member
+//! command line and a `file` have `said`; `check` turns texts, which a `reader` reads, into the typed [`Config`]; `bootstrap` reads who founds the cluster; `proxy` has the tables of the programs that are no member
 //! (`standby`: of the member that one of them may start);
 //! `pages` makes completion scripts and manual pages of them; `log` sets up the log lines that supervisors of etcd read.
 
@@ -21,6 +21,7 @@ mod log;
 mod pages;
 mod parse;
 mod proxy;
+mod reader;
 mod said;
 mod standby;
 mod tls;
@@ -35,7 +36,7 @@ pub use flags::{FLAGS, Flag, Kind, Standing};
 pub use http::HttpFlags;
 pub use limits::LimitFlags;
 pub use log::init as init_log;
-pub use parse::{Invocation, parse, parse_own};
+pub use parse::{Invocation, failing_code_of_own, parse, parse_own};
 pub use proxy::{GatewayConfig, ProxyConfig, UpstreamTls};
 pub use standby::StandbyFlags;
 pub use tls::TlsFlags;

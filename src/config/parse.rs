@@ -52,6 +52,17 @@ pub fn parse_own() -> Result<Invocation, Vec<String>> {
     parse(args, variables.filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?))))
 }
 
+/// With which code this process ends if [`parse_own`] has found mistakes, or the settings have: as etcd's, whose flags are read by Go's
+/// flag package, and that ends the process by itself where it cannot read a member's flag.
+pub fn failing_code_of_own() -> u8 {
+    failing_code(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect())
+}
+
+fn failing_code(words: Vec<String>) -> u8 {
+    let is_member = words.first().is_none_or(|first| Program::named(first).is_none());
+    if is_member && words::are_misspelled(words, FLAGS) { 2 } else { 1 }
+}
+
 /// Reads the command line (without the program's name), the `ETCD_*` variables and the file that `--config-file` names.
 ///
 /// # Errors
@@ -207,6 +218,38 @@ mod tests {
             assert!(mistake.contains(text), "{mistakes:?}");
         }
         assert_eq!(mistakes.len(), 4, "{mistakes:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_otherwise_than_what_will_not_do() {
+        let code = |words: &[&str]| failing_code(words.iter().map(|word| (*word).to_owned()).collect());
+        for unread in [
+            &["--no-such-flag"][..],
+            &["--data-dir"],
+            &["--max-txn-ops=x"],
+            &["--max-txn-ops=-1"],
+            &["--pre-vote=maybe"],
+            &["--backend-batch-interval=5"],
+            &["--raft-read-timeout=soon"],
+            &["--listen-peer-urls=ftp://a:1"],
+            &["--feature-gates=Foo=true"],
+            &["--experimental-initial-corrupt-check=maybe"],
+            &["--initial-cluster-state=old"],
+            &["--log-level=loud"],
+            &["--name=a", "--no-such-flag", "--auto-compaction-mode=x"],
+        ] {
+            assert_eq!(code(unread), 2, "{unread:?}");
+        }
+        for other in [
+            &["--auto-compaction-mode=x"][..],
+            &["--quota-backend-bytes=-1", "--auth-token=rot13"],
+            &["--election-timeout=1"],
+            &["--listen-peer-urls=http://example.com:1"],
+            &["start"],
+            &["gateway", "--no-such-flag"],
+        ] {
+            assert_eq!(code(other), 1, "{other:?}");
+        }
     }
 
     #[test]

@@ -7,9 +7,10 @@ mod flags;
 
 use super::{
     bootstrap::DiscoverySrv,
-    check::{LogSettings, Reader},
+    check::LogSettings,
     http::HttpFlags,
     parse::Invocation,
+    reader::Reader,
     said::Said,
     standby::StandbyFlags,
     tls::{TlsFlags, pair},
@@ -159,7 +160,7 @@ impl Program {
             _ => {}
         }
         let flags = self.flags();
-        let Said { settings, mistakes, mut warnings } = match words::read(args, &flags, Said::default()) {
+        let Said { settings, mistakes, mut warnings, .. } = match words::read(args, &flags, Said::default()) {
             Asked::Run(said) => said,
             Asked::Help => return Ok(Invocation::Print(self.whole().render_help().to_string())),
             Asked::Version => return Ok(Invocation::Print(super::version_text())),
@@ -244,6 +245,7 @@ impl Reader<'_> {
             Some(("http" | "https", _)) => url(text),
             Some(_) => Err(format!("{text:?} is neither host:port nor http://host:port nor https://host:port")),
         });
+        let (grpc_keepalive_interval, grpc_keepalive_timeout) = self.keepalive();
         let lists_itself = !advertised.is_empty();
         let resolver = self.resolver(lists_itself);
         let advertised = if lists_itself { advertised } else { listen.clone() };
@@ -269,9 +271,9 @@ impl Reader<'_> {
             cache_bytes_max: self.int("cache-bytes", 0, i64::MAX) as usize,
             http: HttpFlags::of(self),
             watch_progress_notify_interval: self.duration("watch-progress-notify-interval"),
-            max_concurrent_streams: self.int("max-concurrent-streams", 1, i64::from(u32::MAX)) as u32,
-            grpc_keepalive_interval: self.duration("grpc-keepalive-interval"),
-            grpc_keepalive_timeout: self.duration("grpc-keepalive-timeout"),
+            max_concurrent_streams: self.int_or_default("max-concurrent-streams", 0, i64::from(u32::MAX)) as u32,
+            grpc_keepalive_interval,
+            grpc_keepalive_timeout,
             socket_reuse_port: self.bool("socket-reuse-port"),
             standby: None,
             log: self.log(),

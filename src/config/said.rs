@@ -1,8 +1,8 @@
 //! What was said, by whatever means: texts of flags, what is wrong with them, and what is only odd.
 
 use super::{
-    check::go_bool,
     flags::{Flag, Kind},
+    value::go_bool,
 };
 use std::collections::BTreeMap;
 
@@ -17,6 +17,8 @@ pub(super) struct Said {
     pub(super) mistakes: Vec<String>,
     /// Things that are odd but no reason to stop.
     pub(super) warnings: Vec<String>,
+    /// Whether some of it could not be read at all.
+    pub(super) is_misspelled: bool,
 }
 
 /// What a name stands for.
@@ -82,9 +84,15 @@ impl Said {
                     let border = if gates.is_empty() { "" } else { "," };
                     gates.push_str(&format!("{border}{gate}={on}"));
                 }
-                Err(what) => self.mistakes.push(format!("invalid value for the feature gate {gate}: {what}")),
+                Err(what) => self.misspelled(format!("invalid value for the feature gate {gate}: {what}")),
             },
         }
+    }
+
+    /// Notes what cannot be read.
+    pub(super) fn misspelled(&mut self, mistake: String) {
+        self.is_misspelled = true;
+        self.mistakes.push(mistake);
     }
 
     /// All mistakes, with those that the settings have.

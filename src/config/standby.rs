@@ -1,9 +1,10 @@
 //! A proxy's flags of the member that its host volunteers to become.
 
 use super::{
-    check::{Config, Reader},
+    check::Config,
     flags::{Flag, Kind, Standing, flag},
     parse::{Invocation, parse},
+    reader::Reader,
     value::{Url, url},
 };
 use Kind::Text;

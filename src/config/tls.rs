@@ -1,6 +1,6 @@
 //! What the flags say about TLS: between members, and for clients.
 
-use super::{check::Reader, value::Url};
+use super::{reader::Reader, value::Url};
 use crate::tls::{Identity, Protocol, Suite, TlsVersion, suite};
 use std::path::PathBuf;
 
@@ -99,7 +99,7 @@ impl TlsFlags {
             ring_proxy_cn: Vec::new(),
             auto_tls: read.bool(kind.auto_tls),
             skip_client_san_verification: false,
-            validity_years: read.int("self-signed-cert-validity", 1, 100) as u32,
+            validity_years: read.int("self-signed-cert-validity", 0, 100) as u32,
             protocol: Protocol {
                 versions: (version(read, "tls-min-version"), version(read, "tls-max-version")),
                 cipher_suites: cipher_suites(read),
@@ -129,6 +129,9 @@ impl TlsFlags {
         if !self.ring_proxy_cn.is_empty() && !self.asks_for_certificates() {
             let (auth, ca) = (self.kind.client_cert_auth, self.kind.trusted_ca);
             mistakes.push(format!("--ring-proxy-cn needs --{auth} or --{ca}: a name counts only if it was checked"));
+        }
+        if self.auto_tls && self.identity.is_none() && self.validity_years == 0 {
+            mistakes.push("selfSignedCertValidity is invalid,it should be greater than 0".to_owned());
         }
         for url in listen.iter().filter(|url| url.is_secure() && !self.has_identity()) {
             mistakes.push(match self.kind.is_for_members {
@@ -259,6 +262,16 @@ mod tests {
         assert_eq!(config.peer_tls.identity, Some(("c.pem".into(), "k.pem".into())));
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(check(&PAIR).unwrap().1.len(), 1, "plain HTTP makes no use of them");
+    }
+
+    #[test]
+    fn no_years_are_too_few_for_a_certificate_that_is_made() {
+        let none = ("self-signed-cert-validity", "0");
+        assert!(check(&[none]).is_ok());
+        let said = check(&[HTTPS, none, ("peer-auto-tls", "true")]).unwrap_err();
+        assert_eq!(said, ["selfSignedCertValidity is invalid,it should be greater than 0"]);
+        let settings = [HTTPS, none, ("peer-auto-tls", "true"), PAIR[0], PAIR[1]];
+        assert!(check(&settings).is_ok(), "none is made");
     }
 
     #[test]

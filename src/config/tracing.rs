@@ -1,6 +1,6 @@
 //! Where spans of calls go, if they go anywhere: `enable-distributed-tracing` and its neighbours.
 
-use super::{check::Reader, value::url};
+use super::{reader::Reader, value::url};
 
 /// The flags of the group, if it is enabled.
 #[derive(Clone, Debug, PartialEq, Eq)]

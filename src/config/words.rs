@@ -3,7 +3,7 @@
 //! They are not clap's rules, who writes help, scripts and pages from the same tables: in Go whatever follows a flag that takes a value is its
 //! value, `-100` as well, and one dash is as good as two. And here all mistakes are told at once, not the first.
 
-use super::{flags::Flag, said::Said};
+use super::{flags::Flag, reader::fits, said::Said};
 
 /// What somebody asks for.
 pub(super) enum Asked {
@@ -34,12 +34,12 @@ pub(super) fn read(words: impl IntoIterator<Item = String>, flags: &[Flag], mut 
             Some(meant) => match value.or_else(|| if meant.is_bool() { Some("true".to_owned()) } else { words.next() })
             {
                 Some(value) => said.set(meant, value),
-                None => said.mistakes.push(format!("--{name} needs a value")),
+                None => said.misspelled(format!("--{name} needs a value")),
             },
             None if name == "help" || name == "h" => return Asked::Help,
             None if name == "version" => return Asked::Version,
             None => {
-                said.mistakes.push(format!("unknown flag --{name}{}", like(name, flags)));
+                said.misspelled(format!("unknown flag --{name}{}", like(name, flags)));
                 // Most likely its value, and no mistake of its own.
                 if value.is_none() {
                     words.next_if(|next| !next.starts_with('-'));
@@ -48,6 +48,14 @@ pub(super) fn read(words: impl IntoIterator<Item = String>, flags: &[Flag], mut 
         }
     }
     Asked::Run(said)
+}
+
+/// Whether some of `words` cannot be read, where others may be read and will not do: a flag that nobody knows, or a value that is not
+/// of its kind.
+pub(super) fn are_misspelled(words: impl IntoIterator<Item = String>, flags: &[Flag]) -> bool {
+    let Asked::Run(Said { settings, is_misspelled, .. }) = read(words, flags, Said::default()) else { return false };
+    let fits = |flag: &Flag| settings.get(flag.name).is_none_or(|text| fits(flag, text).is_ok());
+    is_misspelled || !flags.iter().all(fits)
 }
 
 /// Names a flag that may have been meant: one that has all parts of the name, in another order or among others.

@@ -36,7 +36,7 @@ use crate::{
 use limits::{LimitSource, Limits};
 use peers::Peers;
 use std::{
-    io::Write,
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -84,6 +84,10 @@ struct Signals {
 impl Signals {
     fn listen() -> Result<Signals, String> {
         let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+        // These mean nothing here, and would end a process that had not asked for them once; etcd goes on, too.
+        for idle in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+            drop(listen(idle)?);
+        }
         Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
@@ -380,13 +384,14 @@ fn settings(config: &Config, wal_dir: PathBuf, start_as: StartAs, sabotage: Opti
     }
 }
 
-/// Tells a newcomer how to talk to the member.
+/// Tells a newcomer at a terminal how to talk to the member. Where its output goes elsewhere, the log is all there is to say, as in etcd.
 fn greet(config: &Config) {
-    let Some(url) = config.advertise_client_urls.first() else { return };
+    let mut output = std::io::stdout();
+    let Some(url) = config.advertise_client_urls.first().filter(|_| output.is_terminal()) else { return };
     let text = format!(
         "henge serves etcd's v3 API on {url}, data in {}\n  hengectl --endpoints {url} put greeting hello\n  hengectl --endpoints {url} get greeting\n",
         config.data_dir.display(),
     );
-    // Nobody reads standard output? Then nobody needs the hint.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    // The terminal is gone? Then nobody needs the hint.
+    let _ = output.write_all(text.as_bytes());
 }

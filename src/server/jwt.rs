@@ -9,7 +9,7 @@ mod verified;
 use crate::types::Error;
 use jsonwebtoken::signature;
 use scheme::Scheme;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::{sync::Arc, time::Duration};
 use verified::Remembered;
 
@@ -48,12 +48,22 @@ pub struct Jwt {
 #[derive(Deserialize, Serialize)]
 struct Claims {
     username: String,
-    /// Go's libraries write numbers with a point when they feel like it.
+    /// Go's libraries write numbers with a point when they feel like it; here they are written without.
+    #[serde(serialize_with = "whole")]
     revision: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "whole_if_any", skip_serializing_if = "Option::is_none")]
     exp: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "whole_if_any", skip_serializing_if = "Option::is_none")]
     nbf: Option<f64>,
+}
+
+/// Revisions and seconds are whole, and others read them as such.
+fn whole<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_i64(*number as i64)
+}
+
+fn whole_if_any<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    number.map(|number| number as i64).serialize(serializer)
 }
 
 /// What a token says whose signature is right.

@@ -1,5 +1,9 @@
 use super::*;
-use crate::config::said::Said;
+use crate::config::{
+    flags::{Flag, Kind, Standing},
+    reader::same,
+    said::Said,
+};
 
 fn check(pairs: &[(&'static str, &str)]) -> Result<Config, Vec<String>> {
     let settings = pairs.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
@@ -27,8 +31,79 @@ fn retention_is_hours_a_duration_or_revisions() {
     let periodic = |text| check(&[("auto-compaction-retention", text)]).unwrap().auto_compaction;
     assert_eq!(periodic("1"), Some(Compaction::Periodic(Duration::from_secs(3600))));
     assert_eq!(periodic("30m"), Some(Compaction::Periodic(Duration::from_secs(1800))));
-    let mode = [("auto-compaction-mode", "revision"), ("auto-compaction-retention", "1000")];
-    assert_eq!(check(&mode).unwrap().auto_compaction, Some(Compaction::Revisions(1000)));
+    let revisions = |text| {
+        check(&[("auto-compaction-mode", "revision"), ("auto-compaction-retention", text)]).map(|c| c.auto_compaction)
+    };
+    assert_eq!(revisions("1000"), Ok(Some(Compaction::Revisions(1000))));
+    assert_eq!(revisions("1h"), Ok(Some(Compaction::Revisions(3_600_000_000_000))), "as many as there are nanoseconds");
+    assert_eq!(revisions("0s"), Ok(None));
+    for wrong in ["-1", "-1h", "x"] {
+        assert_eq!(revisions(wrong).unwrap_err().len(), 1, "{wrong}");
+    }
+}
+
+#[test]
+fn where_nothing_stands_for_the_default_it_may_be_said() {
+    let config = check(&[
+        ("snapshot-count", "0"),
+        ("max-txn-ops", "0"),
+        ("max-concurrent-streams", "0"),
+        ("compaction-batch-limit", "-1"),
+        ("auth-token-ttl", "0"),
+        ("self-signed-cert-validity", "0"),
+        ("log-format", ""),
+        ("metrics", ""),
+    ])
+    .unwrap();
+    let default = check(&[]).unwrap();
+    assert_eq!(config.snapshot_count, default.snapshot_count);
+    assert_eq!(config.max_txn_ops, 0, "no transaction has steps then");
+    assert_eq!(config.max_concurrent_streams, u32::MAX);
+    assert_eq!(config.compaction_batch_limit, 1_000);
+    assert_eq!(config.auth.token_ttl, Duration::from_secs(300));
+    assert_eq!((config.log, config.extensive_metrics), (default.log, false));
+    // A member could not even tell the others of itself.
+    assert_eq!(check(&[("max-request-bytes", "0")]).unwrap_err().len(), 1);
+}
+
+#[test]
+fn levels_are_spelled_as_zap_takes_them() {
+    let level = |text| check(&[("log-level", text)]).map(|config| config.log.level);
+    for (text, expected) in
+        [("WARN", "warn"), ("Warn", "warn"), ("warning", "warn"), ("", "info"), ("DEBUG", "debug"), ("fatal", "fatal")]
+    {
+        assert_eq!(level(text).as_deref(), Ok(expected), "{text:?}");
+    }
+    assert!(level("loud").is_err() && level("trace").is_err());
+}
+
+#[test]
+fn numbers_durations_and_lists_are_spelled_as_in_go() {
+    let url = "http://127.0.0.1:1";
+    let config = check(&[
+        ("quota-backend-bytes", "0x80000000"),
+        ("snapshot-count", "1_000"),
+        ("max-learners", "0b11"),
+        ("backend-batch-interval", "+5s"),
+        ("listen-client-urls", " http://127.0.0.1:1, http://127.0.0.1:2,http://127.0.0.1:1"),
+        ("advertise-client-urls", url),
+    ])
+    .unwrap();
+    assert_eq!((config.quota_backend_bytes, config.snapshot_count, config.max_learners), (1 << 31, 1_000, 3));
+    assert_eq!(config.backend_batch_interval, Duration::from_secs(5));
+    let addresses = config.listen_client_urls.iter().map(|url| url.address.as_str()).collect::<Vec<_>>();
+    assert_eq!(addresses, ["127.0.0.1:1", "127.0.0.1:2"]);
+}
+
+#[test]
+fn clients_are_left_alone_if_one_of_the_times_says_so() {
+    let interval = |pairs: &[_]| check(pairs).unwrap().grpc_keepalive_interval;
+    assert_eq!(interval(&[]), Duration::from_secs(7_200));
+    for off in [("grpc-keepalive-interval", "-1s"), ("grpc-keepalive-interval", "0s"), ("grpc-keepalive-timeout", "0s")]
+    {
+        assert_eq!(interval(&[off]), Duration::ZERO, "{off:?}");
+    }
+    assert_eq!(check(&[("backend-batch-interval", "-1s")]).unwrap_err().len(), 1);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{check::same, flags::Standing, said::Meant};
+use crate::config::{flags::Standing, reader::same, said::Meant};
 
 fn parse(words: &str) -> Result<Invocation, Vec<String>> {
     super::super::parse(words.split(' ').map(str::to_owned), [("ETCD_NAME".to_owned(), "x".to_owned())])
@@ -84,7 +84,7 @@ fn a_gateway_strips_schemes_and_adds_etcds_port() {
 #[test]
 fn all_mistakes_are_reported_at_once_and_what_cannot_be_honoured_is_one() {
     let mistakes = parse(
-        "grpc-proxy start --namespace=x --endpoints=unix://a,b --listen-addr=host:1 --cert=c --max-concurrent-streams=0",
+        "grpc-proxy start --namespace=x --endpoints=unix://a,b --listen-addr=host:1 --cert=c --max-concurrent-streams=-1",
     );
     assert_eq!(mistakes.as_ref().map(|_| ()).unwrap_err().len(), 6, "{mistakes:?}");
     for words in [

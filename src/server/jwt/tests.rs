@@ -77,6 +77,16 @@ fn a_token_of_another_algorithm_is_none() {
 }
 
 #[test]
+fn numbers_in_a_token_are_whole() {
+    for (method, private) in [("HS256", Some(b"s".to_vec())), ("ES512", key!("p521.pem"))] {
+        let token = Jwt::new(&options(method, None, private)).expect(method).sign("alice", 3, NOW).expect(method);
+        let claims = BASE64.decode(token.split('.').nth(1).expect("three parts")).expect("base64");
+        let expected = r#"{"username":"alice","revision":3,"exp":1800000300}"#;
+        assert_eq!(String::from_utf8_lossy(&claims), expected, "{method}");
+    }
+}
+
+#[test]
 fn claims_of_the_wrong_type_are_no_claims() {
     let key = EncodingKey::from_secret(b"s").expect("a secret");
     let jwt = Jwt::new(&options("HS256", None, Some(b"s".to_vec()))).expect("a secret");
