@@ -212,7 +212,8 @@ fn users_and_roles_are_in_snapshots() {
     assert_eq!(tells(server.url(), &[ALICE, "put", "a", "1"]), "OK\n");
     let file = server.dir().join("snapshot.db");
     let file = file.to_str().expect("a path");
-    assert_eq!(fails(server.url(), &[ALICE, "snapshot", "save", file]), DENIED);
+    let denied = DENIED.replace("Error: ", "Error: rpc error: code = PermissionDenied desc = ");
+    assert_eq!(fails(server.url(), &[ALICE, "snapshot", "save", file]), denied, "streams are told of as in etcd");
     tells(server.url(), &[ROOT, "snapshot", "save", file]);
     server.kill();
     std::fs::remove_dir_all(server.data_dir()).expect("its data");
