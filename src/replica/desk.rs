@@ -30,13 +30,6 @@ pub(crate) struct LeaseCall {
     pub(super) reply: SecondsReply,
 }
 
-impl LeaseCall {
-    /// A caller that has gone away does not want to know.
-    pub(super) fn fail(self, error: &Error) {
-        let _ = self.reply.send(Err(error.clone()));
-    }
-}
-
 enum Replies {
     /// And of how many leases each wants to know.
     Seconds(Vec<(usize, SecondsReply)>),
@@ -84,8 +77,8 @@ impl Desk {
         Desk { open: BTreeMap::new(), next: first, calls: 0 }
     }
 
-    /// Takes calls about leases, as few questions; the number of the last one.
-    pub(super) fn take_leases(&mut self, calls: Vec<LeaseCall>, deadline: Duration) -> u64 {
+    /// Takes calls about leases, as few questions.
+    pub(super) fn take_leases(&mut self, calls: Vec<LeaseCall>, deadline: Duration) {
         let (renew, look): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| call.renews);
         for (calls, question) in [(renew, Question::Renew as fn(Vec<LeaseId>) -> Question), (look, Question::Remaining)]
         {
@@ -102,7 +95,6 @@ impl Desk {
                 self.take(question(ids), Replies::Seconds(replies), deadline);
             }
         }
-        self.next - 1
     }
 
     /// Takes a call about a learner.

@@ -19,7 +19,6 @@ mod announce;
 mod apply;
 mod bootstrap;
 mod compactor;
-mod company;
 mod desk;
 mod expiry;
 mod flush;

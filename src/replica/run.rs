@@ -3,7 +3,6 @@
 use super::{
     apply::Committed,
     compactor::AutoCompactor,
-    company::Company,
     desk::{Desk, LeaseCall},
     handle::Shared,
     hashes::Disputes,
@@ -103,9 +102,6 @@ pub(crate) struct Run {
     pub(super) next_tick: Duration,
     pub(super) narrow: Narrow,
     pub(super) pace: Pace,
-    /// Reads, and calls about leases, that wait for company on their way to the leader.
-    pub(super) readers: Company<Waiting>,
-    pub(super) lessees: Company<LeaseCall>,
     /// What followers have sent to the log, and in which term: it waits for company.
     pub(super) forwarded: Vec<(MemberId, Term, Vec<Forwarded>)>,
     /// Handed to apply, up to here.
@@ -158,7 +154,6 @@ impl Run {
         }
         self.widen(now);
         self.let_go(now);
-        self.ask(now);
         self.act()
     }
 
@@ -192,23 +187,6 @@ impl Run {
         }
     }
 
-    /// Asks the leader what is to be asked, once its time has come. A leader asks nobody but its raft node, which gathers by itself.
-    fn ask(&mut self, now: Duration) {
-        let leads = self.node.status().role == Role::Leader;
-        let is_due = |due: Option<Duration>| due.is_some_and(|due| leads || due <= now);
-        if is_due(self.readers.due(self.heartbeat)) {
-            let reads = self.readers.go();
-            self.read(reads, now);
-        }
-        if is_due(self.lessees.due(self.heartbeat)) {
-            let calls = self.lessees.go();
-            let deadline = self.shared.deadline();
-            let last = self.desk.take_leases(calls, deadline);
-            self.lessees.went(last, now, self.heartbeat);
-            self.put_questions();
-        }
-    }
-
     fn next_batch(&self) -> Duration {
         self.pace.next(self.shared.proposals.usual(), self.heartbeat)
     }
@@ -222,8 +200,7 @@ impl Run {
     /// When something goes that waits for company, if anything does.
     pub(crate) fn soon(&self) -> Option<Duration> {
         let waits = self.shared.proposals.has_fresh().0 || !self.forwarded.is_empty() || self.node.owes_news();
-        let others = [self.readers.due(self.heartbeat), self.lessees.due(self.heartbeat)];
-        others.into_iter().chain([waits.then(|| self.next_batch())]).flatten().min()
+        waits.then(|| self.next_batch())
     }
 
     /// Whether the disk has completed something that is awaited, and did not say so because it was not awaited yet. It notes first what
@@ -253,8 +230,6 @@ impl Run {
         self.shared.reads.fail_all(&Error::Stopped);
         self.desk.fail_all(&Error::Stopped);
         super::reads::answer(std::mem::take(&mut self.parked_reads), &Err(Error::Stopped));
-        super::reads::answer(self.readers.go(), &Err(Error::Stopped));
-        self.lessees.go().into_iter().for_each(|call| call.fail(&Error::Stopped));
     }
 
     /// Turns what has come in into inputs. False if the member stops.
@@ -272,7 +247,7 @@ impl Run {
                 }
                 Inbox::Transfer { to, reply } => self.begin_transfer(to, reply),
                 Inbox::Peer { from, messages } => self.receive(from, messages),
-                Inbox::Answered { id, answer } => self.take_answer(id, answer),
+                Inbox::Answered { id, answer } => self.desk.answered(id, answer),
                 Inbox::Look => {}
                 Inbox::ConfChanged { index, change, conf_state } => {
                     self.node.apply_conf_change(index, &change);
@@ -298,14 +273,15 @@ impl Run {
         if let Some((upto, term)) = persisted {
             self.step(Input::Persisted { upto, term });
         }
-        self.lessees.join(leases);
-        self.readers.join(reads);
+        if !leases.is_empty() {
+            let deadline = self.shared.deadline();
+            self.desk.take_leases(leases, deadline);
+            self.put_questions();
+        }
+        if !reads.is_empty() {
+            self.read(reads);
+        }
         true
-    }
-
-    fn take_answer(&mut self, id: u64, answer: Answer) {
-        self.lessees.answered(id, self.shared.clock.now());
-        self.desk.answered(id, answer);
     }
 
     pub(super) fn step(&mut self, input: Input) {
@@ -319,7 +295,7 @@ impl Run {
                 PeerMessage::Forward { term, proposals } => self.forwarded.push((from, term, proposals)),
                 PeerMessage::Returned { term, ids, is_full } => self.take_returned(term, &ids, is_full),
                 PeerMessage::Ask { id, question } => self.take_question(from, id, question),
-                PeerMessage::Answer { id, answer } => self.take_answer(id, answer),
+                PeerMessage::Answer { id, answer } => self.desk.answered(id, answer),
                 PeerMessage::Refill => self.retention.wanted(from),
                 PeerMessage::Standbys(standbys) => self.shared.note_standbys(from, standbys),
                 PeerMessage::Hash { index, hash } => self.take_hash(from, index, hash),
@@ -363,9 +339,6 @@ impl Run {
             if !self.disk.send(save) {
                 return false;
             }
-        }
-        if let Some((id, _)) = out.reads.last() {
-            self.readers.answered(id.0, self.shared.clock.now());
         }
         for (id, index) in out.reads.drain(..) {
             self.shared.reads.confirmed(id, index);

@@ -156,14 +156,13 @@ impl Run {
     }
 
     /// All reads that wait at this moment share one quorum round. Its id is never used again, not even after a restart.
-    pub(super) fn read(&mut self, reads: Vec<Waiting>, now: Duration) {
+    pub(super) fn read(&mut self, reads: Vec<Waiting>) {
         if self.node.status().leader.is_none() {
             return self.parked_reads.extend(reads);
         }
         self.next_read += 1;
         let id = ReadId(self.next_read);
         self.shared.reads.begin(id, reads);
-        self.readers.went(id.0, now, self.heartbeat);
         self.step(Input::ReadIndex(id));
     }
 
@@ -229,7 +228,7 @@ impl Run {
         }
         if !self.parked_reads.is_empty() {
             let reads = std::mem::take(&mut self.parked_reads);
-            self.read(reads, self.shared.clock.now());
+            self.read(reads);
         }
     }
 
