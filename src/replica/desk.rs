@@ -55,6 +55,13 @@ impl Replies {
     }
 }
 
+impl LeaseCall {
+    /// A caller that has gone away does not want to know.
+    pub(super) fn fail(self, error: &Error) {
+        let _ = self.reply.send(Err(error.clone()));
+    }
+}
+
 /// A question without an answer yet.
 struct Open {
     question: Question,
@@ -77,8 +84,8 @@ impl Desk {
         Desk { open: BTreeMap::new(), next: first, calls: 0 }
     }
 
-    /// Takes calls about leases, as few questions.
-    pub(super) fn take_leases(&mut self, calls: Vec<LeaseCall>, deadline: Duration) {
+    /// Takes calls about leases, as few questions; the number of the last one.
+    pub(super) fn take_leases(&mut self, calls: Vec<LeaseCall>, deadline: Duration) -> u64 {
         let (renew, look): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| call.renews);
         for (calls, question) in [(renew, Question::Renew as fn(Vec<LeaseId>) -> Question), (look, Question::Remaining)]
         {
@@ -95,6 +102,7 @@ impl Desk {
                 self.take(question(ids), Replies::Seconds(replies), deadline);
             }
         }
+        self.next.saturating_sub(1)
     }
 
     /// Takes a call about a learner.

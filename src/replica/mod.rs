@@ -19,6 +19,7 @@ mod announce;
 mod apply;
 mod bootstrap;
 mod compactor;
+mod company;
 mod desk;
 mod expiry;
 mod flush;

@@ -3,6 +3,7 @@
 use super::{
     apply::Committed,
     compactor::AutoCompactor,
+    company::Company,
     desk::{Desk, LeaseCall},
     handle::Shared,
     hashes::Disputes,
@@ -114,6 +115,9 @@ pub(crate) struct Run {
     /// Reads that wait for a leader.
     pub(super) parked_reads: Vec<Waiting>,
     pub(super) next_read: u64,
+    /// Reads, and calls about leases, that wait for company on their way to the leader.
+    pub(super) readers: Company<Waiting>,
+    pub(super) lessees: Company<LeaseCall>,
     pub(super) desk: Desk,
     pub(super) retention: Retention,
     pub(super) disputes: Disputes,
@@ -152,9 +156,36 @@ impl Run {
             self.tick(now);
             self.next_tick = now + self.heartbeat;
         }
+        self.ask(now);
         self.widen(now);
         self.let_go(now);
         self.act()
+    }
+
+    /// Asks the leader what is to be asked. One that leads asks nobody but its raft node, which gathers by itself.
+    fn ask(&mut self, now: Duration) {
+        let ended = self.out.reads.iter().map(|(id, _)| id).chain(&self.out.reads_failed);
+        if let Some(last) = ended.max() {
+            self.readers.ended(last.0);
+        }
+        let patience = if self.node.status().role == Role::Leader { Duration::ZERO } else { self.heartbeat };
+        let reads = self.readers.go(now, patience);
+        if !reads.is_empty() {
+            self.read(reads);
+        }
+        let calls = self.lessees.go(now, patience);
+        if !calls.is_empty() {
+            let deadline = self.shared.deadline();
+            let last = self.desk.take_leases(calls, deadline);
+            self.lessees.went(last, now);
+            self.put_questions();
+        }
+    }
+
+    /// The answer to a question of the own desk.
+    fn take_answer(&mut self, id: u64, answer: Answer) {
+        self.lessees.ended(id);
+        self.desk.answered(id, answer);
     }
 
     /// Reads ask a bare quorum; where one of it is slow to answer, everyone.
@@ -230,6 +261,8 @@ impl Run {
         self.shared.reads.fail_all(&Error::Stopped);
         self.desk.fail_all(&Error::Stopped);
         super::reads::answer(std::mem::take(&mut self.parked_reads), &Err(Error::Stopped));
+        super::reads::answer(self.readers.dissolve(), &Err(Error::Stopped));
+        self.lessees.dissolve().into_iter().for_each(|call| call.fail(&Error::Stopped));
     }
 
     /// Turns what has come in into inputs. False if the member stops.
@@ -247,7 +280,7 @@ impl Run {
                 }
                 Inbox::Transfer { to, reply } => self.begin_transfer(to, reply),
                 Inbox::Peer { from, messages } => self.receive(from, messages),
-                Inbox::Answered { id, answer } => self.desk.answered(id, answer),
+                Inbox::Answered { id, answer } => self.take_answer(id, answer),
                 Inbox::Look => {}
                 Inbox::ConfChanged { index, change, conf_state } => {
                     self.node.apply_conf_change(index, &change);
@@ -273,14 +306,8 @@ impl Run {
         if let Some((upto, term)) = persisted {
             self.step(Input::Persisted { upto, term });
         }
-        if !leases.is_empty() {
-            let deadline = self.shared.deadline();
-            self.desk.take_leases(leases, deadline);
-            self.put_questions();
-        }
-        if !reads.is_empty() {
-            self.read(reads);
-        }
+        self.lessees.join(leases);
+        self.readers.join(reads);
         true
     }
 
@@ -295,7 +322,7 @@ impl Run {
                 PeerMessage::Forward { term, proposals } => self.forwarded.push((from, term, proposals)),
                 PeerMessage::Returned { term, ids, is_full } => self.take_returned(term, &ids, is_full),
                 PeerMessage::Ask { id, question } => self.take_question(from, id, question),
-                PeerMessage::Answer { id, answer } => self.desk.answered(id, answer),
+                PeerMessage::Answer { id, answer } => self.take_answer(id, answer),
                 PeerMessage::Refill => self.retention.wanted(from),
                 PeerMessage::Standbys(standbys) => self.shared.note_standbys(from, standbys),
                 PeerMessage::Hash { index, hash } => self.take_hash(from, index, hash),
@@ -388,6 +415,8 @@ impl Run {
             None => tracing::info!(term, "there is no leader"),
         }
         self.end_transfer(leader);
+        self.readers.anew();
+        self.lessees.anew();
         // What waited for a leader goes to it at once: in the next turn, which is due now.
         let _ = self.shared.inbox.try_send(Inbox::Look);
         self.next_tick = self.next_tick.min(now);

@@ -163,6 +163,7 @@ impl Run {
         self.next_read += 1;
         let id = ReadId(self.next_read);
         self.shared.reads.begin(id, reads);
+        self.readers.went(id.0, self.shared.clock.now());
         self.step(Input::ReadIndex(id));
     }
 
