@@ -131,6 +131,10 @@ async fn compare(place: &Place, args: &Args) -> Result<(), String> {
 
     let mut products = vec![(Product::Limit, 1), (Product::LimitSynced, 1)];
     for members in &args.members {
+        if *members > 1 {
+            // So many servers take more than one does, also if they do nothing.
+            products.extend([(Product::Limit, *members), (Product::LimitSynced, *members)]);
+        }
         products.push((Product::Henge, *members));
         products.extend(programs.etcd.is_some().then_some((Product::Etcd, *members)));
     }

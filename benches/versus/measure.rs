@@ -42,8 +42,8 @@ pub async fn run(rows: &[&Row], clusters: &[Cluster], rounds: usize, seconds: u6
             // Whoever comes first finds the machine at rest: that must not always be the same one.
             for at in 0..clusters.len() {
                 let cluster = &clusters[(at + round) % clusters.len()];
-                let is_limit = matches!(cluster.product, Product::Limit | Product::LimitSynced);
-                if is_limit && cluster.product != row.limit {
+                let is_of_use = cluster.product == row.limit && (cluster.members == 1 || !row.is_for_one_cluster());
+                if cluster.product.is_limit() && !is_of_use {
                     continue;
                 }
                 let load = [&["--duration", duration.as_str()], row.load].concat();

@@ -5,7 +5,12 @@ use super::{
     rows::Row,
     servers::{Product, Programs},
 };
-use std::{collections::BTreeMap, fmt::Write as _, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::Path,
+    process::Command,
+};
 
 /// Who was measured: product and number of members.
 pub type Who = (Product, usize);
@@ -57,24 +62,43 @@ impl Report {
     /// Everybody but the limits.
     pub fn contestants(&self) -> Vec<Who> {
         let mut all: Vec<Who> = self.medians.keys().map(|(_, who)| *who).collect();
-        all.retain(|(product, _)| matches!(product, Product::Henge | Product::Etcd));
+        all.retain(|(product, _)| !product.is_limit());
         all.sort_by_key(|(product, members)| (*members, *product));
         all.dedup();
         all
     }
 
+    /// Over how many servers that do nothing the loads were spread, beside one: what it costs that there are so many.
+    fn spread(&self) -> Vec<usize> {
+        let limits = self.medians.keys().map(|(_, who)| *who).filter(|(product, _)| product.is_limit());
+        let sizes: BTreeSet<usize> = limits.map(|(_, servers)| servers).filter(|servers| *servers > 1).collect();
+        sizes.into_iter().collect()
+    }
+
     /// The table: for each row what the limit takes, and what each server takes, as a multiple of it.
     pub fn markdown(&self) -> String {
-        let who = self.contestants();
+        let (who, spread) = (self.contestants(), self.spread());
         let mut text = format!("{}\n\n{}\n\n", self.machine, self.versions.join("; "));
         let _ = write!(text, "| workload | limit: ops/s, µs |");
+        for servers in &spread {
+            let _ = write!(text, " limit × {servers}: ops/s, µs (× limit) |");
+        }
         for (product, members) in &who {
             let _ = write!(text, " {}: ops/s, µs (× limit), p99 ms |", named(*product, *members));
         }
-        let _ = writeln!(text, "\n|{}", " --- |".repeat(who.len() + 2));
+        let _ = writeln!(text, "\n|{}", " --- |".repeat(who.len() + spread.len() + 2));
         for row in &self.rows {
             let Some(limit) = self.medians.get(&(row.id, (row.limit, 1))) else { continue };
             let _ = write!(text, "| {} | {:.0}, {:.1} |", row.title, limit.per_second, limit.cpu_us);
+            for servers in &spread {
+                match self.medians.get(&(row.id, (row.limit, *servers))) {
+                    Some(found) => {
+                        let times = found.cpu_us / limit.cpu_us.max(f64::EPSILON);
+                        let _ = write!(text, " {:.0}, {:.1} ({times:.2}) |", found.per_second, found.cpu_us);
+                    }
+                    None => text.push_str(" - |"),
+                }
+            }
             for contestant in &who {
                 match self.medians.get(&(row.id, *contestant)) {
                     Some(found) => {

@@ -34,6 +34,11 @@ impl Product {
             Product::LimitSynced => "limit with fdatasync",
         }
     }
+
+    /// Whether it does nothing but answer.
+    pub fn is_limit(self) -> bool {
+        matches!(self, Product::Limit | Product::LimitSynced)
+    }
 }
 
 /// Programs, and where they may listen.
@@ -93,9 +98,9 @@ impl Cluster {
                 }
                 Product::Limit | Product::LimitSynced => {
                     let own = std::env::current_exe().map_err(|error| format!("who am I? {error}"))?;
-                    let mut args = vec!["limit".to_owned(), format!("--listen=127.0.0.1:{}", port(0))];
+                    let mut args = vec!["limit".to_owned(), format!("--listen=127.0.0.1:{}", port(2 * at))];
                     if product == Product::LimitSynced {
-                        args.push(format!("--synced={}", folder.join("values").display()));
+                        args.push(format!("--synced={}", folder.join(format!("values{at}")).display()));
                     }
                     (own, args)
                 }
@@ -145,8 +150,8 @@ impl Cluster {
 
     pub fn name(&self) -> String {
         match (self.product, self.members) {
-            (Product::Limit | Product::LimitSynced, _) => self.product.name().to_owned(),
             (product, 1) => product.name().to_owned(),
+            (product, members) if product.is_limit() => format!("{}, {members} servers", product.name()),
             (product, members) => format!("{}, {members} members", product.name()),
         }
     }
