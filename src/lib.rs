@@ -16,6 +16,8 @@ pub mod config;
 pub mod dns;
 #[cfg(feature = "server")]
 pub mod engine;
+#[cfg(any(feature = "server", feature = "ctl"))]
+mod go;
 #[cfg(feature = "server")]
 pub mod io;
 #[cfg(feature = "server")]

@@ -14,8 +14,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("dns", &[]),
     ("runtime", &[]),
     ("places", &[]),
+    ("go", &[]),
     ("tls", &["runtime"]),
-    ("config", &["types", "tls"]),
+    ("config", &["types", "go", "tls"]),
     ("bolt", &["types"]),
     ("raft", &["types"]),
     ("wal", &["types", "io", "pb"]),
@@ -90,7 +91,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
-    ("ctl", &["types", "pb", "client", "backup", "engine", "config", "dns", "tls"]),
+    ("ctl", &["types", "pb", "client", "backup", "engine", "config", "dns", "go", "tls"]),
     ("fuzz", &["bolt", "wal", "machine", "backup", "peer", "ring", "server", "gateway", "proxy", "config", "ctl"]),
     (
         "sim",
@@ -117,7 +118,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms whose time, chance, disk and network are inputs.
-const PURE: &[&str] = &["types", "bolt", "raft", "mvcc", "lease", "membership", "alarm", "auth", "machine"];
+const PURE: &[&str] = &["types", "bolt", "raft", "mvcc", "lease", "membership", "alarm", "auth", "machine", "go"];
 
 /// What a pure room may not touch.
 const IMPURE: &[&str] = &[

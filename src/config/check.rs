@@ -8,7 +8,7 @@ use super::limits::LimitFlags;
 use super::reader::Reader;
 use super::tls::TlsFlags;
 use super::tracing::TracingFlags;
-use super::value::{Url, duration, duration_ns, go_bool, int};
+use super::value::{Url, boolean, duration, duration_ns, int};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// Everything that a member can be told.
@@ -371,7 +371,7 @@ pub(super) fn gate_mistakes(text: &str) -> Vec<String> {
     let mistake = |pair: &str| {
         let (gate, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (gate, value) = (gate.trim(), value.trim());
-        match go_bool(value) {
+        match boolean(value) {
             _ if value.is_empty() => Some(format!("missing bool value for {gate}")),
             Err(what) => Some(format!("invalid value of {gate}: {what}")),
             Ok(_) if !FEATURE_GATES.contains(&gate) => Some(format!("unrecognized feature gate: {gate}")),

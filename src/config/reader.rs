@@ -3,7 +3,7 @@
 use super::{
     check::{CLUSTER_STATES, gate_mistakes, log_level},
     flags::{Flag, Kind, Standing},
-    value::{Url, duration, duration_ns, go_bool, int, urls},
+    value::{Url, boolean, duration, duration_ns, int, urls},
 };
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn bool(&mut self, name: &str) -> bool {
-        self.value(name, go_bool)
+        self.value(name, boolean)
     }
 
     /// A file or folder; `None` if nobody names one.
@@ -141,7 +141,7 @@ pub(super) fn fits(flag: &Flag, text: &str) -> Result<(), String> {
             ..=-1 if !SIGNED.contains(&flag.name) => Err(format!("{text:?} is below 0")),
             _ => Ok(()),
         },
-        Kind::Bool => go_bool(text).map(drop),
+        Kind::Bool => boolean(text).map(drop),
         Kind::Duration => duration_ns(text).map(drop),
         Kind::Urls => urls(text).map(drop),
         Kind::Text => match flag.name {
@@ -156,7 +156,7 @@ pub(super) fn fits(flag: &Flag, text: &str) -> Result<(), String> {
 /// Whether two texts mean the same value.
 pub(super) fn same(kind: Kind, a: &str, b: &str) -> bool {
     match kind {
-        Kind::Bool => go_bool(a).is_ok() && go_bool(a) == go_bool(b),
+        Kind::Bool => boolean(a).is_ok() && boolean(a) == boolean(b),
         Kind::Duration => duration(a).is_ok() && duration(a) == duration(b),
         Kind::Int => int(a).is_ok() && int(a) == int(b),
         Kind::Text | Kind::Urls => a == b,

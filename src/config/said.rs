@@ -2,7 +2,7 @@
 
 use super::{
     flags::{Flag, Kind},
-    value::go_bool,
+    value::boolean,
 };
 use std::collections::BTreeMap;
 
@@ -78,7 +78,7 @@ impl Said {
     pub(super) fn set(&mut self, meant: Meant<'_>, text: String) {
         match meant {
             Meant::Flag(flag) => drop(self.settings.insert(flag.name, text)),
-            Meant::Gate(gate) => match go_bool(&text) {
+            Meant::Gate(gate) => match boolean(&text) {
                 Ok(on) => {
                     let gates = self.settings.entry(GATES_FLAG).or_default();
                     let border = if gates.is_empty() { "" } else { "," };

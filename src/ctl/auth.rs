@@ -3,12 +3,12 @@
 use super::{
     failure::Failure,
     global::Global,
-    go,
     output::{Answer, Printer},
-    password,
+    password, system,
 };
 use crate::{
     client::{Client, DeleteOptions, Error},
+    go,
     pb::authpb::{Permission, permission::Type},
     types,
 };
@@ -351,7 +351,7 @@ fn new_password(name: &str, interactive: bool) -> Result<String, Failure> {
     }
     let ask = |prompt: String| {
         let typed = password::ask(&prompt);
-        typed.map_err(|error| Failure::args(format!("failed to ask password: {}", go::cause(&error))))
+        typed.map_err(|error| Failure::args(format!("failed to ask password: {}", system::cause(&error))))
     };
     let first = ask(format!("Password of {name}: "))?;
     if first.is_empty() {

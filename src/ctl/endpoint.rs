@@ -3,10 +3,12 @@
 use super::{
     failure::Failure,
     global::Global,
-    go,
     output::{Answer, Format, Health, Printer},
 };
-use crate::client::{Client, Error, GetOptions};
+use crate::{
+    client::{Client, Error, GetOptions},
+    go,
+};
 use std::{future::Future, time::Instant};
 use tokio::task::JoinSet;
 use tonic::Code;

@@ -1,6 +1,6 @@
 //! How a command fails: a text for people and an exit code for scripts.
 
-use super::go;
+use super::system;
 use crate::{client, types};
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ pub struct Failure {
 /// etcdctl's exit codes, one constructor each.
 impl Failure {
     fn new(code: u8, text: impl ToString) -> Failure {
-        Failure { code, text: go::of_system(text.to_string()) }
+        Failure { code, text: system::of_system(text.to_string()) }
     }
 
     /// The request failed.

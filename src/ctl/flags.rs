@@ -4,7 +4,7 @@
 //! There a flag that takes a value takes the next word, whatever it looks like; a switch may be told `=false`; and `--endpoints` that comes
 //! again adds to what there was.
 
-use super::{go, quote::quote};
+use crate::go::{self, quote};
 use clap::{Arg, ArgAction, Command};
 use std::{
     ffi::{OsStr, OsString},

@@ -1,9 +1,7 @@
 //! Any text as what people type: a transaction, or what is wrong with it.
 
-use super::{
-    quote::{quote, unquote},
-    txn_grammar::{read, split},
-};
+use super::txn_grammar::{read, split};
+use crate::go::{quote, unquote};
 use std::os::unix::ffi::OsStrExt as _;
 
 /// Reads what `data` is.

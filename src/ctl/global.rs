@@ -2,13 +2,13 @@
 
 use super::{
     failure::Failure,
-    go,
     output::{Format, Printer},
-    password,
+    password, system,
 };
 use crate::{
     client::{self, Client, ConnectOptions, TlsOptions},
     dns::Dns,
+    go,
 };
 use clap::{ArgAction, Args};
 use std::{
@@ -161,7 +161,7 @@ impl Global {
         if let Some(typed) = self.typed.get() {
             return Ok(typed);
         }
-        let typed = password::ask("Password: ").map_err(|error| Failure::error(go::cause(&error)))?;
+        let typed = password::ask("Password: ").map_err(|error| Failure::error(system::cause(&error)))?;
         Ok(self.typed.get_or_init(|| typed))
     }
 
@@ -299,8 +299,8 @@ const UNKNOWN_NAME: &str = "DNS error: no records found for Query {";
 
 /// Refuses a file that can't be read.
 fn readable(path: &Path) -> Result<(), String> {
-    let mut file = File::open(path).map_err(|error| go::refused("open", path, &error))?;
-    file.read(&mut [0]).map(drop).map_err(|error| go::refused("read", path, &error))
+    let mut file = File::open(path).map_err(|error| system::refused("open", path, &error))?;
+    file.read(&mut [0]).map(drop).map_err(|error| system::refused("read", path, &error))
 }
 
 #[cfg(test)]

@@ -3,15 +3,14 @@
 use super::{
     failure::Failure,
     global::Global,
-    go,
     output::{Answer, Format},
-    quote::quote,
 };
 use crate::{
     client::{
         DeleteOptions, GetOptions, PutOptions,
         kv::{OPEN_END, end_of_prefix},
     },
+    go::{self, quote},
     pb::etcdserverpb::{
         DeleteRangeRequest, PutRequest, RangeRequest,
         range_request::{SortOrder, SortTarget},

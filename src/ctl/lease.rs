@@ -3,10 +3,9 @@
 use super::{
     failure::Failure,
     global::Global,
-    go,
     output::{Answer, Format, Printer},
 };
-use crate::{client::KeeperState, types};
+use crate::{client::KeeperState, go, types};
 
 /// Lease commands.
 #[derive(clap::Subcommand, Debug)]

@@ -3,12 +3,13 @@
 use super::{
     failure::Failure,
     global::Global,
-    go,
     output::{Answer, Format, Printer},
-    quote::quote,
     replace,
 };
-use crate::pb::etcdserverpb::{Member, MemberAddResponse};
+use crate::{
+    go::{self, quote},
+    pb::etcdserverpb::{Member, MemberAddResponse},
+};
 
 /// Member commands.
 #[derive(clap::Subcommand, Debug)]
@@ -60,7 +61,7 @@ pub struct Add {
     #[arg(long, requires = "learner")]
     auto_promote: bool,
     /// How long to wait for it
-    #[arg(long, default_value = "1h", value_parser = super::go::duration)]
+    #[arg(long, default_value = "1h", value_parser = crate::go::duration)]
     wait: std::time::Duration,
 }
 

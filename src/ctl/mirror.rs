@@ -3,9 +3,10 @@
 //! First everything as of one revision, in steps; then every change from there on, each revision in a transaction of its own. Leases and
 //! revisions are not carried over: the mirror has its own.
 
-use super::{failure::Failure, global::Global, go, password};
+use super::{failure::Failure, global::Global, password, system};
 use crate::{
     client::{Client, ConnectOptions, DeleteOptions, GetOptions, Op, TlsOptions, Txn, WatchOptions, kv::OPEN_END},
+    go,
     pb::mvccpb::{Event, KeyValue, event::EventType},
 };
 use bytes::Bytes;
@@ -96,7 +97,7 @@ impl Args {
                 Some(both) => own(both),
                 None => {
                     let typed = password::ask("Destination Password: ");
-                    let password = typed.map_err(|error| Failure::error(go::cause(&error)))?;
+                    let password = typed.map_err(|error| Failure::error(system::cause(&error)))?;
                     own((user, &password))
                 }
             },

@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long)]
     name: Option<String>,
     /// How long to wait for the new member to start, and then to catch up
-    #[arg(long, default_value = "1h", value_parser = super::go::duration)]
+    #[arg(long, default_value = "1h", value_parser = crate::go::duration)]
     wait: Duration,
     /// Do not try whether the host of the new member can be reached from here
     #[arg(long)]

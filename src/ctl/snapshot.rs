@@ -1,6 +1,6 @@
 //! snapshot save: one member's store into a file; what is done with such a file later is in `utl`.
 
-use super::{failure::Failure, global::Global, go};
+use super::{failure::Failure, global::Global, system};
 use crate::client::Client;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
@@ -24,13 +24,13 @@ const SECTOR_BYTES: u64 = 512;
 pub enum Command {
     /// Stores a member's whole state in a given file
     Save {
-        #[arg(value_name = "FILENAME", value_parser = go::path())]
+        #[arg(value_name = "FILENAME", value_parser = system::path())]
         files: Vec<PathBuf>,
     },
     /// Checks a given file and tells what is in it
     #[cfg(feature = "server")]
     Status {
-        #[arg(value_name = "FILENAME", value_parser = go::path())]
+        #[arg(value_name = "FILENAME", value_parser = system::path())]
         files: Vec<PathBuf>,
     },
     #[cfg(feature = "server")]
@@ -86,7 +86,7 @@ async fn fetch(client: &Client, part: &mut Part) -> Result<String, Failure> {
     let mut version = String::new();
     while let Some(chunk) = snapshot.next().await.map_err(interrupted)? {
         part.write(&chunk.blob).map_err(|error| {
-            Failure::interrupted(format!("could not write snapshot: {}", go::refused("write", &part.path, &error)))
+            Failure::interrupted(format!("could not write snapshot: {}", system::refused("write", &part.path, &error)))
         })?;
         bar.set_length(part.bytes + chunk.remaining_bytes);
         bar.set_position(part.bytes);
@@ -122,8 +122,9 @@ impl Part {
         name.push(".part");
         let path = PathBuf::from(name);
         let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let file = opened
-            .map_err(|error| format!("could not open {} ({})", path.display(), go::refused("open", &path, &error)))?;
+        let file = opened.map_err(|error| {
+            format!("could not open {} ({})", path.display(), system::refused("open", &path, &error))
+        })?;
         Ok(Part { path, file, bytes: 0, hash: Sha256::new(), last: Vec::new() })
     }
 
@@ -151,15 +152,15 @@ impl Part {
     fn keep(self, path: &Path) -> Result<(), String> {
         self.file
             .sync_all()
-            .map_err(|error| format!("could not fsync snapshot: {}", go::refused("sync", &self.path, &error)))?;
+            .map_err(|error| format!("could not fsync snapshot: {}", system::refused("sync", &self.path, &error)))?;
         let renamed = std::fs::rename(&self.path, path);
         renamed.map_err(|error| {
-            let (from, to, why) = (self.path.display(), path.display(), go::cause(&error));
+            let (from, to, why) = (self.path.display(), path.display(), system::cause(&error));
             format!("could not rename {from} to {to} (rename {from} {to}: {why})")
         })?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let synced = File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(|error| format!("could not fsync {} ({})", dir.display(), go::refused("sync", dir, &error)))
+        synced.map_err(|error| format!("could not fsync {} ({})", dir.display(), system::refused("sync", dir, &error)))
     }
 }
 

@@ -3,8 +3,11 @@
 //! As in etcdctl both contend by themselves, by keys and watches, so they work against whatever serves these; what they take excludes those who
 //! use the services, too.
 
-use super::{failure::Failure, global::Global, go, output::Answer};
-use crate::client::{Client, Error, GetOptions, Lock, Session};
+use super::{failure::Failure, global::Global, output::Answer, system};
+use crate::{
+    client::{Client, Error, GetOptions, Lock, Session},
+    go,
+};
 use bytes::Bytes;
 use clap::Args;
 use std::{
@@ -97,11 +100,11 @@ async fn run(lock: &Lock, program: &OsString, arguments: &[OsString]) -> Result<
     let mut child = Command::new(program);
     child.args(arguments).env("ETCD_LOCK_KEY", key).env("ETCD_LOCK_REV", lock.header().revision.to_string());
     child.env("HENGE_LOCK_FENCE", lock.fence().to_string()).stdin(Stdio::null());
-    let status = child.status().await.map_err(|error| Failure::error(go::not_started(program, &error)))?;
+    let status = child.status().await.map_err(|error| Failure::error(system::not_started(program, &error)))?;
     match status.code() {
         Some(0) => Ok(()),
-        Some(code) => Err(Failure::of_child(u8::try_from(code).unwrap_or(u8::MAX), go::ended(status))),
-        None => Err(Failure::of_child(u8::MAX, go::ended(status))),
+        Some(code) => Err(Failure::of_child(u8::try_from(code).unwrap_or(u8::MAX), system::ended(status))),
+        None => Err(Failure::of_child(u8::MAX, system::ended(status))),
     }
 }
 

@@ -1,12 +1,9 @@
 //! The language of `txn`: conditions, then requests for success and for failure, each part ended by an empty line.
 
-use super::{
-    failure::Failure,
-    flags, go, kv,
-    quote::{quote, unquote},
-};
+use super::{failure::Failure, flags, kv};
 use crate::{
     client::{Compare, Op, Txn},
+    go::{self, quote, unquote},
     pb::etcdserverpb::{RequestOp, compare::CompareResult, request_op::Request},
 };
 use bytes::Bytes;

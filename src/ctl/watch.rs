@@ -4,14 +4,15 @@ use super::{
     failure::Failure,
     flags,
     global::Global,
-    go, kv,
+    kv,
     output::{Answer, Format, Printer},
-    quote::quote,
+    system,
     txn_grammar::split,
     usage,
 };
 use crate::{
     client::{Client, Error, WatchOptions, Watcher},
+    go::{self, quote},
     pb::{
         etcdserverpb::WatchResponse,
         mvccpb::{Event, event::EventType},
@@ -270,8 +271,8 @@ async fn execute(command: &[OsString], revision: i64, event: &Event) -> Result<(
         .await;
     let why = match run {
         Ok(status) if status.success() => return Ok(()),
-        Ok(status) => go::ended(status),
-        Err(error) => go::not_started(program, &error),
+        Ok(status) => system::ended(status),
+        Err(error) => system::not_started(program, &error),
     };
     let words: Vec<String> = command.iter().map(|word| quote(word.as_bytes())).collect();
     eprintln!("command [{}] error ({why})", words.join(" "));

@@ -9,12 +9,13 @@ mod ops;
 mod report;
 mod streams;
 
+use crate::go;
 pub use load::{Load, Outcome, drive};
 use load::{connect, run as run_load};
 use ops::{Op, Workload};
 pub use report::throughput;
 
-use super::{failure::Failure, global::Global, go, output::Format};
+use super::{failure::Failure, global::Global, output::Format};
 use clap::{Args as Group, Subcommand};
 use std::time::Duration;
 

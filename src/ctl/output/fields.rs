@@ -2,7 +2,7 @@
 
 use super::{Answer, Failure, ring, took};
 use crate::{
-    ctl::quote::quote,
+    go::quote,
     pb::{
         authpb::permission::Type,
         etcdserverpb::{

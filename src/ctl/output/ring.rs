@@ -2,7 +2,7 @@
 
 use super::{json::Object, json::list, json::string, size, took};
 use crate::{
-    ctl::quote::quote,
+    go::quote,
     pb::henge::ring::{Copy, Duty, Identity, Listed, Proxy, State},
     types::prefix_end,
 };

@@ -6,9 +6,9 @@ use crate::{
     ctl::{
         failure::Failure,
         global::Global,
-        go,
         output::{Answer, Format, RingList, RingReached},
     },
+    go,
     pb::henge::ring::{Copy, Listed},
     types::KeyRange,
 };

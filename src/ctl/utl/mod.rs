@@ -6,15 +6,16 @@ pub use program::main;
 
 use super::{
     failure::Failure,
-    go,
     name::Name,
     output::{Answer, Printer, SnapshotHash, SnapshotStatus},
     snapshot::progress_bar,
+    system,
 };
 use crate::{
     backup::{self, HashCheck, Imported, MemberDir, Progress},
     config::{initial_cluster, parse_url},
     engine::Kind,
+    go,
     types::Revision,
 };
 use clap::ArgAction;
@@ -49,13 +50,13 @@ const BUMP_REVISION: i64 = 1_000_000_000;
 /// revision is raised and all history compacted, so that watchers and caches notice; --bump-revision 0 leaves both as they were.
 #[derive(clap::Args, Debug)]
 pub struct Restore {
-    #[arg(value_name = "FILENAME", value_parser = go::path())]
+    #[arg(value_name = "FILENAME", value_parser = system::path())]
     files: Vec<PathBuf>,
     /// Path to the output data directory (default: NAME.etcd, where `henge --name NAME` looks for it)
-    #[arg(long, value_parser = go::path())]
+    #[arg(long, value_parser = system::path())]
     data_dir: Option<PathBuf>,
     /// Path to the log (default: in the data directory)
-    #[arg(long, value_parser = go::path())]
+    #[arg(long, value_parser = system::path())]
     wal_dir: Option<PathBuf>,
     /// Human-readable name for this member
     #[arg(long, default_value = "default")]
@@ -133,7 +134,7 @@ pub struct Import {
 /// Prints the hash of the history in a snapshot file, which is that of `endpoint hashkv` at the same revision
 #[derive(clap::Args, Debug)]
 pub struct HashKv {
-    #[arg(value_name = "FILENAME", value_parser = go::path())]
+    #[arg(value_name = "FILENAME", value_parser = system::path())]
     files: Vec<PathBuf>,
     /// Maximum revision to hash (0: latest revision)
     #[arg(long, default_value_t = 0, value_parser = go::int)]
@@ -205,7 +206,7 @@ pub fn defragment(data_dir: &Path, patience: Duration) -> Result<(), Failure> {
 
 /// Refuses a file that is not there, as etcdutl says it.
 fn there(path: &Path) -> Result<(), Failure> {
-    let refused = |error: std::io::Error| Failure::error(go::refused("stat", path, &error));
+    let refused = |error: std::io::Error| Failure::error(system::refused("stat", path, &error));
     std::fs::metadata(path).map(drop).map_err(refused)
 }
 
@@ -224,7 +225,7 @@ pub fn restore(args: Restore, name: Name) -> Result<(), Failure> {
         return Err(Failure::args("snapshot restore requires exactly one argument"));
     };
     let bump_revision = args.bump(name)?;
-    std::fs::File::open(file).map_err(|error| Failure::error(go::refused("open", file, &error)))?;
+    std::fs::File::open(file).map_err(|error| Failure::error(system::refused("open", file, &error)))?;
     let urls = args.initial_advertise_peer_urls.split(',').map(|url| parse_url(url.trim()).map(|url| url.to_string()));
     let peer_urls = urls.collect::<Result<Vec<_>, _>>().map_err(Failure::error)?;
     let cluster = match &args.initial_cluster {

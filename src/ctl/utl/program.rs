@@ -1,13 +1,15 @@
 //! The program that we are by the name of `etcdutl`: commands about files alone.
 
-use super::{HashKv, Import, Migrate, Restore, defragment, hash_kv, import, migrate, restore, status};
-use crate::ctl::{
-    about::{self, Completion},
-    failure::Failure,
+use super::{HashKv, Import, Migrate, Restore, defragment, hash_kv, import, migrate, restore, status, system};
+use crate::{
+    ctl::{
+        about::{self, Completion},
+        failure::Failure,
+        name::Name,
+        output::{Format, Printer},
+        usage,
+    },
     go,
-    name::Name,
-    output::{Format, Printer},
-    usage,
 };
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -52,7 +54,7 @@ enum Command {
 enum Snapshot {
     /// Checks a given file and tells what is in it
     Status {
-        #[arg(value_name = "FILENAME", value_parser = go::path())]
+        #[arg(value_name = "FILENAME", value_parser = system::path())]
         files: Vec<PathBuf>,
     },
     Restore(Restore),
