@@ -38,7 +38,9 @@ pub(super) fn to_wire(message: PeerMessage) -> pb::Message {
         PeerMessage::Returned { term, ids, is_full } => {
             Wire::Returned(pb::Returned { term: term.0, ids: ids.into_iter().map(|id| id.0).collect(), is_full })
         }
-        PeerMessage::Ask { id, question } => Wire::Ask(pb::Ask { id, question: Some(question_to_wire(question)) }),
+        PeerMessage::Ask { id, term, question } => {
+            Wire::Ask(pb::Ask { id, term: term.0, question: Some(question_to_wire(question)) })
+        }
         PeerMessage::Answer { id, answer } => Wire::Answer(pb::Answer { id, answer: Some(answer_to_wire(answer)) }),
         PeerMessage::Refill => Wire::Refill(pb::Refill {}),
         PeerMessage::Standbys(standbys) => {
@@ -72,8 +74,8 @@ pub(super) fn from_wire(message: pb::Message) -> Result<Option<PeerMessage>, Mal
         Wire::Returned(pb::Returned { term, ids, is_full }) => {
             PeerMessage::Returned { term: Term(term), ids: ids.into_iter().map(RequestId).collect(), is_full }
         }
-        Wire::Ask(pb::Ask { id, question }) => match question {
-            Some(question) => PeerMessage::Ask { id, question: question_from_wire(question) },
+        Wire::Ask(pb::Ask { id, term, question }) => match question {
+            Some(question) => PeerMessage::Ask { id, term: Term(term), question: question_from_wire(question) },
             None => return Ok(None),
         },
         Wire::Answer(pb::Answer { id, answer }) => match answer {
@@ -376,7 +378,8 @@ mod tests {
                 term: Term(term),
                 ids: ids.into_iter().map(RequestId).collect(), is_full
             }),
-            1 => (any::<u64>(), question()).prop_map(|(id, question)| PeerMessage::Ask { id, question }),
+            1 => (any::<(u64, u64)>(), question())
+                .prop_map(|((id, term), question)| PeerMessage::Ask { id, term: Term(term), question }),
             1 => (any::<u64>(), prop_oneof![
                 any::<Vec<Option<i64>>>().prop_map(Answer::Seconds),
                 any::<bool>().prop_map(Answer::Is),

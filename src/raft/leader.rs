@@ -150,9 +150,9 @@ impl Leader {
 
     /// Takes a read of this member or of a follower.
     pub(super) fn read(&mut self, core: &Core, read: Read, out: &mut Output) {
-        let needs_no_quorum = core.members.is_alone(core.id()) || core.breaks(Sabotage::ReadWithoutQuorum);
-        if core.has_committed_in_term() && needs_no_quorum {
-            return answer(core, read, Some(core.log.commit()), out);
+        let needs_no_round = self.is_proof(core, read.0) || core.breaks(Sabotage::ReadWithoutQuorum);
+        if core.has_committed_in_term() && needs_no_round {
+            return self.answer(core, read, core.log.commit(), out);
         }
         if !self.reads.wait(read) {
             return answer(core, read, None, out);
@@ -161,6 +161,27 @@ impl Leader {
             self.reads.join(core.log.commit());
         }
         self.begin_round_for_reads(core, out);
+    }
+
+    /// Whether nobody else need be heard to answer a read of `origin` (`None`: of this member).
+    ///
+    /// A follower that asks in this leader's term had not left it when it asked, and so had no part in an election after it. If the two are a
+    /// quorum, as in a cluster of three, there was no newer leader by then: the question is the round, answered.
+    fn is_proof(&self, core: &Core, origin: Option<MemberId>) -> bool {
+        core.members.votes(|member| Some(member == core.id() || Some(member) == origin)) == Verdict::Won
+    }
+
+    /// Where a follower, which asks in this term, may read at once: see [`Leader::is_proof`].
+    pub(super) fn vouched(&self, core: &Core, origin: MemberId) -> Option<Index> {
+        (core.has_committed_in_term() && self.is_proof(core, Some(origin))).then(|| core.log.commit())
+    }
+
+    fn answer(&mut self, core: &Core, read: Read, index: Index, out: &mut Output) {
+        answer(core, read, Some(index), out);
+        // It reads once it has applied up to there, for which it must know that this is committed.
+        if let (Some(origin), _) = read {
+            self.send(core, origin, true, out);
+        }
     }
 
     /// Commits what a quorum has on disk, if it is of this term, and answers what waited for it. This member counts like any other:
@@ -315,11 +336,7 @@ impl Leader {
 
     fn confirm_reads(&mut self, core: &Core, out: &mut Output) {
         for (read, index) in self.reads.confirmed(self.confirmed_round(core)) {
-            answer(core, read, Some(index), out);
-            // It reads once it has applied up to there, for which it must know that this is committed.
-            if let (Some(origin), _) = read {
-                self.send(core, origin, true, out);
-            }
+            self.answer(core, read, index, out);
         }
         self.begin_round_for_reads(core, out);
     }

@@ -10,7 +10,7 @@ use super::{
     output::{Config, Input, Output, Proposal, ReadId, Restored},
     status::{FollowerStatus, Role, Status},
 };
-use crate::types::{ConfChange, ConfState, Entry, Index, MemberId, SnapshotMeta};
+use crate::types::{ConfChange, ConfState, Entry, Index, MemberId, SnapshotMeta, Term};
 
 /// One member's part in the agreement.
 #[derive(Debug)]
@@ -123,6 +123,15 @@ impl Node {
         }
     }
 
+    /// If this member leads `term`, and a question that `origin` sent in that term proves that nobody led a newer one then: the index up to
+    /// which all is committed that anybody was told by then. It saves a round of heartbeats, as it does for [`Body::ReadIndex`].
+    pub fn vouched(&self, origin: MemberId, term: Term) -> Option<Index> {
+        match &self.state {
+            State::Leader(leader) if term == self.core.term => leader.vouched(&self.core, origin),
+            _ => None,
+        }
+    }
+
     /// The round of reads for which this leader has asked no more followers than make a quorum, and waits for all of them: its number,
     /// which no other round of the term has. [`Input::Widen`] when that takes too long; the next tick does the same.
     pub fn asked_few(&self) -> Option<u64> {
@@ -155,7 +164,7 @@ impl Node {
     }
 
     /// The term of the entry at `index`, if it is known.
-    pub fn term_at(&self, index: Index) -> Option<crate::types::Term> {
+    pub fn term_at(&self, index: Index) -> Option<Term> {
         self.core.log.term(index)
     }
 

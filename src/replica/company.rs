@@ -1,9 +1,14 @@
-//! Calls that a follower asks the leader about, together.
+//! Calls that the loop asks the leader, or its followers, about: together.
 //!
-//! A question costs a message there and one back, and threads that are woken on both sides, for one call or for a hundred. So there is one of
-//! a kind on its way at a time, and whoever comes meanwhile goes with the next. Where few ask nothing is held up.
+//! A question costs messages there and back, and threads that are woken on both sides, for one call or for a hundred. So there is one of
+//! a kind on its way at a time, and whoever comes meanwhile goes with the next, without waking the loop for it. Where few ask nothing is
+//! held up.
 
+use crate::types::Error;
 use std::time::Duration;
+
+/// Most calls that may wait.
+const WAITING_MAX: usize = 65_536;
 
 /// See the module.
 #[derive(Debug)]
@@ -20,9 +25,16 @@ impl<T> Default for Company<T> {
 }
 
 impl<T> Company<T> {
-    /// Calls that may wait.
-    pub(super) fn join(&mut self, calls: Vec<T>) {
-        self.waiting.extend(calls);
+    /// Takes a call; whether the loop is to be told, which else finds it when it has its answer.
+    ///
+    /// # Errors
+    /// [`Error::RequestTooManyRequests`]
+    pub(super) fn join(&mut self, call: T) -> Result<bool, Error> {
+        if self.waiting.len() >= WAITING_MAX {
+            return Err(Error::RequestTooManyRequests);
+        }
+        self.waiting.push(call);
+        Ok(self.ahead.is_none() && self.waiting.len() == 1)
     }
 
     /// All who wait, if they may go by now: nobody is ahead of them, or not for `patience` any more.
@@ -65,11 +77,12 @@ mod tests {
     fn the_first_goes_at_once_and_those_who_come_meanwhile_go_together() {
         let mut company = Company::default();
         assert!(company.go(1_000 * MS, PATIENCE).is_empty());
-        company.join(vec![1]);
+        assert_eq!(company.join(1), Ok(true));
         assert_eq!(company.go(1_000 * MS, PATIENCE), [1]);
         company.went(7, 1_000 * MS);
-        company.join(vec![2]);
-        company.join(vec![3, 4]);
+        for call in 2..=4 {
+            assert_eq!(company.join(call), Ok(false), "the loop has nothing to do for it");
+        }
         assert!(company.go(1_003 * MS, PATIENCE).is_empty());
         company.ended(6);
         assert!(company.go(1_003 * MS, PATIENCE).is_empty(), "an older one");
@@ -81,12 +94,20 @@ mod tests {
     fn an_answer_that_never_comes_holds_nobody_up_for_long() {
         let mut company = Company::default();
         company.went(7, 1_000 * MS);
-        company.join(vec![1]);
+        assert_eq!(company.join(1), Ok(false));
         assert!(company.go(1_099 * MS, PATIENCE).is_empty());
         assert_eq!(company.go(1_100 * MS, PATIENCE), [1]);
         company.went(8, 1_100 * MS);
-        company.join(vec![2]);
+        assert_eq!(company.join(2), Ok(false));
         company.anew();
-        assert_eq!(company.go(1_100 * MS, PATIENCE), [2], "another leader may have been found");
+        assert_eq!(company.join(3), Ok(false), "whoever was first has told it, or it knows by itself");
+        assert_eq!(company.go(1_100 * MS, PATIENCE), [2, 3], "another leader may have been found");
+    }
+
+    #[test]
+    fn not_everybody_may_wait() {
+        let mut company = Company::default();
+        assert!((0..WAITING_MAX).all(|call| company.join(call).is_ok()));
+        assert_eq!(company.join(0), Err(Error::RequestTooManyRequests));
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     machine::Command,
-    types::{Error, LeaseId, MemberId, Term},
+    types::{Error, Index, LeaseId, MemberId, Term},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
@@ -144,9 +144,11 @@ impl Desk {
         .collect()
     }
 
-    /// Gives the callers their answer. One that comes twice, or late, finds nobody.
-    pub(super) fn answered(&mut self, id: u64, answer: Answer) {
-        if answer == Answer::NotLeader {
+    /// Gives the callers their answer. One that comes twice, or late, finds nobody. What a leader says whose term is over, since this
+    /// member is in `term`, may not hold any more.
+    pub(super) fn answered(&mut self, id: u64, answer: Answer, term: Term) {
+        let is_of_now = |open: &Open| open.put.is_some_and(|(_, asked_in, _)| asked_in == term);
+        if answer == Answer::NotLeader || !self.open.get(&id).is_some_and(is_of_now) {
             // Put again when there is a leader.
             return;
         }
@@ -188,14 +190,20 @@ impl Desk {
 
 /// Answers a question about leases by this member's clock, if it leads and can prove it.
 ///
-/// The proof comes first: then all is applied here that anybody was told before, a grant or a revocation. A lease that is renewed after it
+/// The proof comes first, unless the question itself is one (`vouched`: see [`Node::vouched`]): then all is applied here that anybody was told before, a grant or a revocation. A lease that is renewed after it
 /// lives as long as was promised also under a leader that is elected meanwhile, who gives it its full time. Two answers need
 /// a second proof, after they were found: that there is no such lease, which a newer leader may have renewed; and a renewal that takes
 /// back a checkpoint, which a newer leader may have started from.
-pub(super) async fn answer(handle: Handle, question: Question) -> Answer {
+pub(super) async fn answer(handle: Handle, question: Question, vouched: Option<Index>) -> Answer {
     let term = handle.term();
     let is_leader = || handle.shared.expiry.runs_in(term);
-    if !is_leader() || handle.read_index().await.is_err() || !is_leader() {
+    let proof = async {
+        match vouched {
+            Some(index) => handle.applied_to(index).await,
+            None => handle.read_index().await,
+        }
+    };
+    if !is_leader() || proof.await.is_err() || !is_leader() {
         return Answer::NotLeader;
     }
     let Some((seconds, is_certain)) = look(&handle, &question).await else { return Answer::NotLeader };
@@ -231,10 +239,10 @@ async fn renew(handle: &Handle, ids: &[LeaseId]) -> Option<(Vec<Option<i64>>, bo
 }
 
 /// Has a question of `from` answered beside the loop, and the answer sent.
-pub(super) fn answer_peer(shared: &Arc<Shared>, from: MemberId, id: u64, question: Question) {
+pub(super) fn answer_peer(shared: &Arc<Shared>, from: MemberId, id: u64, question: Question, vouched: Option<Index>) {
     let handle = Handle { shared: Arc::clone(shared) };
     shared.tasks.spawn(Box::pin(async move {
-        let answer = answer(handle.clone(), question).await;
+        let answer = answer(handle.clone(), question, vouched).await;
         handle.shared.transport.send(vec![Letter { to: from, message: PeerMessage::Answer { id, answer } }]);
     }));
 }

@@ -1,6 +1,9 @@
 //! All that the edge holds of a member: propose, read, watch, keep alive, status, stop.
 
+mod leases;
+
 use super::{
+    company::Company,
     desk::LeaseCall,
     expiry::Expiry,
     hashes::Window,
@@ -20,7 +23,7 @@ use crate::{
     machine::{Applied, Command, RequestId, View, codec},
     membership::{Change, Changes},
     mvcc::Reader,
-    types::{ClusterId, EntryKind, Error, Fault, Index, LeaseId, MemberId, Revision, Term},
+    types::{ClusterId, EntryKind, Error, Fault, Index, MemberId, Revision, Term},
     watch::Hub,
 };
 use bytes::Bytes;
@@ -52,6 +55,9 @@ pub(crate) struct Shared {
     pub(super) inbox: Sender<Inbox>,
     pub(super) proposals: Proposals,
     pub(super) reads: Reads,
+    /// Reads, and calls about leases, that wait for those before them.
+    pub(super) readers: Mutex<Company<Waiting>>,
+    pub(super) lessees: Mutex<Company<LeaseCall>>,
     pub(super) expiry: Expiry,
     pub(super) facts: Facts,
     /// What the disk has completed and the loop not yet heard of. A later completion stands for all before it.
@@ -176,8 +182,22 @@ impl Shared {
         self.reads.fail_all(&Error::Stopped);
     }
 
-    fn stopped(&self) -> bool {
-        self.fault.borrow().is_some()
+    /// To be asked once something waits. What waits by then the end of the loop fails; what comes after nobody would find.
+    fn runs(&self) -> Result<(), Error> {
+        match self.fault.borrow().is_some() || self.facts.ended.load(Ordering::Acquire) {
+            true => Err(Error::Stopped),
+            false => Ok(()),
+        }
+    }
+
+    /// Has a call wait for those before it.
+    fn join<T>(&self, company: &Mutex<Company<T>>, call: T) -> Result<(), Error> {
+        let is_to_tell = company.lock().join(call)?;
+        if is_to_tell {
+            // One that has no room is awake, and finds it.
+            let _ = self.inbox.try_send(Inbox::Look);
+        }
+        self.runs()
     }
 
     /// When a call that begins now must have its answer.
@@ -281,9 +301,8 @@ impl Handle {
             shared.proposals.fail(id, error.clone());
             return Err(error);
         }
-        // Whatever is registered by now its end fails; what comes after nobody would find.
-        if shared.stopped() || shared.facts.ended.load(Ordering::Acquire) {
-            shared.proposals.fail(id, Error::Stopped);
+        if let Err(stopped) = shared.runs() {
+            shared.proposals.fail(id, stopped);
         }
         answer.await.unwrap_or(Err(Error::Stopped))
     }
@@ -318,77 +337,20 @@ impl Handle {
             return Ok(());
         }
         let (reply, answer) = oneshot::channel();
-        shared.send(Inbox::Read(Waiting { reply, deadline: shared.deadline() }))?;
+        shared.join(&shared.readers, Waiting { reply, deadline: shared.deadline() })?;
         answer.await.unwrap_or(Err(Error::Stopped))
     }
 
-    /// Makes a lease; id 0 lets this member choose, and a `ttl_s` below the least that an election allows is raised to it.
+    /// Returns once this member has applied up to `index`.
     ///
     /// # Errors
-    /// As [`Handle::propose`].
-    pub async fn lease_grant(&self, author: &Author, id: LeaseId, ttl_s: i64) -> Result<Applied, Error> {
-        self.lease_grant_timed(author, id, ttl_s).await.map(|(applied, _)| applied)
-    }
-
-    /// The same, and where the time went.
-    ///
-    /// # Errors
-    /// As [`Handle::propose`].
-    pub async fn lease_grant_timed(
-        &self,
-        author: &Author,
-        id: LeaseId,
-        ttl_s: i64,
-    ) -> Result<(Applied, Stages), Error> {
-        let id = match id {
-            LeaseId::NONE => self.unused_lease_id(),
-            id => id,
-        };
-        let ttl_s = ttl_s.max(self.shared.limits.ttl_s_min);
-        self.propose_timed(author, Command::LeaseGrant { id, ttl_s }).await
-    }
-
-    fn unused_lease_id(&self) -> LeaseId {
-        loop {
-            let id = LeaseId((self.shared.chance() >> 1) as i64);
-            if id != LeaseId::NONE && !self.shared.view.has_lease(id) {
-                return id;
-            }
-        }
-    }
-
-    /// Renews leases: the time to live of each in seconds, or `None` if there is no such lease. The leader's clock decides; a success
-    /// means that the lease existed at that moment. All of them cost one proof of leadership.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] if no leader answers, [`Error::Stopped`].
-    pub async fn lease_keep_alive(&self, ids: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Error> {
-        if !self.shared.facts.is_alone() {
-            return self.ask_about_leases(ids, true).await;
-        }
-        let (seconds, resets) = self.shared.expiry.renew_all(&ids);
-        if !resets.is_empty() {
-            // Else a new leader would give these leases less than is promised here.
-            self.propose(Command::LeaseCheckpoint(resets)).await?;
-        }
-        Ok(seconds)
-    }
-
-    /// Seconds left of a lease, as the leader's clock has it; `None` if there is no such lease.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] if no leader answers, [`Error::Stopped`].
-    pub async fn lease_remaining_s(&self, id: LeaseId) -> Result<Option<i64>, Error> {
-        match self.shared.facts.is_alone() {
-            true => Ok(self.shared.expiry.remaining_s(id)),
-            false => Ok(self.ask_about_leases(vec![id], false).await?.pop().flatten()),
-        }
-    }
-
-    async fn ask_about_leases(&self, ids: Vec<LeaseId>, renews: bool) -> Result<Vec<Option<i64>>, Error> {
+    /// [`Error::TimeoutWaitAppliedIndex`] or [`Error::Stopped`].
+    pub(super) async fn applied_to(&self, index: Index) -> Result<(), Error> {
+        let shared = &*self.shared;
         self.trusted()?;
         let (reply, answer) = oneshot::channel();
-        self.shared.send(Inbox::Lease(LeaseCall { ids, renews, reply }))?;
+        shared.reads.follow(index, vec![Waiting { reply, deadline: shared.deadline() }]);
+        shared.runs()?;
         answer.await.unwrap_or(Err(Error::Stopped))
     }
 

@@ -35,7 +35,13 @@ impl Reads {
 
     /// A quorum has confirmed round `id` at `index`.
     pub(super) fn confirmed(&self, id: ReadId, index: Index) {
-        let Some(reads) = self.rounds.lock().remove(&id) else { return };
+        if let Some(reads) = self.rounds.lock().remove(&id) {
+            self.follow(index, reads);
+        }
+    }
+
+    /// `reads` may be answered once this member has applied up to `index`.
+    pub(super) fn follow(&self, index: Index, reads: Vec<Waiting>) {
         let mut behind = self.behind.lock();
         if behind.applied >= index {
             drop(behind);

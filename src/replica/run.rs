@@ -3,8 +3,7 @@
 use super::{
     apply::Committed,
     compactor::AutoCompactor,
-    company::Company,
-    desk::{Desk, LeaseCall},
+    desk::Desk,
     handle::Shared,
     hashes::Disputes,
     letters,
@@ -36,8 +35,6 @@ const APPLY_BATCH_ENTRIES_MAX: u64 = 1_024;
 
 /// What reaches the loop.
 pub(crate) enum Inbox {
-    Read(Waiting),
-    Lease(LeaseCall),
     IsReady {
         member: MemberId,
         reply: oneshot::Sender<Result<bool, Error>>,
@@ -57,7 +54,7 @@ pub(crate) enum Inbox {
         id: u64,
         answer: Answer,
     },
-    /// Something is to be picked up elsewhere: fresh proposals, what the disk has completed, or room in front of apply.
+    /// Something is to be picked up elsewhere: fresh proposals, reads, calls about leases, what the disk has completed, or room in front of apply.
     Look,
     /// A change of membership was applied.
     ConfChanged {
@@ -115,9 +112,6 @@ pub(crate) struct Run {
     /// Reads that wait for a leader.
     pub(super) parked_reads: Vec<Waiting>,
     pub(super) next_read: u64,
-    /// Reads, and calls about leases, that wait for company on their way to the leader.
-    pub(super) readers: Company<Waiting>,
-    pub(super) lessees: Company<LeaseCall>,
     pub(super) desk: Desk,
     pub(super) retention: Retention,
     pub(super) disputes: Disputes,
@@ -162,30 +156,36 @@ impl Run {
         self.act()
     }
 
-    /// Asks the leader what is to be asked. One that leads asks nobody but its raft node, which gathers by itself.
+    /// Asks what is to be asked, if nothing of its kind is on its way. What is answered at once makes way for who has come meanwhile.
     fn ask(&mut self, now: Duration) {
-        let ended = self.out.reads.iter().map(|(id, _)| id).chain(&self.out.reads_failed);
-        if let Some(last) = ended.max() {
-            self.readers.ended(last.0);
-        }
-        let patience = if self.node.status().role == Role::Leader { Duration::ZERO } else { self.heartbeat };
-        let reads = self.readers.go(now, patience);
-        if !reads.is_empty() {
+        loop {
+            let ended = self.out.reads.iter().map(|(id, _)| id).chain(&self.out.reads_failed);
+            let last = ended.max().copied();
+            let reads = {
+                let mut readers = self.shared.readers.lock();
+                if let Some(last) = last {
+                    readers.ended(last.0);
+                }
+                readers.go(now, self.heartbeat)
+            };
+            if reads.is_empty() {
+                break;
+            }
             self.read(reads);
         }
-        let calls = self.lessees.go(now, patience);
+        let calls = self.shared.lessees.lock().go(now, self.heartbeat);
         if !calls.is_empty() {
             let deadline = self.shared.deadline();
             let last = self.desk.take_leases(calls, deadline);
-            self.lessees.went(last, now);
+            self.shared.lessees.lock().went(last, now);
             self.put_questions();
         }
     }
 
     /// The answer to a question of the own desk.
     fn take_answer(&mut self, id: u64, answer: Answer) {
-        self.lessees.ended(id);
-        self.desk.answered(id, answer);
+        self.shared.lessees.lock().ended(id);
+        self.desk.answered(id, answer, self.node.status().term);
     }
 
     /// Reads ask a bare quorum; where one of it is slow to answer, everyone.
@@ -261,18 +261,16 @@ impl Run {
         self.shared.reads.fail_all(&Error::Stopped);
         self.desk.fail_all(&Error::Stopped);
         super::reads::answer(std::mem::take(&mut self.parked_reads), &Err(Error::Stopped));
-        super::reads::answer(self.readers.dissolve(), &Err(Error::Stopped));
-        self.lessees.dissolve().into_iter().for_each(|call| call.fail(&Error::Stopped));
+        super::reads::answer(self.shared.readers.lock().dissolve(), &Err(Error::Stopped));
+        let lessees = self.shared.lessees.lock().dissolve();
+        lessees.into_iter().for_each(|call| call.fail(&Error::Stopped));
     }
 
     /// Turns what has come in into inputs. False if the member stops.
     fn drain(&mut self, first: Option<Inbox>) -> bool {
-        let (mut reads, mut leases) = (Vec::new(), Vec::new());
         let waiting = self.inbox.clone();
         for message in first.into_iter().chain(waiting.try_iter().take(BATCH_MAX)) {
             match message {
-                Inbox::Read(read) => reads.push(read),
-                Inbox::Lease(call) => leases.push(call),
                 Inbox::IsReady { member, reply } => {
                     let deadline = self.shared.deadline();
                     self.desk.take_is_ready(member, reply, deadline);
@@ -306,8 +304,6 @@ impl Run {
         if let Some((upto, term)) = persisted {
             self.step(Input::Persisted { upto, term });
         }
-        self.lessees.join(leases);
-        self.readers.join(reads);
         true
     }
 
@@ -321,7 +317,7 @@ impl Run {
                 PeerMessage::Raft(message) => self.step(Input::Received { from, message }),
                 PeerMessage::Forward { term, proposals } => self.forwarded.push((from, term, proposals)),
                 PeerMessage::Returned { term, ids, is_full } => self.take_returned(term, &ids, is_full),
-                PeerMessage::Ask { id, question } => self.take_question(from, id, question),
+                PeerMessage::Ask { id, term, question } => self.take_question(from, id, term, question),
                 PeerMessage::Answer { id, answer } => self.take_answer(id, answer),
                 PeerMessage::Refill => self.retention.wanted(from),
                 PeerMessage::Standbys(standbys) => self.shared.note_standbys(from, standbys),
@@ -415,8 +411,8 @@ impl Run {
             None => tracing::info!(term, "there is no leader"),
         }
         self.end_transfer(leader);
-        self.readers.anew();
-        self.lessees.anew();
+        self.shared.readers.lock().anew();
+        self.shared.lessees.lock().anew();
         // What waited for a leader goes to it at once: in the next turn, which is due now.
         let _ = self.shared.inbox.try_send(Inbox::Look);
         self.next_tick = self.next_tick.min(now);

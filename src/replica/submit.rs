@@ -163,7 +163,7 @@ impl Run {
         self.next_read += 1;
         let id = ReadId(self.next_read);
         self.shared.reads.begin(id, reads);
-        self.readers.went(id.0, self.shared.clock.now());
+        self.shared.readers.lock().went(id.0, self.shared.clock.now());
         self.step(Input::ReadIndex(id));
     }
 
@@ -172,20 +172,21 @@ impl Run {
         let status = self.node.status();
         let Some(leader) = status.leader else { return };
         let now = self.shared.clock.now();
-        let due = self.desk.due(leader, status.term, now, self.election / 2);
+        let term = status.term;
+        let due = self.desk.due(leader, term, now, self.election / 2);
         if leader != self.shared.member_id {
             let letters = due.into_iter();
             let letters =
-                letters.map(|(id, question)| Letter { to: leader, message: PeerMessage::Ask { id, question } });
+                letters.map(|(id, question)| Letter { to: leader, message: PeerMessage::Ask { id, term, question } });
             return self.shared.transport.send(letters.collect());
         }
         for (id, question) in due {
             match self.answer_at_once(&question) {
-                Some(answer) => self.desk.answered(id, answer),
+                Some(answer) => self.desk.answered(id, answer, term),
                 None => {
                     let handle = Handle { shared: self.shared.clone() };
                     self.shared.tasks.spawn(Box::pin(async move {
-                        let answer = desk::answer(handle.clone(), question).await;
+                        let answer = desk::answer(handle.clone(), question, None).await;
                         // A full inbox loses an answer as a network may; the question is put again.
                         let _ = handle.shared.inbox.try_send(Inbox::Answered { id, answer });
                     }));
@@ -194,13 +195,13 @@ impl Run {
         }
     }
 
-    /// Takes another member's question.
-    pub(super) fn take_question(&mut self, from: MemberId, id: u64, question: Question) {
+    /// Takes the question of another member that was in `term` when it asked.
+    pub(super) fn take_question(&mut self, from: MemberId, id: u64, term: Term, question: Question) {
         match self.answer_at_once(&question) {
             Some(answer) => {
                 self.shared.transport.send(vec![Letter { to: from, message: PeerMessage::Answer { id, answer } }])
             }
-            None => desk::answer_peer(&self.shared, from, id, question),
+            None => desk::answer_peer(&self.shared, from, id, question, self.node.vouched(from, term)),
         }
     }
 

@@ -47,6 +47,8 @@ pub enum PeerMessage {
     Ask {
         /// Chosen by the asking member, never twice.
         id: u64,
+        /// In which the asking member is, and the leader that it asks.
+        term: Term,
         /// What it wants to know.
         question: Question,
     },
