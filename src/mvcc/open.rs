@@ -24,9 +24,6 @@ use std::{
     },
 };
 
-/// Rows that are read by one scan. The engine may hold up writers while it scans.
-const STEP_ROWS: usize = 2_000;
-
 /// What the rows of an engine say.
 pub(super) struct Opened {
     pub(super) shared: Arc<Shared>,
@@ -41,16 +38,23 @@ pub(super) fn open(engine: Arc<dyn Engine>) -> Result<Opened, Fault> {
     // A sweep leaves the newest rows alone, so the last row is the last revision; unless everything up to the mark is gone, in
     // an engine that lost rows but kept the mark. Either way the revision never goes down.
     let mut current = compacted.max(1);
-    let mut keys = Keys::new();
-    let mut row_at = RowKey::before(1);
-    loop {
-        let rows = read_rows(&*engine, &row_at, i64::MAX, STEP_ROWS)?;
-        let Some((last, _)) = rows.last() else { break };
-        current = current.max(last.main);
-        row_at = last.row_key();
-        for (stamp, row) in rows {
-            add_row(&mut keys, stamp, &row)?;
+    let mut keys = Keys::default();
+    let mut wrong = None;
+    // In one scan: nobody writes yet who could be held up, and rows that are gathered first are moved around once more.
+    engine.scan(Table::Versions, (Bound::Unbounded, Bound::Unbounded), &mut |row_key, row| match stamp_of(row_key)
+        .and_then(|stamp| add_row(&mut keys, stamp, &row).map(|()| stamp))
+    {
+        Ok(stamp) => {
+            current = current.max(stamp.main);
+            ControlFlow::Continue(())
         }
+        Err(fault) => {
+            wrong = Some(fault);
+            ControlFlow::Break(())
+        }
+    })?;
+    if let Some(fault) = wrong {
+        return Err(fault);
     }
     let mut leased: Vec<_> = keys
         .iter()
@@ -74,8 +78,9 @@ pub(super) fn open(engine: Arc<dyn Engine>) -> Result<Opened, Fault> {
     Ok(Opened { shared: Arc::new(shared), current, leased })
 }
 
-/// What is known of each key while the rows are read. The key stands in the map only, so the entry's is empty.
-type Keys = HashMap<Box<[u8]>, (KeyIndex, LeaseId)>;
+/// What is known of each key while the rows are read. The key stands in the map only, so the entry's is empty. A million keys are hashed
+/// at every start, by a quick hash with a secret of this process.
+type Keys = HashMap<Box<[u8]>, (KeyIndex, LeaseId), foldhash::fast::RandomState>;
 
 fn add_row(keys: &mut Keys, stamp: Stamp, row: &Bytes) -> Result<(), Fault> {
     let kv = record::decode(row).ok_or_else(|| damaged(stamp, "has a row that is no mvccpb.KeyValue"))?;
@@ -123,17 +128,18 @@ pub(super) fn read_rows(
     let mut rows = Vec::new();
     let mut alien = None;
     engine.scan(Table::Versions, (Bound::Excluded(after), end), &mut |key, value| {
-        match Stamp::of_row(key) {
-            Some(stamp) => rows.push((stamp, value)),
-            None => alien = Some(key.to_vec()),
+        match stamp_of(key) {
+            Ok(stamp) => rows.push((stamp, value)),
+            Err(fault) => alien = Some(fault),
         }
         if rows.len() >= max || alien.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    match alien {
-        Some(key) => {
-            let what = format!("the row key {key:02x?} is no revision; refill this member from the others");
-            Err(Fault::Damaged { path: "the key space".into(), offset: None, what })
-        }
-        None => Ok(rows),
-    }
+    alien.map_or(Ok(rows), Err)
+}
+
+fn stamp_of(row_key: &[u8]) -> Result<Stamp, Fault> {
+    Stamp::of_row(row_key).ok_or_else(|| {
+        let what = format!("the row key {row_key:02x?} is no revision; refill this member from the others");
+        Fault::Damaged { path: "the key space".into(), offset: None, what }
+    })
 }
