@@ -4,6 +4,7 @@
 //! cargo bench --bench ring                                          90,000 hosts through 10 proxies around 5 voters
 //! cargo bench --bench ring -- hosts --proxies 0 --etcd-bin etcd     the same hosts on etcd itself
 //! cargo bench --bench ring -- reads                                 what reads cost core and proxy
+//! cargo bench --bench ring -- logins                                10,000 hosts log in, their leader dies, and they log in again
 //! ```
 //!
 //! Everything runs on this machine, the hosts too: times are those of an overcrowded machine, CPU times are those of each process alone.
@@ -11,10 +12,12 @@
 mod hosts;
 #[path = "../versus/limit.rs"]
 mod limit;
+mod logins;
 mod processes;
 mod reads;
 mod scenario;
 mod stats;
+mod trust;
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -35,6 +38,8 @@ enum What {
     Hosts(scenario::Args),
     /// What a read costs: direct, through a copy, and of a server that does nothing
     Reads(reads::Args),
+    /// What it costs the core that hosts log in, and that they need not when its leader changes
+    Logins(logins::Args),
     #[command(hide = true)]
     Limit(limit::Args),
 }
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
     let outcome = match cli.what.unwrap_or_else(|| What::Hosts(scenario::Args::default())) {
         What::Hosts(args) => runtime.block_on(scenario::run(args)),
         What::Reads(args) => runtime.block_on(reads::run(args)),
+        What::Logins(args) => runtime.block_on(logins::run(args)),
         What::Limit(args) => runtime.block_on(limit::run(args)),
     };
     match outcome {

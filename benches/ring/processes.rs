@@ -1,7 +1,10 @@
 //! The processes of a ring: started, looked at, killed.
 
-use crate::Ring;
-use henge::pb::etcdserverpb::{PutRequest, kv_client::KvClient};
+use crate::{Ring, trust::Trust};
+use henge::{
+    client::{Client, ConnectOptions},
+    pb::etcdserverpb::{PutRequest, kv_client::KvClient},
+};
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -13,6 +16,9 @@ use tonic::transport::{Channel, Endpoint};
 
 /// Longest wait for a process to serve.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Longest wait for an answer to a client that repeats what failed.
+const CALL_MAX: Duration = Duration::from_secs(30);
 
 /// One server process. Dropped, it is killed.
 pub struct Process {
@@ -58,22 +64,44 @@ impl Drop for Process {
     }
 }
 
+/// What the flags say beside addresses and names.
+#[derive(Default)]
+pub struct Setup {
+    /// More flags of each member.
+    pub member_flags: Vec<String>,
+    /// What proxies copy, whoever asks.
+    pub prefix: String,
+    /// The core speaks TLS with clients, and trusts its proxies.
+    pub trust: Option<Trust>,
+}
+
 /// A core and its proxies, in a folder that goes with them.
 pub struct Processes {
     pub core: Vec<Process>,
     pub proxies: Vec<Process>,
+    trust: Option<Trust>,
     _dir: tempfile::TempDir,
 }
 
 impl Processes {
-    /// Starts all of them and waits until they serve.
+    /// Starts all of them, the proxies with copies of `prefix`, and waits until they serve.
     pub async fn start(ring: &Ring, prefix: &str) -> Result<Processes, String> {
+        Processes::start_with(ring, Setup { prefix: prefix.to_owned(), ..Setup::default() }).await
+    }
+
+    /// The same with more that is not as usual.
+    pub async fn start_with(ring: &Ring, setup: Setup) -> Result<Processes, String> {
+        let Setup { member_flags, prefix, trust } = setup;
         let dir = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
         let url = |number: usize| format!("http://127.0.0.1:{}", usize::from(ring.port) + number);
+        let core_url = |number: usize| match &trust {
+            Some(_) => url(number).replace("http://", "https://"),
+            None => url(number),
+        };
         let members: Vec<String> = (0..ring.voters).map(|at| format!("m{at}={}", url(2 * at + 1))).collect();
         let bin = ring.etcd_bin.as_ref().unwrap_or(&ring.henge_bin);
         let member = |at: usize| {
-            let (client, peer) = (url(2 * at), url(2 * at + 1));
+            let (client, peer) = (core_url(2 * at), url(2 * at + 1));
             let data_dir = dir.path().join(format!("m{at}")).display().to_string();
             let args = [
                 ("name", format!("m{at}")),
@@ -85,7 +113,8 @@ impl Processes {
                 ("initial-cluster", members.join(",")),
                 ("log-level", "warn".to_owned()),
             ];
-            Process::new(bin, flags(&args), dir.path().join(format!("m{at}.log")), client)
+            let args = [flags(&args), member_flags.clone(), trust.as_ref().map_or_else(Vec::new, Trust::member_flags)];
+            Process::new(bin, args.concat(), dir.path().join(format!("m{at}.log")), client)
         };
         let mut core: Vec<Process> = (0..ring.voters).map(member).collect();
         let endpoints = core.iter().map(|member| member.url.as_str()).collect::<Vec<_>>().join(",");
@@ -94,21 +123,35 @@ impl Processes {
             let args = [
                 ("endpoints", endpoints.clone()),
                 ("listen-client-urls", listen.clone()),
-                ("cache-prefix", prefix.to_owned()),
+                ("cache-prefix", prefix.clone()),
                 ("log-level", "warn".to_owned()),
             ];
-            let args = [vec!["proxy".to_owned()], flags(&args)].concat();
-            Process::new(&ring.henge_bin, args, dir.path().join(format!("p{at}.log")), listen)
+            let trusted = trust.as_ref().map_or_else(Vec::new, |trust| trust.proxy_flags(at));
+            let args = [vec!["proxy".to_owned()], flags(&args), trusted];
+            Process::new(&ring.henge_bin, args.concat(), dir.path().join(format!("p{at}.log")), listen)
         };
         let mut proxies: Vec<Process> = (0..ring.proxies).map(proxy).collect();
         for process in core.iter_mut().chain(&mut proxies) {
             process.start()?;
         }
-        let processes = Processes { core, proxies, _dir: dir };
-        for process in processes.core.iter().chain(&processes.proxies) {
+        let processes = Processes { core, proxies, trust, _dir: dir };
+        // A core with TLS is asked through its proxies.
+        let asked = processes.core.iter().filter(|member| member.url.starts_with("http://"));
+        for process in asked.chain(&processes.proxies) {
             serves(&process.url).await?;
         }
         Ok(processes)
+    }
+
+    /// A client for these addresses, of members or proxies, who is `user` with a password.
+    pub async fn client(&self, urls: &[&str], (user, password): (&str, &str)) -> Result<Client, String> {
+        let options = ConnectOptions {
+            user: Some((user.to_owned(), password.to_owned())),
+            tls: self.trust.as_ref().map(Trust::tls),
+            request_timeout: Some(CALL_MAX),
+            ..ConnectOptions::default()
+        };
+        Client::connect(urls, options).await.map_err(|error| format!("{urls:?}: {error}"))
     }
 
     /// Where hosts go.
@@ -118,7 +161,8 @@ impl Processes {
     }
 }
 
-fn flags(pairs: &[(&str, String)]) -> Vec<String> {
+/// `--name=value` of each.
+pub fn flags(pairs: &[(&str, String)]) -> Vec<String> {
     pairs.iter().map(|(name, value)| format!("--{name}={value}")).collect()
 }
 
@@ -153,6 +197,21 @@ pub fn spent<'a>(processes: impl IntoIterator<Item = &'a Process>) -> Usage {
         cpu: sum.cpu + one.cpu,
         resident_bytes: sum.resident_bytes + one.resident_bytes,
     })
+}
+
+/// CPU time since a moment, of processes of which some end and others begin meanwhile.
+pub struct Meter(Vec<(u32, Duration)>);
+
+impl Meter {
+    pub fn start(processes: &[Process]) -> Meter {
+        Meter(processes.iter().filter_map(Process::pid).map(|pid| (pid, of(pid).cpu)).collect())
+    }
+
+    /// What those that run now have spent since then. Of those that have ended nobody can tell any more.
+    pub fn cpu(&self, processes: &[Process]) -> Duration {
+        let before = |pid: u32| self.0.iter().find(|(known, _)| *known == pid).map_or(Duration::ZERO, |(_, cpu)| *cpu);
+        processes.iter().filter_map(Process::pid).map(|pid| of(pid).cpu.saturating_sub(before(pid))).sum()
+    }
 }
 
 /// What one process has spent. Nothing, if it is gone.

@@ -4,7 +4,7 @@ use crate::{
     Ring,
     hosts::{CONFIG, Fleet, Size},
     processes::{Process, Processes, channel, serves, spent},
-    stats::{ms, percent},
+    stats::{ms, percent, save},
 };
 use hdrhistogram::Histogram;
 use henge::pb::etcdserverpb::{PutRequest, kv_client::KvClient};
@@ -72,11 +72,7 @@ pub async fn run(args: Args) -> Result<(), String> {
         "voters": args.ring.voters, "proxies": args.ring.proxies, "ttl_s": args.ttl,
         "hosts_per_stream": args.hosts_per_stream, "puts_per_s": args.puts, "fleets": fleets,
     });
-    if let Some(path) = &args.out {
-        let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
-        std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    }
-    Ok(())
+    save(&report, args.out.as_deref())
 }
 
 /// One fleet from its start to its end; its figures.

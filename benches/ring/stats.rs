@@ -2,7 +2,8 @@
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use std::time::Duration;
+use serde_json::Value;
+use std::{path::Path, time::Duration};
 
 /// Several histograms, so that tasks on different threads seldom wait for each other.
 pub struct Latencies {
@@ -44,4 +45,11 @@ pub fn ms(histogram: &Histogram<u64>, quantile: f64) -> f64 {
 /// CPU time as a share of one core, in percent.
 pub fn percent(cpu: Duration, of: Duration) -> f64 {
     cpu.as_secs_f64() / of.as_secs_f64().max(f64::EPSILON) * 100.0
+}
+
+/// Writes figures to a file, if there is to be one.
+pub fn save(report: &Value, path: Option<&Path>) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
