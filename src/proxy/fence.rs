@@ -33,7 +33,7 @@ use tonic::{Code, Status};
 const WAITING_MAX: usize = 200_000;
 
 /// The next read is sent so much later than the last for each caller that the last one was for,
-const REST_EACH: Duration = Duration::from_micros(40);
+const REST_EACH: Duration = Duration::from_micros(50);
 /// but by no more than that, however many they were.
 const REST_MAX: Duration = Duration::from_millis(40);
 /// A shorter rest is none: timers count milliseconds.
