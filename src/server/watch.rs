@@ -358,13 +358,29 @@ impl Codec for WatchCodec {
     }
 
     fn decoder(&mut self) -> ProstDecoder<WatchRequest> {
-        ProstCodec::<WatchRequest, WatchRequest>::raw_decoder(BufferSettings::default())
+        ProstCodec::<WatchRequest, WatchRequest>::raw_decoder(buffers(REQUEST_BYTES_USUAL))
     }
 }
+
+/// Room for a request and for replies, to begin with. Each stream has both for as long as it is open, and most are idle: with the library's 8 KiB
+/// for each they were the most of what a stream takes.
+const REQUEST_BYTES_USUAL: usize = 256;
+const REPLY_BYTES_USUAL: usize = 1 << 10;
+
+fn buffers(bytes: usize) -> BufferSettings {
+    BufferSettings::new(bytes, YIELD_AT_BYTES)
+}
+
+/// So much is encoded before it is sent, as the library has it.
+const YIELD_AT_BYTES: usize = 32 << 10;
 
 impl Encoder for WatchCodec {
     type Item = WatchReply;
     type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers(REPLY_BYTES_USUAL)
+    }
 
     fn encode(&mut self, answer: WatchReply, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
         match answer {
